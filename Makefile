@@ -1,0 +1,79 @@
+# `make` alone lists the commands. Each of them makes .venv on its first run and is quick after it.
+#   PYTHON=python3.12   the interpreter that .venv is made from (3.10 to 3.13)
+#   OUT=DIR ARGS='...'  for compare: where the page goes, and more options for `actprune compare`
+#   ARGS='...'          for test and bench: more options for pytest or the benchmark script
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ifndef OUT
+OUT := results/$(shell date -u +%Y-%m-%dT%H%M%SZ)
+endif
+
+say = @printf '==> %s\n'
+
+.PHONY: help compare test check lint types format bench clean python
+.DELETE_ON_ERROR:
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+compare: $(STAMP) ## compare the formats, as kernels and as training: a table here and a page in OUT
+	$(say) 'comparing the formats (some minutes): $(OUT)'
+	@$(BIN)/actprune compare --out '$(OUT)' $(ARGS)
+	$(say) 'the page: $(OUT)/index.html'
+
+test: $(STAMP) ## run the tests
+	$(say) 'tests'
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test ## format, lint, strict types, tests: what must be green before a commit
+
+lint: $(STAMP)
+	$(say) 'format'
+	@$(BIN)/ruff format --check --quiet . || { echo 'to mend: make format'; exit 1; }
+	$(say) 'lint'
+	@$(BIN)/ruff check --quiet .
+
+types: $(STAMP)
+	$(say) 'types (strict)'
+	@$(BIN)/mypy
+
+format: $(STAMP) ## write the format and the lint's safe corrections
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure the speed and memory targets of docs/measuring.md
+	$(say) 'speed and memory targets'
+	@$(BIN)/python benchmarks/targets.py $(ARGS)
+
+clean: ## remove .venv and the caches; results stay
+	$(say) 'removing .venv and the caches (results stay)'
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .asv/env
+	@find impl kernels ci benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+python: ## print the Python that .venv would be made from
+	@for p in $(PYTHONS); do \
+	  if "$$p" -c '$(FITS)' 2>/dev/null; then command -v "$$p"; exit 0; fi; \
+	done; \
+	echo 'no usable Python: need 3.10 to 3.13 with venv and pip (Debian: apt-get install python3-venv).' >&2; \
+	echo 'tried: $(PYTHONS). Name another with PYTHON=/path/to/python.' >&2; exit 1
+
+# The stamp is written last and says where: an installation that was interrupted, or a folder that was
+# moved or copied (its scripts would run the old place's code), is made anew by the next command.
+MOVED := $(shell test -e $(STAMP) && ! grep -qxF '$(CURDIR)' $(STAMP) && echo moved)
+.PHONY: moved
+
+$(STAMP): pyproject.toml constraints.txt $(MOVED)
+	@if ! { grep -qsxF '$(CURDIR)' $@ && $(BIN)/python -m pip --version >/dev/null 2>&1; }; then \
+	  p=$$($(MAKE) --silent --no-print-directory python) || exit 1; \
+	  printf '==> making %s with %s (%s)\n' '$(VENV)' "$$p" "$$("$$p" --version)"; \
+	  "$$p" -m venv --clear $(VENV) || exit 1; \
+	fi
+	$(say) 'installing the requirements into $(VENV) (some minutes the first time)'
+	@$(INSTALL) -c constraints.txt -e '.[dev]'
+	@echo '$(CURDIR)' > $@

@@ -1,0 +1,1 @@
+"""The harness around recorded results. Imports neither torch nor actprune: it reads files."""

@@ -1,0 +1,101 @@
+"""What all tests share: fixed seeds and threads, poisoned memory, and why a test was not run."""
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch.utils import deterministic
+
+ROOT = Path(__file__).parents[1]
+
+# The same examples every time and no deadline: a red test is red again, on a slow machine too.
+# `pytest --hypothesis-profile=search` looks for new ones.
+settings.register_profile(
+    "repeat",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "search", settings.get_profile("repeat"), derandomize=False, max_examples=500
+)
+settings.load_profile("repeat")
+
+
+@pytest.fixture(autouse=True)
+def fixed_torch() -> None:
+    """Every test starts from seed 0 with two threads, whatever ran before it."""
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def poison_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Memory that torch allocates uninitialised holds NaN (integers: the largest), in C++ too.
+
+    A kernel that forgets to write an element then shows it. torch fills only in its deterministic
+    mode, so an operator without a deterministic form warns.
+    """
+    was = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(was, warn_only=warn_only)
+
+
+def _chromium() -> str:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium; the test is skipped where there is none."""
+    return _chromium()
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Path:
+    """The folder of the four full Fashion-MNIST files; the test is skipped where there is none."""
+    places: list[str | Path | None] = [
+        os.environ.get("ACTPRUNE_FASHION_MNIST"),
+        ROOT.parent / "shared/data/fashion-mnist",
+        "/usr/share/datasets/fashion-mnist",  # Debian's dataset-fashion-mnist
+    ]
+    for place in places:
+        if place and (Path(place) / "train-images-idx3-ubyte.gz").is_file():
+            return Path(place)
+    pytest.skip("no full Fashion-MNIST (name its folder in ACTPRUNE_FASHION_MNIST)")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser"):
+        _chromium()
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line per reason for which tests did not run, with how many and in which files."""
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        # A skip's longrepr is (path, line, reason); an expected failure's is something else.
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        files[reason.removeprefix("Skipped: ")].append(report.nodeid.partition("::")[0])
+    for item in terminalreporter.stats.get("deselected", []):
+        if item.get_closest_marker("slow"):
+            files["slow, left to the nightly (run with -m slow)"].append(item.location[0])
+    if not files:
+        return
+    terminalreporter.section("not run here, and why")
+    for reason, where in files.items():
+        terminalreporter.line(f"{len(where)} x {reason}  [{', '.join(sorted(set(where)))}]")

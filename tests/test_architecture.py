@@ -1,0 +1,128 @@
+"""Which way imports run, what imports without what, and where code lies."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "actprune_kernels": ROOT / "kernels/actprune_kernels",
+    "actprune": ROOT / "impl/actprune",
+    "actprune_ci": ROOT / "ci/actprune_ci",
+}
+FORBIDDEN = {
+    "actprune_kernels": {"actprune", "actprune_ci"},
+    "actprune": {"actprune_ci"},
+    "actprune_ci": {"torch", "triton", "cupy", "actprune", "actprune_kernels"},
+}
+KERNELS_MAY_IMPORT = {"actprune_kernels", "torch", "triton", "cupy", "numpy"}
+NEEDED_LATER = ("yaml", "pydantic", "typer", "rich", "plotly", "jinja2", "PIL")
+
+
+def imported(source: str) -> set[str]:
+    """The top-level names that a module imports from elsewhere, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted(PACKAGES[package].rglob("*.py"))
+    assert found, f"no modules in {PACKAGES[package]}"
+    return found
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def blocking(names: object) -> str:
+    return f"import sys; sys.modules.update(dict.fromkeys({names!r}));"
+
+
+def test_imported_reads_every_form() -> None:
+    source = """
+import a.b, c as d
+from e.f import g
+from . import h
+from .i import j
+def later():
+    import k
+if TYPE_CHECKING:
+    from l import m
+"""
+    assert imported(source) == {"a", "c", "e", "k", "l"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_run_one_way(package: str) -> None:
+    forbidden = FORBIDDEN[package] | {"benchmarks", "tests"}
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(names)
+        for path in modules(package)
+        if (names := imported(path.read_text("utf-8")) & forbidden)
+    }
+    assert wrong == {}
+
+
+def test_kernels_import_little() -> None:
+    allowed = KERNELS_MAY_IMPORT | sys.stdlib_module_names
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(names)
+        for path in modules("actprune_kernels")
+        if (names := imported(path.read_text("utf-8")) - allowed)
+    }
+    assert wrong == {}
+
+
+def test_library_imports_with_torch_and_numpy_alone() -> None:
+    done = run_python(blocking(NEEDED_LATER) + "import actprune, actprune_kernels")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_harness_imports_without_torch() -> None:
+    names = [
+        ".".join(path.relative_to(ROOT / "ci").with_suffix("").parts).removesuffix(".__init__")
+        for path in modules("actprune_ci")
+        if path.stem != "__main__"
+    ]
+    assert "actprune_ci.results" in names
+    done = run_python(blocking(sorted(FORBIDDEN["actprune_ci"])) + f"import {', '.join(names)}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_source_root_holds_its_package_alone(package: str) -> None:
+    tracked = [p.name for p in PACKAGES[package].parent.iterdir() if p.name != "__pycache__"]
+    assert tracked == [package]
+    assert (PACKAGES[package] / "py.typed").is_file()
+
+
+def test_every_kernel_folder_has_its_definition_and_a_fast_form() -> None:
+    folders = [
+        folder
+        for folder in PACKAGES["actprune_kernels"].iterdir()
+        if folder.is_dir() and folder.name != "__pycache__"
+    ]
+    assert folders
+    missing = [
+        str(folder.relative_to(ROOT) / name)
+        for folder in folders
+        for name in ("__init__.py", "naive.py", "cpu.py")
+        if not (folder / name).is_file()
+    ]
+    assert missing == []
+
+
+def test_torch_is_pinned_where_development_installs_and_open_in_the_package() -> None:
+    constraints = (ROOT / "constraints.txt").read_text("utf-8")
+    assert re.findall(r"^torch.*$", constraints, re.MULTILINE) == ["torch==2.13.0"]
+    assert '"torch>=2.9"' in (ROOT / "pyproject.toml").read_text("utf-8")
