@@ -1,0 +1,31 @@
+"""Activation pruning for PyTorch: dense forward, compressed activations for the backward pass.
+
+    import actprune
+    model = actprune.convert(model, "bsr:block=1x32,sparsity=0.9,select=priority")
+
+and the rest of a training script stays as it is.
+"""
+
+from actprune import ops
+from actprune.convert import convert, draws, pruned, revert, set_draws
+from actprune.errors import InputError
+from actprune.formats import FORMATS, Compressed, Format, parse
+from actprune.linear import PrunedLinear
+from actprune.memory import saved_bytes
+
+__version__ = "0.1.0"
+__all__ = [
+    "FORMATS",
+    "Compressed",
+    "Format",
+    "InputError",
+    "PrunedLinear",
+    "convert",
+    "draws",
+    "ops",
+    "parse",
+    "pruned",
+    "revert",
+    "saved_bytes",
+    "set_draws",
+]

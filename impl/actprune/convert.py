@@ -1,0 +1,123 @@
+"""Prune the linear layers of a model in place, and undo it."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from actprune.errors import InputError
+from actprune.formats import Dense, Format, PruningFormat, parse
+from actprune.linear import PrunedLinear
+
+Model = TypeVar("Model", bound=nn.Module)
+_STATE = ("spec", "draw")
+
+
+def convert(
+    model: Model,
+    spec: str | Format | Mapping[str, str | Format],
+    include: str | Iterable[str] = "*",
+    exclude: str | Iterable[str] = (),
+) -> Model:
+    """Make every nn.Linear of `model` that matches keep its input compressed; returns `model`.
+
+    spec: one spec for all, or a mapping of glob to spec: the first glob that matches a layer's name
+    decides. include, exclude: globs on module names (`blocks.*.mlp.fc?`). Parameters, their names
+    and the state_dict stay as they were, and so do hooks. A layer that is pruned already takes the
+    new spec; `dense` makes it a plain nn.Linear again. Subclasses of nn.Linear are left alone, as
+    their forward may be their own.
+
+    Raises InputError, with the model untouched, where a spec is wrong or a glob matches no layer.
+    """
+    rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
+    if not rules:
+        raise InputError("spec: expected at least one glob in the mapping, got none")
+    formats = {glob: parse(text) for glob, text in rules.items()}
+    linears = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, PrunedLinear)}
+    wanted = _globs("include", include)
+    unwanted = _globs("exclude", exclude)
+    for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
+        _check_globs(argument, globs, linears)
+    chosen: dict[str, Format] = {}
+    for name in linears:
+        if _matches(name, wanted) and not _matches(name, unwanted):
+            glob = next((glob for glob in formats if fnmatchcase(name, glob)), None)
+            if glob is not None:
+                chosen[name] = formats[glob]
+    if not chosen:
+        raise InputError("include: no nn.Linear is left to convert after exclude and spec")
+    for name, format in chosen.items():
+        _prune(linears[name], name, format)
+    return model
+
+
+def revert(model: Model) -> Model:
+    """Turn every pruned layer of `model` back into the nn.Linear it was; returns `model`."""
+    for module in pruned(model).values():
+        _restore(module)
+    return model
+
+
+def pruned(model: nn.Module) -> dict[str, PrunedLinear]:
+    """The pruned layers of `model` by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, PrunedLinear)}
+
+
+def draws(model: nn.Module) -> dict[str, int]:
+    """Selections made so far by each layer that selects at random: a checkpoint keeps them."""
+    return {name: int(m.draw[2]) for name, m in pruned(model).items() if m.draw is not None}
+
+
+def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
+    """Continue the random selections from `counts`; raises InputError on other layer names."""
+    layers = {name: m.draw for name, m in pruned(model).items() if m.draw is not None}
+    if set(layers) != set(counts):
+        differing = ", ".join(sorted(set(layers) ^ set(counts)))
+        raise InputError(f"counts: expected the layers of random selection; differing: {differing}")
+    for name, draw in layers.items():
+        draw[2] = counts[name]
+
+
+def _prune(linear: nn.Module, name: str, format: Format) -> None:
+    # The class is swapped, not the module: whoever holds it (a parent, a tied twin, a hook, an
+    # optimizer) goes on holding the same object.
+    if isinstance(format, Dense):
+        _restore(linear)
+        return
+    linear.__class__ = PrunedLinear
+    assert isinstance(linear, PrunedLinear)
+    linear.spec = format.spec
+    linear.draw = None
+    if isinstance(format, PruningFormat) and format.stochastic:
+        linear.draw = torch.tensor([format.seed, zlib.crc32(name.encode()), 0])
+
+
+def _restore(linear: nn.Module) -> None:
+    linear.__class__ = nn.Linear
+    for attribute in _STATE:
+        linear.__dict__.pop(attribute, None)
+
+
+def _globs(argument: str, globs: str | Iterable[str]) -> list[str]:
+    found = [globs] if isinstance(globs, str) else list(globs)
+    for glob in found:
+        if not isinstance(glob, str):
+            raise InputError(f"{argument}: expected globs on module names, got {glob!r}")
+    return found
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _check_globs(argument: str, globs: Iterable[str], linears: Mapping[str, nn.Module]) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in linears):
+            known = ", ".join(list(linears)[:6]) or "none"
+            more = f" and {len(linears) - 6} more" if len(linears) > 6 else ""
+            raise InputError(
+                f"{argument}: {glob!r} matches no nn.Linear; the model has {known}{more}"
+            )

@@ -1,0 +1,9 @@
+"""The one exception a user's mistake raises."""
+
+
+class InputError(ValueError):
+    """Bad input of any kind: an option, a shape, a file, a configuration key.
+
+    The message is one line that says which argument, what was expected and what came. The command
+    line prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,21 @@
+"""The formats by name. A new one is a module here, a folder of kernels, and a line below."""
+
+from actprune.formats.base import Compressed, Format, PruningFormat
+from actprune.formats.bsr import Bsr
+from actprune.formats.coo import Coo
+from actprune.formats.csr import Csr
+from actprune.formats.dense import Dense
+from actprune.formats.spec import read_spec
+
+FORMATS: dict[str, type[Format]] = {"dense": Dense, "coo": Coo, "csr": Csr, "bsr": Bsr}
+
+__all__ = ["FORMATS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
+
+
+def parse(spec: "str | Format") -> Format:
+    """The format that a spec such as `bsr:block=1x32,sparsity=0.9` describes.
+
+    A format passes through, so that every function takes either; `parse(spec).spec` is the spec in
+    its canonical form. Raises InputError naming the option, what was expected and what came.
+    """
+    return spec if isinstance(spec, Format) else read_spec(spec, FORMATS)

@@ -1,0 +1,156 @@
+"""What every format is: options, and three pure functions between tensors."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from actprune_kernels.backends import check_backend
+from actprune_kernels.sizes import SCOPES, SELECTS
+from torch import Tensor
+
+from actprune.errors import InputError
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+class Format(ABC):
+    """How an activation X (rows, features) is kept for the backward pass.
+
+    A format is its options; `store`, `empty`, `product` and `expand` are pure functions between
+    tensors, called through the operators in actprune.ops, which torch can trace.
+    """
+
+    stochastic = False
+    """Whether `compress` makes use of `draw`."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> str:
+        """The format and its options as text; `actprune.parse` reads it back."""
+
+    def compress(self, activation: Tensor, draw: Tensor | None = None) -> "Compressed":
+        """Prune and store X (rows, features); the store does not change when X does.
+
+        draw: int64 (3,) on the CPU, seed, stream and counter of a random selection; the same draw
+        selects the same. Raises InputError on a wrong shape or dtype.
+        """
+        check_activation(activation)
+        rows, features = activation.shape
+        buffers = torch.ops.actprune.compress(activation, self.spec, draw)
+        return Compressed(self, (rows, features), tuple(buffers))
+
+    @abstractmethod
+    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+        """The buffers to keep: values first, then index arrays."""
+
+    @abstractmethod
+    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+        """Uninitialised buffers of the sizes and types that `store` will return."""
+
+    @abstractmethod
+    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
+        """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
+
+    @abstractmethod
+    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
+        """X (rows, features) with zeros where it was pruned."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """All that the backward pass keeps of an activation: a format, a shape and its buffers."""
+
+    format: Format
+    shape: tuple[int, int]
+    buffers: tuple[Tensor, ...]
+    """The values first, then the index arrays."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.buffers[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.buffers[0].device
+
+    @property
+    def nnz(self) -> int:
+        """Stored elements, the zeros inside kept blocks included."""
+        return self.buffers[0].numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes over all buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def grad_weight(self, grad_output: Tensor) -> Tensor:
+        """dYᵀ·X, (out_features, features), from dY (rows, out_features) of X's dtype and device."""
+        if grad_output.dim() != 2 or grad_output.shape[0] != self.shape[0]:
+            raise InputError(
+                f"grad_output: expected shape ({self.shape[0]}, out_features), "
+                f"got {tuple(grad_output.shape)}"
+            )
+        if grad_output.dtype != self.dtype:
+            raise InputError(f"grad_output: expected dtype {self.dtype}, got {grad_output.dtype}")
+        if grad_output.device != self.device:
+            raise InputError(
+                f"grad_output: expected device {self.device}, got {grad_output.device}"
+            )
+        result: Tensor = torch.ops.actprune.grad_weight(
+            self.buffers, grad_output, self.format.spec, self.shape[1]
+        )
+        return result
+
+    def to_dense(self) -> Tensor:
+        """(rows, features), zeros where pruned."""
+        result: Tensor = torch.ops.actprune.to_dense(self.buffers, self.format.spec, *self.shape)
+        return result
+
+
+def check_activation(activation: Tensor) -> None:
+    """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
+    if activation.dim() != 2:
+        raise InputError(
+            f"activation: expected shape (rows, features), got {tuple(activation.shape)}"
+        )
+    if activation.dtype not in DTYPES:
+        known = ", ".join(str(dtype) for dtype in DTYPES)
+        raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningFormat(Format):
+    """The options that every pruning format takes."""
+
+    sparsity: float = 0.9
+    scope: str = "column"
+    select: str = "topk"
+    seed: int = 0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise InputError(f"sparsity: expected 0 <= s < 1, got {self.sparsity:g}")
+        check_option("scope", self.scope, SCOPES)
+        check_option("select", self.select, SELECTS)
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        try:
+            check_backend(self.backend)
+        except ValueError as problem:
+            raise InputError(str(problem)) from None
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.select == "priority"
+
+    def selection_draw(self, draw: Tensor | None) -> Tensor | None:
+        """What the kernels take: None for top-k, the first draw where none is given."""
+        if not self.stochastic:
+            return None
+        return torch.tensor([self.seed, 0, 0]) if draw is None else draw
+
+
+def check_option(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{option}: expected one of {', '.join(known)}, got {value!r}")

@@ -1,0 +1,45 @@
+"""COO: single elements, each with its row and column."""
+
+from dataclasses import dataclass
+
+from actprune_kernels.backends import kernels
+from actprune_kernels.sizes import index_dtype, kept
+from torch import Tensor
+
+from actprune.formats.base import PruningFormat
+from actprune.formats.spec import write_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coo(PruningFormat):
+    """Prunes elements; 4 + 2 + 2 bytes for each that stays (fp32, up to 32,767 each way)."""
+
+    @property
+    def spec(self) -> str:
+        return write_spec("coo", self)
+
+    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+        kernel = kernels("coo", self.backend, activation.device)
+        values, rows, columns = kernel.compress(
+            activation, self.sparsity, self.scope, self.selection_draw(draw)
+        )
+        return values, rows, columns
+
+    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+        rows, features = activation.shape
+        _, nnz = kept(rows, features, self.sparsity, self.scope)
+        return (
+            activation.new_empty(nnz),
+            activation.new_empty(nnz, dtype=index_dtype(rows)),
+            activation.new_empty(nnz, dtype=index_dtype(features)),
+        )
+
+    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
+        kernel = kernels("coo", self.backend, grad_output.device)
+        result: Tensor = kernel.grad_weight(*buffers, grad_output, features)
+        return result
+
+    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
+        kernel = kernels("coo", self.backend, buffers[0].device)
+        result: Tensor = kernel.to_dense(*buffers, rows, features)
+        return result

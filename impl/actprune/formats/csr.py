@@ -1,0 +1,44 @@
+"""CSR of Xᵀ: single elements, each with its row; a pointer per column."""
+
+from dataclasses import dataclass
+
+from actprune_kernels.backends import kernels
+from actprune_kernels.sizes import index_dtype, kept
+from torch import Tensor
+
+from actprune.formats.base import PruningFormat
+from actprune.formats.spec import write_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csr(PruningFormat):
+    """Prunes elements; 4 + 2 bytes for each that stays (fp32, up to 32,767 rows)."""
+
+    @property
+    def spec(self) -> str:
+        return write_spec("csr", self)
+
+    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+        kernel = kernels("csr", self.backend, activation.device)
+        values, rows, colptr = kernel.compress(
+            activation, self.sparsity, self.scope, self.selection_draw(draw)
+        )
+        return values, rows, colptr
+
+    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+        rows, features = activation.shape
+        _, nnz = kept(rows, features, self.sparsity, self.scope)
+        return (
+            activation.new_empty(nnz),
+            activation.new_empty(nnz, dtype=index_dtype(rows)),
+            activation.new_empty(features + 1, dtype=index_dtype(nnz)),
+        )
+
+    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
+        kernel = kernels("csr", self.backend, grad_output.device)
+        result: Tensor = kernel.grad_weight(*buffers, grad_output)
+        return result
+
+    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
+        result: Tensor = kernels("csr", self.backend, buffers[0].device).to_dense(*buffers, rows)
+        return result

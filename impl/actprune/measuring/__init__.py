@@ -1,0 +1,1 @@
+"""Measured figures: kernels in one interleaved run, memory in a fresh process."""

@@ -1,0 +1,227 @@
+"""Time compress, grad_weight and a whole linear layer for several formats, checked and interleaved.
+
+Every sample round runs every format once, in an order that rotates, over inputs that rotate through
+more memory than a cache holds; so a slow moment of the machine falls on all of them alike. A format
+that fails its check in this run gets no time.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from actprune_kernels.backends import resolve
+from torch import Tensor, nn
+
+from actprune.convert import convert
+from actprune.errors import InputError
+from actprune.formats import Compressed, Dense, Format, PruningFormat, parse
+from actprune.tolerance import TOLERANCE, relative_error
+
+OPS = ("compress", "grad_weight", "linear")
+WARMUP = 2
+ROTATION_BYTES = 96 * 2**20
+"""Inputs rotate through this much memory: more than the last-level cache of most machines."""
+
+Step = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The matrices of one linear layer: X (rows, features), dY (rows, out_features)."""
+
+    name: str
+    rows: int
+    features: int
+    out_features: int
+
+    def __post_init__(self) -> None:
+        for size in ("rows", "features", "out_features"):
+            if getattr(self, size) < 1:
+                raise InputError(f"{size}: expected 1 or more, got {getattr(self, size)}")
+
+
+@dataclass
+class _Case:
+    """One format on one shape: what to check and what to time."""
+
+    format: Format
+    stores: list[Compressed]
+    layer: nn.Linear
+    errors: dict[str, float]
+    problem: str | None = None
+
+
+def measure_kernels(
+    specs: Sequence[str],
+    shapes: Sequence[Shape],
+    *,
+    dtype: torch.dtype = torch.float32,
+    samples: int = 15,
+    seed: int = 0,
+    ops: Sequence[str] = OPS,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[dict[str, object]]:
+    """Yield a kernel record per (shape, op, spec); dense is measured too and comes first.
+
+    progress is called with a line of text before each (shape, op). Times are milliseconds of wall
+    clock on the CPU, with the threads that torch is set to. Raises InputError on bad arguments.
+    """
+    unknown = set(ops) - set(OPS)
+    if unknown:
+        raise InputError(f"ops: expected some of {', '.join(OPS)}, got {', '.join(unknown)}")
+    if samples < 1:
+        raise InputError(f"samples: expected 1 or more, got {samples}")
+    if dtype not in TOLERANCE:
+        raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
+    formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
+    for shape in shapes:
+        yield from _measure_shape(shape, formats, dtype, samples, seed, ops, progress)
+
+
+def _measure_shape(
+    shape: Shape,
+    formats: Sequence[Format],
+    dtype: torch.dtype,
+    samples: int,
+    seed: int,
+    ops: Sequence[str],
+    progress: Callable[[str], None] | None,
+) -> Iterator[dict[str, object]]:
+    inputs, grads = _inputs(shape, dtype, seed)
+    torch.manual_seed(seed)
+    layer = nn.Linear(shape.features, shape.out_features, dtype=dtype)
+    cases = [_prepare(format, layer, inputs, grads) for format in formats]
+    buffer = torch.empty_like(inputs[0])
+    for op in ops:
+        if progress is not None:
+            progress(f"{shape.name} {op}")
+        timed = [case for case in cases if case.problem is None]
+        steps = [_step(op, case, inputs, grads, buffer) for case in timed]
+        times = dict(zip(map(id, timed), _interleave(steps, samples), strict=True))
+        dense = statistics.median(times[id(cases[0])])
+        for case in cases:
+            yield _record(op, shape, case, times.get(id(case), []), dense)
+
+
+def _inputs(shape: Shape, dtype: torch.dtype, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
+    count = max(2, -(-ROTATION_BYTES // one))
+    make = [
+        [torch.randn(shape.rows, size, generator=generator).to(dtype) for _ in range(count)]
+        for size in (shape.features, shape.out_features)
+    ]
+    return make[0], make[1]
+
+
+def _prepare(format: Format, layer: nn.Linear, inputs: list[Tensor], grads: list[Tensor]) -> _Case:
+    """Compress every input, and check the first against the definition."""
+    own = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+    own.load_state_dict(layer.state_dict())
+    convert(own, format)
+    stores = [format.compress(x) for x in inputs]
+    case = _Case(format, stores, own, {})
+    case.errors["compress"] = compress_error(stores[0], inputs[0])
+    kept = stores[0].to_dense().double()
+    expected = grads[0].double().t() @ kept
+    case.errors["grad_weight"] = relative_error(stores[0].grad_weight(grads[0]), expected)
+    case.errors["linear"] = _linear_error(case, layer, inputs[0], grads[0])
+    for op, error in case.errors.items():
+        if not error <= TOLERANCE[inputs[0].dtype]:
+            case.problem = f"{op}: relative error {error:.2g} is over the tolerance"
+    return case
+
+
+def compress_error(store: Compressed, activation: Tensor) -> float:
+    """How far a store is from the definition of its format.
+
+    The relative difference of the kept energy ‖to_dense()‖ against the naive backend, which a tie
+    decided otherwise does not change but a wrong selection does; and inf where an entry that top-k
+    kept is not the activation's own.
+    """
+    format, kept = store.format, store.to_dense()
+    if isinstance(format, Dense):
+        return relative_error(kept, activation)
+    assert isinstance(format, PruningFormat)
+    if not format.stochastic and not torch.equal(kept, torch.where(kept != 0, activation, 0)):
+        return float("inf")
+    naive = replace(format, backend="naive")
+    energy = naive.compress(activation).to_dense().double().norm()
+    return relative_error(kept.double().norm(), energy)
+
+
+def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> float:
+    """The worst relative error over output, input gradient and bias gradient: all are exact."""
+    results = []
+    for layer in (case.layer, dense):
+        leaf = x.clone().requires_grad_()
+        out = layer(leaf)
+        out.backward(grad)
+        assert leaf.grad is not None
+        assert layer.bias.grad is not None
+        results.append((out.detach(), leaf.grad, layer.bias.grad.clone()))
+        layer.zero_grad()
+    return max(relative_error(got, want) for got, want in zip(*results, strict=True))
+
+
+def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor], buffer: Tensor) -> Step:
+    count = len(inputs)
+    if op == "compress":
+        if isinstance(case.format, Dense):  # the unit of comparison: one copy into warm memory
+            return lambda i: buffer.copy_(inputs[i % count])
+        return lambda i: case.format.compress(inputs[i % count])
+    if op == "grad_weight":
+        return lambda i: case.stores[i % count].grad_weight(grads[i % count])
+    leaves = [x.detach().requires_grad_() for x in inputs]
+
+    def forward_backward(i: int) -> None:
+        case.layer(leaves[i % count]).backward(grads[i % count])
+        leaves[i % count].grad = None
+        case.layer.zero_grad(set_to_none=True)
+
+    return forward_backward
+
+
+def _interleave(steps: Sequence[Step], samples: int) -> list[list[float]]:
+    """Milliseconds of each step, `samples` each: all once per round, in rotating order."""
+    times: list[list[float]] = [[] for _ in steps]
+    for sample in range(-WARMUP, samples):
+        for turn in range(len(steps)):
+            index = (turn + sample) % len(steps)
+            start = time.perf_counter()
+            steps[index](sample % 1024)
+            elapsed = (time.perf_counter() - start) * 1e3
+            if sample >= 0:
+                times[index].append(elapsed)
+    return times
+
+
+def _record(
+    op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
+) -> dict[str, object]:
+    median = statistics.median(times) if times else None
+    spec, x = case.format.spec, case.stores[0]
+    size = f"{shape.rows}x{shape.features}x{shape.out_features}"
+    dtype = str(x.dtype).removeprefix("torch.")
+    return {
+        "spec": spec,
+        "op": op,
+        "layer": shape.name,
+        "rows": shape.rows,
+        "features": shape.features,
+        "out_features": shape.out_features,
+        "dtype": dtype,
+        "device": str(x.device),
+        "backend": resolve(getattr(case.format, "backend", "auto"), x.device),
+        "samples_ms": times,
+        "median_ms": median,
+        "ratio_to_dense": None if median is None else median / dense_ms,
+        "nbytes": x.nbytes,
+        "nbytes_ratio": x.nbytes / (shape.rows * shape.features * x.dtype.itemsize),
+        "rel_error": case.errors[op],
+        "ok": case.problem is None,
+        "error": case.problem,
+        "command": f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}",
+    }

@@ -1,0 +1,15 @@
+"""Block-sparse rows of Xᵀ: kept blocks in block-column order.
+
+values      (nnz, bm, bn), the activation's dtype; beyond a ragged edge: zeros
+block_rows  (nnz,), index of each block's row of blocks, ascending within a block column
+colptr      (block columns + 1,), where each block column starts
+
+The backward pass contracts over rows, so it walks one block column at a time: values in sequence,
+matching rows of dY gathered, one GEMM. No transposition, no atomics, the same bits every time.
+
+Every backend exports
+compress(activation, bm, bn, sparsity, scope, norm, draw) -> values, block_rows, colptr
+grad_weight(values, block_rows, colptr, grad_output, features) -> (out_features, features)
+to_dense(values, block_rows, colptr, rows, features) -> (rows, features)
+with `draw` as in actprune_kernels.selection, and half precision accumulated in fp32.
+"""

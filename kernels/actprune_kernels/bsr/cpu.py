@@ -1,0 +1,144 @@
+"""BSR on the CPU: torch operators in the access pattern that reaches the memory's limit."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actprune_kernels.bsr import naive
+from actprune_kernels.selection import cpu as selection
+from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+
+GATHER_BYTES = 4 * 2**20
+"""Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
+gathered rows stay in the cache: 20 % faster than one after the other (docs/measuring.md)."""
+
+
+def compress(
+    activation: Tensor,
+    bm: int,
+    bn: int,
+    sparsity: float,
+    scope: str,
+    norm: str,
+    draw: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not activation.numel():
+        return naive.compress(activation, bm, bn, sparsity, scope, norm, draw)
+    activation = activation.contiguous()
+    rows, features = activation.shape
+    grid = blocks_along(rows, bm), blocks_along(features, bn)
+    keep, nnz = kept(*grid, sparsity, scope)
+    norms = block_norms(activation, bm, bn, norm).t().contiguous()  # block columns, block rows
+    mask, scale = selection.select(norms, keep, scope, draw)
+    column, block_rows = mask.nonzero(as_tuple=True)
+    values = gather_blocks(activation, block_rows, column, bm, bn)
+    if scale is not None:
+        values.mul_(scale.to(wide(values.dtype))[:, None, None])
+    counts = mask.sum(1)
+    colptr = F.pad(counts.cumsum(0), (1, 0))
+    return values, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
+
+
+def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
+    """Norm of every block, (block rows, block columns), fp32 or fp64.
+
+    In two steps, within a row over the block's width and then over the block's height: each is a
+    reduction over contiguous memory, ten times faster than one over both.
+    """
+    rows, features = activation.shape
+    full = features - features % bn
+    parts = [_row_norms(activation[:, :full].view(rows, -1, bn), norm)] if full else []
+    if full < features:
+        parts.append(_row_norms(activation[:, full:].unsqueeze(1), norm))
+    norms = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    if bm > 1:
+        padded = F.pad(norms, (0, 0, 0, -rows % bm))
+        tall = padded.view(-1, bm, norms.shape[1])  # block rows, bm, block columns
+        if norm == "l2":
+            norms = torch.linalg.vector_norm(tall, dim=1)
+        else:
+            norms = tall.sum(1) if norm == "l1" else tall.amax(1)
+    return norms.abs_()  # clears the sign that a NaN may carry, which would rank it last
+
+
+def _row_norms(pieces: Tensor, norm: str) -> Tensor:
+    """(rows, columns, width) to (rows, columns)."""
+    dtype = wide(pieces.dtype)
+    if pieces.shape[2] == 1:
+        return pieces.squeeze(2).abs().to(dtype)
+    if norm == "max":
+        return torch.maximum(pieces.amax(2), -pieces.amin(2)).to(dtype)
+    if norm == "l1":
+        return pieces.abs().sum(2, dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(pieces, dim=2, dtype=dtype)
+    return norms
+
+
+def gather_blocks(
+    activation: Tensor, block_rows: Tensor, column: Tensor, bm: int, bn: int
+) -> Tensor:
+    """Copy the named blocks, (nnz, bm, bn), zeros beyond the edges."""
+    rows, features = activation.shape
+    ragged = features % bn
+    inside = column.numel() - int((column == features // bn).sum()) if ragged else column.numel()
+    values = activation.new_empty(column.numel(), bm, bn)
+    row = block_rows[:, None] * bm + torch.arange(bm)  # nnz, bm
+    row.clamp_(max=rows - 1)
+    if inside:
+        # Windows of bn elements that may start anywhere: no padding, no copy of X.
+        windows = activation.as_strided((rows * features - bn + 1, bn), (1, 1))
+        start = (row[:inside] * features + column[:inside, None] * bn).view(-1)
+        torch.index_select(windows, 0, start, out=values[:inside].view(-1, bn))
+    if inside < column.numel():
+        edge = activation[:, features - ragged :]
+        values[inside:, :, ragged:] = 0
+        values[inside:, :, :ragged] = edge[row[inside:].reshape(-1)].view(-1, bm, ragged)
+    if rows % bm:
+        values[block_rows == rows // bm, rows % bm :] = 0
+    return values
+
+
+def to_dense(
+    values: Tensor, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+) -> Tensor:
+    _, bm, bn = values.shape
+    grid = blocks_along(rows, bm), colptr.numel() - 1
+    column = torch.repeat_interleave(torch.arange(grid[1]), colptr.long().diff())
+    padded = values.new_zeros(grid[0], bm, grid[1], bn)
+    padded[block_rows.long(), :, column] = values
+    return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
+
+
+def grad_weight(
+    values: Tensor, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
+    """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
+    _, bm, bn = values.shape
+    rows, out_features = grad_output.shape
+    if not values.numel() or not out_features:
+        return grad_output.new_zeros(out_features, features)
+    acc = wide(grad_output.dtype)
+    # Transposed: (block columns, bn, out_features), the order in which the GEMMs write.
+    result = grad_output.new_zeros(colptr.numel() - 1, bn, out_features, dtype=acc)
+    row = (block_rows.long()[:, None] * bm + torch.arange(bm)).clamp_(max=rows - 1).view(-1)
+    values = values.view(-1, bn)
+    bounds = [bm * start for start in colptr.tolist()]  # where each column's rows start
+    longest = max(stop - start for start, stop in pairwise(bounds))
+    at_once = 1
+    if bounds == list(range(0, len(row) + 1, longest)):
+        column_bytes = longest * out_features * grad_output.element_size()
+        at_once = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
+    gathered = grad_output.new_empty(min(at_once * longest, len(row)), out_features)
+    for column in range(0, len(bounds) - 1, at_once):
+        start, stop = bounds[column], bounds[min(column + at_once, len(bounds) - 1)]
+        if start == stop:
+            continue
+        picked = torch.index_select(grad_output, 0, row[start:stop], out=gathered[: stop - start])
+        target = result[column : column + at_once]
+        shape = (len(target), (stop - start) // len(target), -1)  # columns, rows kept, width
+        kept = values[start:stop].to(acc).view(shape)
+        torch.bmm(kept.transpose(1, 2), picked.to(acc).view(shape), out=target)
+    flat = result.view(-1, out_features)[:features]
+    return flat.to(grad_output.dtype).t().contiguous()

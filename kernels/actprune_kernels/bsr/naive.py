@@ -1,0 +1,56 @@
+"""BSR by padding, masking and one dense product: the definition."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actprune_kernels.selection import naive as selection
+from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+
+_ORDER = {"l2": 2.0, "l1": 1.0, "max": float("inf")}
+
+
+def compress(
+    activation: Tensor,
+    bm: int,
+    bn: int,
+    sparsity: float,
+    scope: str,
+    norm: str,
+    draw: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, features = activation.shape
+    padded = F.pad(activation, (0, -features % bn, 0, -rows % bm))
+    grid = blocks_along(rows, bm), blocks_along(features, bn)
+    blocks = padded.view(grid[0], bm, grid[1], bn).permute(2, 0, 1, 3)  # columns, rows, bm, bn
+    norms = torch.linalg.vector_norm(blocks.to(wide(activation.dtype)), _ORDER[norm], dim=(2, 3))
+    keep, nnz = kept(*grid, sparsity, scope)
+    mask, scale = selection.select(norms, keep, scope, draw)
+    values = blocks[mask]
+    if scale is not None:
+        values = (values * scale[:, None, None]).to(activation.dtype)
+    block_rows = mask.nonzero()[:, 1].to(index_dtype(grid[0]))
+    colptr = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(index_dtype(nnz))
+    return values, block_rows, colptr
+
+
+def to_dense(
+    values: Tensor, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+) -> Tensor:
+    _, bm, bn = values.shape
+    grid = blocks_along(rows, bm), colptr.numel() - 1
+    column = torch.repeat_interleave(
+        torch.arange(grid[1], device=values.device), colptr.long().diff()
+    )
+    blocks = values.new_zeros(grid[0], grid[1], bm, bn)
+    blocks[block_rows.long(), column] = values
+    padded = blocks.transpose(1, 2).reshape(grid[0] * bm, grid[1] * bn)
+    return padded[:rows, :features].contiguous()
+
+
+def grad_weight(
+    values: Tensor, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
+    dense = to_dense(values, block_rows, colptr, grad_output.shape[0], features)
+    acc = wide(grad_output.dtype)
+    return (grad_output.to(acc).t() @ dense.to(acc)).to(grad_output.dtype)

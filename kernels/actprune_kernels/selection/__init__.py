@@ -1,0 +1,33 @@
+"""Which candidates (blocks or single elements) stay, given their magnitudes.
+
+Both backends export `select(magnitudes, keep, scope, draw)`:
+
+magnitudes  (columns, rows), float, >= 0 or NaN: block-column order, as the stores are.
+keep        how many each group keeps; a group is a column, a row, or everything (`scope`).
+draw        None for top-k; for priority sampling an int64 tensor (3,): seed, stream, counter.
+returns     mask (columns, rows) bool, and scale (nnz,) in block-column order, or None for top-k.
+
+NaN ranks above Inf and Inf above every number. Equal magnitudes: the lower index stays.
+
+Priority sampling (Duffield, Lund, Thorup 2007): with uniform u in (0, 1], keep the k largest
+q = magnitude / u; with t the (k+1)-th q, scale what stays by max(1, t / magnitude). Then the
+expectation of the scaled store is the input itself.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1], a pure function of `draw` (seed, stream, counter)."""
+    generator = np.random.default_rng([int(part) for part in draw.tolist()])
+    numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
+    return 1 - torch.from_numpy(generator.random(shape, dtype=numpy_dtype))
+
+
+def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:
+    """max(1, threshold / magnitude); 1 where either is not finite or the magnitude is 0."""
+    scale = (threshold / magnitudes).clamp(min=1)
+    usable = magnitudes.isfinite() & threshold.isfinite() & (magnitudes > 0)
+    return torch.where(usable, scale, torch.ones_like(scale))

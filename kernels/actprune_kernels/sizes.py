@@ -1,0 +1,42 @@
+"""Counts and index types that follow from sizes alone, so that no kernel waits for the data."""
+
+import torch
+
+SCOPES = ("global", "column", "row")
+SELECTS = ("topk", "priority")
+NORMS = ("l2", "l1", "max")
+
+
+def keep_count(n: int, sparsity: float) -> int:
+    """How many of `n` candidates stay: max(1, round((1 - sparsity) n)), and 0 of none."""
+    return max(1, round((1 - sparsity) * n)) if n else 0
+
+
+def kept(block_rows: int, block_cols: int, sparsity: float, scope: str) -> tuple[int, int]:
+    """(kept per group, kept in all) of a grid of blocks; the scope says what a group is."""
+    if scope == "column":
+        keep = keep_count(block_rows, sparsity)
+        return keep, keep * block_cols
+    if scope == "row":
+        keep = keep_count(block_cols, sparsity)
+        return keep, keep * block_rows
+    keep = keep_count(block_rows * block_cols, sparsity)
+    return keep, keep
+
+
+def index_dtype(largest: int) -> torch.dtype:
+    """The smallest integer type that torch computes with and that holds 0..largest."""
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        if largest <= torch.iinfo(dtype).max:
+            return dtype
+    return torch.int64
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type to accumulate in: fp32 for half precision, otherwise the type itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def blocks_along(size: int, block: int) -> int:
+    """How many blocks of `block` cover `size`, the ragged last one included."""
+    return -(-size // block)
