@@ -1,0 +1,52 @@
+"""Random numbers that depend on where a run is, not on how it got there.
+
+Each use has a generator of its own, seeded by (seed, purpose, epoch, step); nothing carries over
+from step to step, so a resumed run draws what the uninterrupted one would.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Purpose(IntEnum):
+    """What the numbers are for; the values are part of what a seed means."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    AUGMENT = 2
+
+
+def generator(seed: int, purpose: Purpose, *place: int) -> torch.Generator:
+    """The generator of one purpose at one place (epoch, step)."""
+    entropy = np.random.SeedSequence((seed, int(purpose), *place)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(entropy[0]))
+
+
+def data_order(seed: int, epoch: int, size: int) -> Tensor:
+    """int64 (size): the order in which an epoch sees the training images."""
+    return torch.randperm(size, generator=generator(seed, Purpose.ORDER, epoch))
+
+
+def crop_flip(images: Tensor, seed: int, epoch: int, step: int) -> Tensor:
+    """Random crops after padding an eighth of the size, and random mirrors.
+
+    images: uint8 (batch, channels, size, size); so is the result.
+    """
+    random = generator(seed, Purpose.AUGMENT, epoch, step)
+    batch, channels, _, size = images.shape
+    pad = size // 8
+    top, left = torch.randint(0, 2 * pad + 1, (2, batch, 1), generator=random)
+    mirrored = torch.rand(batch, 1, generator=random) < 0.5
+    along = torch.arange(size)
+    rows = top + along  # batch, size
+    columns = left + torch.where(mirrored, along.flip(0), along)
+    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    return padded[
+        torch.arange(batch)[:, None, None, None],
+        torch.arange(channels)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]

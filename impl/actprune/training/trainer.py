@@ -1,0 +1,200 @@
+"""A training run that can stop after any step and go on as if it had not."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actprune.convert import draws, set_draws
+from actprune.data import DataShape, ImageData
+from actprune.errors import InputError
+from actprune.training.checkpoint import (
+    CHECKPOINT,
+    METRICS,
+    load_checkpoint,
+    save_checkpoint,
+    write_json,
+)
+from actprune.training.config import TrainConfig
+from actprune.training.randomness import crop_flip, data_order
+from actprune.training.step import as_input, build, learning_rate, training_step
+
+_EVALUATION_BATCH = 500
+
+
+class Trainer:
+    """Trains `config` on `data`; saves into `directory` where one is given.
+
+    `step` counts the optimizer steps made, `history` holds a dict per finished epoch (epoch, step,
+    train_loss, accuracy in percent, lr), `samples_ms` each step's milliseconds: forward, backward
+    and update, without reading the data. Raises InputError where the data does not fill one batch.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImageData, directory: Path | None = None) -> None:
+        self.config, self.data, self.directory = config, data, directory
+        self.steps_per_epoch = len(data.train) // config.batch_size
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"batch_size: expected at most {len(data.train)}, the training images of "
+                f"{data.name}, got {config.batch_size}"
+            )
+        self.total_steps = config.epochs * self.steps_per_epoch
+        shape = DataShape(data.channels, len(data.classes))
+        self.model, self.optimizer = build(config, shape=shape)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.samples_ms: list[float] = []
+        self._loss_sum = 0.0  # over the steps of this epoch
+        self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made."""
+        return self.step == self.total_steps
+
+    def advance(self, steps: int) -> list[float]:
+        """Make up to `steps` optimizer steps; returns the milliseconds of each.
+
+        Evaluates at the end of an epoch and saves when due, both outside the timing.
+        """
+        before = len(self.samples_ms)
+        with _threads(self.config.threads):
+            for _ in range(min(steps, self.total_steps - self.step)):
+                self._one_step()
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch()
+                elif self.directory and self.step % self.config.checkpoint_every == 0:
+                    self.save()
+        return self.samples_ms[before:]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images float32 (batch, channels, size, size) and labels int64 (batch) of any step."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
+        size = self.config.batch_size
+        chosen = self._order[1][within * size : (within + 1) * size]
+        images = self.data.train.images(chosen)
+        if self.config.augment == "crop-flip":
+            images = crop_flip(images, self.config.seed, epoch, within)
+        return as_input(images), self.data.train.labels[chosen]
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The accuracy on the test images, in percent."""
+        self.model.eval()
+        correct = 0
+        with _threads(self.config.threads):
+            for chosen in torch.split(torch.arange(len(self.data.test)), _EVALUATION_BATCH):
+                logits = self.model(as_input(self.data.test.images(chosen)))
+                correct += int((logits.argmax(1) == self.data.test.labels[chosen]).sum())
+        self.model.train()
+        return 100 * correct / len(self.data.test)
+
+    def save(self) -> None:
+        """Write the checkpoint and metrics.json; without a directory, raise InputError."""
+        if self.directory is None:
+            raise InputError("directory: expected one to save into, got None")
+        save_checkpoint(self.directory, self._state())
+        write_json(self.directory / METRICS, self.metrics())
+
+    def restore(self) -> bool:
+        """Go on from the directory's newest checkpoint; False where there is none yet.
+
+        Raises InputError where it is damaged, or of another config or other data.
+        """
+        if self.directory is None:
+            raise InputError("directory: expected one to restore from, got None")
+        state = load_checkpoint(self.directory)
+        if state is None:
+            return False
+        path = self.directory / CHECKPOINT
+        if state["config"] != self.config.model_dump(mode="json"):
+            raise InputError(f"{path}: is of a run with another config")
+        if state["data_digest"] != self.data.digest:
+            raise InputError(
+                f"{path}: was trained on other data: {state['data_digest']}, now {self.data.digest}"
+            )
+        self._load(state)
+        return True
+
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json says."""
+        return {
+            "schema": 1,
+            "config": self.config.model_dump(mode="json"),
+            "command": self.config.command(),
+            "data_digest": self.data.digest,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "done": self.done,
+            "accuracy": self.history[-1]["accuracy"] if self.history else None,
+            "history": self.history,
+        }
+
+    def _one_step(self) -> None:
+        images, labels = self.batch(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        start = time.perf_counter()
+        loss = training_step(self.model, self.optimizer, images, labels)
+        self.samples_ms.append(1000 * (time.perf_counter() - start))
+        self._loss_sum += float(loss)
+        self.step += 1
+
+    def _end_epoch(self) -> None:
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "train_loss": self._loss_sum / self.steps_per_epoch,
+                "accuracy": self.evaluate(),
+                "lr": self.optimizer.param_groups[0]["lr"],
+            }
+        )
+        self._loss_sum = 0.0
+        if self.directory:
+            self.save()
+
+    def _learning_rate(self) -> float:
+        return learning_rate(self.config, self.step, self.steps_per_epoch)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        set_draws(self.model, state["draws"])
+        self.step, self.history = state["step"], state["history"]
+        self.samples_ms, self._loss_sum = state["samples_ms"], state["loss_sum"]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "config": self.config.model_dump(mode="json"),
+            "data_digest": self.data.digest,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "draws": draws(self.model),
+            "step": self.step,
+            "history": self.history,
+            "samples_ms": self.samples_ms,
+            "loss_sum": self._loss_sum,
+        }
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
