@@ -35,8 +35,9 @@ class TrainConfig(BaseModel):
     exclude: Globs = ()
     epochs: int = Field(default=3, ge=1, le=100_000)
     batch_size: Count = 128
-    lr: float = Field(default=3e-3, gt=0, le=10)
-    """The peak; it rises linearly over warmup_epochs and falls to 0 along a cosine."""
+    lr: float = Field(default=1.5e-2, gt=0, le=10)
+    """The peak; it rises linearly over warmup_epochs and falls to 0 along a cosine. The default is
+    for resmlp_tiny; the published models want about 1e-3."""
     weight_decay: float = Field(default=0.05, ge=0, le=10)
     """On matrices and convolutions; biases, affine parameters and LayerScale have none."""
     warmup_epochs: float = Field(default=0.5, ge=0)

@@ -18,7 +18,7 @@ from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.memory import saved_bytes
 from actprune.training.checkpoint import open_directory, write_json
 from actprune.training.config import TrainConfig
-from actprune.training.step import loss_of
+from actprune.training.step import loss_of, threads
 from actprune.training.trainer import Trainer
 
 RECORD = "record.json"
@@ -155,7 +155,8 @@ def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> Record:
     if spec not in peaks:
         config = trainer.config
         peaks[spec] = (predicted_peak(config), measured_peak(config))
-    record = training_record(trainer, peaks[spec])
+    with threads(trainer.config.threads):
+        record = training_record(trainer, peaks[spec])
     if path:
         write_json(path, record)
     return record

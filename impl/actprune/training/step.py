@@ -1,6 +1,8 @@
 """One optimizer step, and what it needs: plain functions that also run on fake tensors."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +77,17 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
         return config.lr * (step + 1) / (math.ceil(warmup) + 1)
     progress = (step - warmup) / max(1.0, total - warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """torch's threads on the CPU while it lasts; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -1,8 +1,7 @@
 """A training run that can stop after any step and go on as if it had not."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from actprune.training.checkpoint import (
 )
 from actprune.training.config import TrainConfig
 from actprune.training.randomness import crop_flip, data_order
-from actprune.training.step import as_input, build, learning_rate, training_step
+from actprune.training.step import as_input, build, learning_rate, threads, training_step
 
 _EVALUATION_BATCH = 500
 
@@ -67,7 +66,7 @@ class Trainer:
         Evaluates at the end of an epoch and saves when due, both outside the timing.
         """
         before = len(self.samples_ms)
-        with _threads(self.config.threads):
+        with threads(self.config.threads):
             for _ in range(min(steps, self.total_steps - self.step)):
                 self._one_step()
                 if self.step % self.steps_per_epoch == 0:
@@ -93,7 +92,7 @@ class Trainer:
         """The accuracy on the test images, in percent."""
         self.model.eval()
         correct = 0
-        with _threads(self.config.threads):
+        with threads(self.config.threads):
             for chosen in torch.split(torch.arange(len(self.data.test)), _EVALUATION_BATCH):
                 logits = self.model(as_input(self.data.test.images(chosen)))
                 correct += int((logits.argmax(1) == self.data.test.labels[chosen]).sum())
@@ -188,13 +187,3 @@ class Trainer:
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
         }
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
