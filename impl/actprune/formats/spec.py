@@ -63,8 +63,10 @@ def _read(field: "Field[Any]", text: str) -> object:
         height, width = match.groups()
         return int(height), int(width or height)
     kind = type(field.default)
+    if kind is str:
+        return text
     try:
-        return kind(text)
+        return float(text) if kind is float else int(text)
     except ValueError:
         what = "a number" if kind is float else "a whole number"
         raise InputError(f"{field.name}: expected {what}, got {text!r}") from None

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from actprune.data import load_data
-from actprune.training.checkpoint import CHECKPOINT, open_directory
+from actprune.training.checkpoint import CHECKPOINT, METRICS, open_directory
 from actprune.training.config import TrainConfig
 from actprune.training.trainer import Trainer
 
@@ -28,7 +28,6 @@ def run_training(
     130 (143); a second one stops at once. Raises InputError as the data and the directory do.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = console or Console()
     data = load_data(config.data, config.image_size, config.limit_train, config.limit_test)
@@ -36,19 +35,7 @@ def run_training(
     open_directory(directory, config, resume=resume)
     if trainer.restore():
         console.print(f"resumed at step {trainer.step} of {trainer.total_steps}", highlight=False)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps, {task.fields[last]}, left"),
-        TimeRemainingColumn(),
-    )
-    with _stop_signals() as stop, Progress(*columns, console=console) as progress:
-        task = progress.add_task(
-            config.spec, total=trainer.total_steps, completed=trainer.step, last="starting"
-        )
-        while not trainer.done and not stop:
-            trainer.advance(1)
-            progress.update(task, completed=trainer.step, last=_last(trainer))
+    stopped_by = _train(trainer, console)
     if not trainer.done:
         trainer.save()
         console.print(
@@ -57,14 +44,40 @@ def run_training(
             highlight=False,
             soft_wrap=True,
         )
-        raise SystemExit(128 + stop[0])
+        raise SystemExit(128 + stopped_by)
+    console.print(
+        f"accuracy {trainer.history[-1]['accuracy']:.2f} %; see {directory / METRICS}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return trainer
 
 
-def _last(trainer: Trainer) -> str:
-    if not trainer.history:
-        return f"epoch 1 of {trainer.config.epochs}"
-    return f"{trainer.history[-1]['accuracy']:.1f} % after epoch {trainer.history[-1]['epoch']}"
+def _train(trainer: Trainer, console: "Console") -> int:
+    """To the end, or to a signal that asks to stop: its number, else 0."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed}/{task.total}{task.fields[accuracy]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with _stop_signals() as received, Progress(*columns, console=console) as progress:
+        task = progress.add_task(
+            trainer.config.spec,
+            total=trainer.total_steps,
+            completed=trainer.step,
+            accuracy=_accuracy(trainer),
+        )
+        while not trainer.done and not received:
+            trainer.advance(1)
+            progress.update(task, completed=trainer.step, accuracy=_accuracy(trainer))
+    return received[0] if received else 0
+
+
+def _accuracy(trainer: Trainer) -> str:
+    return f", {trainer.history[-1]['accuracy']:.1f} %" if trainer.history else ""
 
 
 @contextmanager

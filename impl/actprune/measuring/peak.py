@@ -1,0 +1,105 @@
+"""The peak memory of a training step: predicted on fake tensors, and measured in a fresh process.
+
+Both are bytes of two optimizer steps after the process is warm: parameters, optimizer state,
+gradients, activations and temporaries. The prediction sees every tensor that torch allocates, but
+not what an operator or a kernel of ours allocates and frees inside itself.
+"""
+
+import gc
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from actprune.config import check
+from actprune.errors import InputError
+from actprune.training.config import TrainConfig
+from actprune.training.step import build, example_batch, training_step
+
+STEPS = 2
+"""The second step holds the optimizer's state, so the peak is in it."""
+_LARGE = 65536
+_RESULT = re.compile(r"^peak_bytes=(\d+)$", re.MULTILINE)
+
+
+def predicted_peak(config: TrainConfig) -> int:
+    """Bytes at the peak of training `config`, by MemTracker on fake tensors: nothing is allocated.
+
+    Deterministic, at any scale, without the device.
+    """
+    # Imported here: it pulls torch.distributed, which a build of torch may lack.
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    with FakeTensorMode():
+        model, optimizer = build(config)
+        images, labels = example_batch(config)
+        tracker = MemTracker()
+        tracker.track_external(model, optimizer, images, labels)
+        with tracker:
+            for _ in range(STEPS):
+                tracker.reset_mod_stats()  # of its modules; the peak stays
+                training_step(model, optimizer, images, labels)
+        snapshot = tracker.get_tracker_snapshot("peak")
+    return sum(int(sizes["Total"]) for sizes in snapshot.values())
+
+
+def measured_peak(config: TrainConfig) -> int | None:
+    """Bytes that training `config` adds to a fresh process at its peak; None where unknown.
+
+    The resident high-water mark of a warm process, less what it held before the model was built.
+    Needs Linux's /proc. Raises InputError where the process fails.
+    """
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    # Freed tensors go back to the system at once, so that what is resident is what is alive.
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": str(_LARGE),
+        "MALLOC_TRIM_THRESHOLD_": str(_LARGE),
+        "MALLOC_ARENA_MAX": "1",
+    }
+    command = [sys.executable, "-m", "actprune.measuring.peak", config.model_dump_json()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    found = _RESULT.search(done.stdout)
+    if done.returncode or found is None:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise InputError(f"measured peak: the process ended with {done.returncode}: {last}")
+    return int(found.group(1))
+
+
+def _measure(config: TrainConfig) -> int:
+    """In the fresh process: warm up, mark, train, read the high-water mark."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    _train(config.model_copy(update={"batch_size": 1}))
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status("VmRSS")
+    _train(config)
+    return _status("VmHWM") - before
+
+
+def _train(config: TrainConfig) -> None:
+    model, optimizer = build(config)
+    images, labels = example_batch(config)
+    images.normal_()
+    for _ in range(STEPS):
+        training_step(model, optimizer, images, labels)
+
+
+def _status(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    text = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+    if found is None:
+        raise InputError(f"/proc/self/status: expected a line {field}, found none")
+    return int(found.group(1)) * 1024
+
+
+if __name__ == "__main__":
+    import json
+
+    print(f"peak_bytes={_measure(check(TrainConfig, json.loads(sys.argv[1])))}")  # noqa: T201

@@ -1,0 +1,118 @@
+"""convert and revert on whole models."""
+
+import pytest
+import torch
+from torch import nn
+
+from actprune import InputError, PrunedLinear, convert, draws, parse, pruned, revert, set_draws
+
+
+def mlp() -> nn.Module:
+    block = nn.Sequential()
+    block.add_module("fc1", nn.Linear(16, 32))
+    block.add_module("act", nn.GELU())
+    block.add_module("fc2", nn.Linear(32, 16, bias=False))
+    model = nn.Sequential()
+    model.add_module("mlp", block)
+    model.add_module("head", nn.Linear(16, 4))
+    return model
+
+
+def test_every_linear_in_place_and_back() -> None:
+    model = mlp()
+    modules, names = list(model.modules()), [name for name, _ in model.named_parameters()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert convert(model, "bsr:block=1x4,sparsity=0.5") is model
+    assert list(pruned(model)) == ["mlp.fc1", "mlp.fc2", "head"]
+    assert list(model.modules()) == modules
+    assert [name for name, _ in model.named_parameters()] == names
+    assert list(model.state_dict()) == list(state)
+    model.load_state_dict(state)
+    model(torch.randn(3, 16)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.state_dict()["head.weight"], state["head.weight"])
+    assert "spec='bsr:block=1x4,sparsity=0.5'" in repr(model)
+    assert revert(model) is model
+    assert pruned(model) == {}
+    assert {type(m) for m in modules if isinstance(m, nn.Linear)} == {nn.Linear}
+    assert not any("spec" in vars(module) or "draw" in vars(module) for module in modules)
+
+
+def test_include_and_exclude() -> None:
+    assert list(pruned(convert(mlp(), "csr", include="mlp.*"))) == ["mlp.fc1", "mlp.fc2"]
+    assert list(pruned(convert(mlp(), "csr", exclude=["head", "*fc2"]))) == ["mlp.fc1"]
+    assert list(pruned(convert(mlp(), parse("csr"), include=["head"]))) == ["head"]
+
+
+def test_a_mapping_of_globs() -> None:
+    model = convert(mlp(), {"*.fc1": "bsr:block=1x4", "mlp.*": "csr", "head": "dense"})
+    assert {name: layer.spec for name, layer in pruned(model).items()} == {
+        "mlp.fc1": "bsr:block=1x4,sparsity=0.9",
+        "mlp.fc2": "csr:sparsity=0.9",
+    }
+
+
+def test_converting_again_takes_the_new_spec() -> None:
+    model = convert(convert(mlp(), "csr"), "coo:select=priority")
+    assert {layer.spec for layer in pruned(model).values()} == {"coo:sparsity=0.9,select=priority"}
+    assert pruned(convert(model, "dense")) == {}
+
+
+def test_subclasses_are_left_alone() -> None:
+    attention = nn.MultiheadAttention(8, 2)
+    with pytest.raises(InputError, match="include: '\\*' matches no nn.Linear; the model has none"):
+        convert(attention, "csr")
+
+
+def test_a_single_layer_is_a_model() -> None:
+    layer = nn.Linear(8, 4)
+    assert convert(layer, "csr") is layer
+    assert isinstance(layer, PrunedLinear)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"spec": "csr", "include": "fc*"},
+            "include: 'fc\\*' matches no nn.Linear; the model has ml",
+        ),
+        ({"spec": "csr", "exclude": "tail"}, "exclude: 'tail' matches no nn.Linear; the model has"),
+        (
+            {"spec": {"*": "csr", "x": "coo"}},
+            "spec: 'x' matches no nn.Linear; the model has mlp.fc1",
+        ),
+        ({"spec": {}}, "spec: expected at least one glob in the mapping, got none"),
+        ({"spec": "csr", "exclude": "*"}, "include: no nn.Linear is left to convert after exclude"),
+        ({"spec": "csr", "include": [3]}, "include: expected globs on module names, got 3"),
+        (
+            {"spec": {"head": "csr", "*": "cs"}},
+            "spec: expected a format of dense, coo, csr, bsr, got",
+        ),
+    ],
+)
+def test_bad_arguments_leave_the_model_untouched(
+    arguments: dict[str, object], message: str
+) -> None:
+    model = mlp()
+    with pytest.raises(InputError, match=message):
+        convert(model, **arguments)  # type: ignore[arg-type]
+    assert pruned(model) == {}
+
+
+def test_draws_are_kept_and_restored() -> None:
+    model = convert(mlp(), {"*.fc?": "bsr:block=1x4,select=priority", "head": "csr"})
+    x = torch.randn(20, 16)
+    model(x)
+    model(x)
+    assert draws(model) == {"mlp.fc1": 2, "mlp.fc2": 2}
+    other = convert(mlp(), {"*.fc?": "bsr:block=1x4,select=priority", "head": "csr"})
+    other.load_state_dict(model.state_dict())
+    set_draws(other, draws(model))
+    for each in (model, other):
+        each(x).sum().backward()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one.grad, two.grad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="counts: expected the layers of random selection; differ"):
+        set_draws(model, {"mlp.fc1": 2})
