@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict
+
 from actprune import InputError
 from actprune.config import check, load_yaml
 from actprune.training import TrainConfig
-from pydantic import BaseModel, ConfigDict
 
 
 class Inner(BaseModel):
@@ -127,6 +128,6 @@ def test_training_config_survives_yaml(tmp_path: Path) -> None:
 def test_command_repeats_what_differs_from_the_defaults() -> None:
     config = TrainConfig(spec="csr:sparsity=0.9", include=("*.fc1", "*.fc2"), seed=3)
     assert config.command() == (
-        "actprune train --spec csr:sparsity=0.9 --include '*.fc1' --include '*.fc2' --seed 3"
+        "actprune train --out run --spec csr:sparsity=0.9 --include '*.fc1' --include '*.fc2' --seed 3"
     )
-    assert TrainConfig().command() == "actprune train --spec dense"
+    assert TrainConfig().command() == "actprune train --out run --spec dense"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from actprune import InputError, convert, draws
 from actprune.data import load_data
 from actprune.training import TrainConfig, Trainer, build
@@ -74,7 +75,7 @@ def test_records_compare_specs_within_a_seed(peaks_found: list[str]) -> None:
     assert bsr["ratio_to_dense"] == bsr["step_ms"] / dense["step_ms"]
     assert len(bsr["step_samples_ms"]) == bsr["steps"] == 10
     assert len(bsr["accuracy_per_epoch"]) == 2
-    assert bsr["command"].startswith("actprune train --spec bsr:block=1x32,sparsity=0.9")
+    assert bsr["command"].startswith("actprune train --out run --spec bsr:block=1x32,sparsity=0.9")
     assert peaks_found == list(SPECS)
     assert [made for _, made, _ in calls] == sorted(made for _, made, _ in calls)
     assert calls[0] == ("training dense, seed 0", 3, 40)

@@ -84,8 +84,9 @@ class TrainConfig(BaseModel):
         return MODELS[self.model].image_size
 
     def command(self) -> str:
-        """The command that repeats this run: each key that is not at its default is an option."""
-        words = ["actprune", "train"]
+        """The command that repeats this run, into a folder `run`: an option for each key that is
+        not at its default."""
+        words = ["actprune", "train", "--out", "run"]
         for key, field in type(self).model_fields.items():
             value = getattr(self, key)
             if value != field.default or key == "spec":

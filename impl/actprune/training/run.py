@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from actprune.data import load_data
-from actprune.training.checkpoint import CHECKPOINT, METRICS, open_directory
+from actprune.training.checkpoint import CHECKPOINT, open_directory
 from actprune.training.config import TrainConfig
 from actprune.training.trainer import Trainer
 
@@ -45,11 +45,6 @@ def run_training(
             soft_wrap=True,
         )
         raise SystemExit(128 + stopped_by)
-    console.print(
-        f"accuracy {trainer.history[-1]['accuracy']:.2f} %; see {directory / METRICS}",
-        highlight=False,
-        soft_wrap=True,
-    )
     return trainer
 
 
