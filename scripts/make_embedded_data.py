@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from actprune.data.fashion import CLASSES, read_idx
 
 TARGET = Path(__file__).parents[1] / "impl/actprune/data/fashion_mnist_12k.npz"

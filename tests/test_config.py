@@ -128,6 +128,7 @@ def test_training_config_survives_yaml(tmp_path: Path) -> None:
 def test_command_repeats_what_differs_from_the_defaults() -> None:
     config = TrainConfig(spec="csr:sparsity=0.9", include=("*.fc1", "*.fc2"), seed=3)
     assert config.command() == (
-        "actprune train --out run --spec csr:sparsity=0.9 --include '*.fc1' --include '*.fc2' --seed 3"
+        "actprune train --out run --spec csr:sparsity=0.9 "
+        "--include '*.fc1' --include '*.fc2' --seed 3"
     )
     assert TrainConfig().command() == "actprune train --out run --spec dense"

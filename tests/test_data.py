@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
+
 from actprune import InputError
 from actprune.data import cifar, data_shape, load_data
-from PIL import Image
 
 Array = npt.NDArray[np.generic]
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from actprune import InputError, convert
 from actprune.models import MODELS, Affine, Block, ResMLP, load_reference_state_dict
-from torch import Tensor
 
 
 def reference_state(depth: int = 3, dim: int = 96, patches: int = 64) -> dict[str, Tensor]:

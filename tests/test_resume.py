@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from actprune import InputError
 from actprune.data import load_data
 from actprune.training import TrainConfig, Trainer, run_training

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from actprune import InputError, pruned
 from actprune.data import ImageData, load_data
 from actprune.training import (
@@ -23,7 +25,6 @@ from actprune.training import (
 from actprune.training.checkpoint import open_directory, write_json
 from actprune.training.randomness import Purpose, crop_flip, data_order, generator
 from actprune.training.step import as_input, learning_rate
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 SMALL: dict[str, Any] = {
     "epochs": 2,
