@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from actprune_ci.results import ResultsError, main, read, summary, table
 
 Document = dict[str, Any]

@@ -61,7 +61,7 @@ def test_converting_again_takes_the_new_spec() -> None:
 
 def test_subclasses_are_left_alone() -> None:
     attention = nn.MultiheadAttention(8, 2)
-    with pytest.raises(InputError, match="include: '\\*' matches no nn.Linear; the model has none"):
+    with pytest.raises(InputError, match=r"include: '\*' matches no nn.Linear; the model has none"):
         convert(attention, "csr")
 
 

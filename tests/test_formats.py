@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from actprune_kernels.sizes import keep_count
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune import FORMATS, Compressed, InputError, parse
 from actprune.tolerance import TOLERANCE, relative_error
+from actprune_kernels.sizes import keep_count
 
 PRUNING = [name for name in FORMATS if name != "dense"]
 DTYPES = list(TOLERANCE)

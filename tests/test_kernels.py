@@ -4,14 +4,14 @@ from importlib import import_module
 
 import pytest
 import torch
-from actprune_kernels.backends import kernels, resolve
-from actprune_kernels.selection import cpu, naive
-from actprune_kernels.sizes import index_dtype, keep_count
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune import parse
+from actprune_kernels.backends import kernels, resolve
+from actprune_kernels.selection import cpu, naive
+from actprune_kernels.sizes import index_dtype, keep_count
 
 SHAPES = [(1, 1), (1, 70), (70, 1), (37, 50), (64, 96), (33, 196), (130, 31)]
 SCOPES = ["column", "row", "global"]

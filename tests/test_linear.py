@@ -27,10 +27,11 @@ EXACT = ["dense", "coo:sparsity=0", "csr:sparsity=0", "bsr:block=3x5,sparsity=0"
 
 
 def pair(
-    spec: str, *sizes: int, bias: bool = True, **options: object
+    spec: str, *sizes: int, bias: bool = True, dtype: torch.dtype | None = None
 ) -> tuple[nn.Linear, nn.Linear]:
     """A pruned layer and its dense twin."""
-    dense = nn.Linear(*sizes, bias=bias, **options)  # type: ignore[arg-type]
+    features, out_features = sizes
+    dense = nn.Linear(features, out_features, bias=bias, dtype=dtype)
     return convert(copy.deepcopy(dense), spec), dense
 
 

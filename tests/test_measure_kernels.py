@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from actprune import InputError, parse
-from actprune.formats import Bsr
+from actprune.formats.bsr import Bsr
 from actprune.measuring.kernels import OPS, Shape, compress_error, measure_kernels
 
 SHAPE = Shape("fc", 96, 64, 32)

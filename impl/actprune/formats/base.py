@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from actprune_kernels.backends import check_backend
-from actprune_kernels.sizes import SCOPES, SELECTS
 from torch import Tensor
 
 from actprune.errors import InputError
+from actprune_kernels.backends import check_backend
+from actprune_kernels.sizes import SCOPES, SELECTS
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

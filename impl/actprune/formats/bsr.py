@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from actprune_kernels.backends import kernels
-from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
 from torch import Tensor
 
 from actprune.errors import InputError
 from actprune.formats.base import PruningFormat, check_option
 from actprune.formats.spec import write_spec
+from actprune_kernels.backends import kernels
+from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
 
 LARGEST_BLOCK = 128
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from actprune_kernels.backends import kernels
-from actprune_kernels.sizes import index_dtype, kept
 from torch import Tensor
 
 from actprune.formats.base import PruningFormat
 from actprune.formats.spec import write_spec
+from actprune_kernels.backends import kernels
+from actprune_kernels.sizes import index_dtype, kept
 
 
 @dataclass(frozen=True, kw_only=True)

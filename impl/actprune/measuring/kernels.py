@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from actprune_kernels.backends import resolve
 from torch import Tensor, nn
 
 from actprune.convert import convert
 from actprune.errors import InputError
 from actprune.formats import Compressed, Dense, Format, PruningFormat, parse
 from actprune.tolerance import TOLERANCE, relative_error
+from actprune_kernels.backends import resolve
 
 OPS = ("compress", "grad_weight", "linear")
 WARMUP = 2
@@ -89,7 +89,7 @@ def _measure_shape(
     ops: Sequence[str],
     progress: Callable[[str], None] | None,
 ) -> Iterator[dict[str, object]]:
-    inputs, grads = _inputs(shape, dtype, seed)
+    inputs, grads = rotating_inputs(shape, dtype, seed)
     torch.manual_seed(seed)
     layer = nn.Linear(shape.features, shape.out_features, dtype=dtype)
     cases = [_prepare(format, layer, inputs, grads) for format in formats]
@@ -99,13 +99,16 @@ def _measure_shape(
             progress(f"{shape.name} {op}")
         timed = [case for case in cases if case.problem is None]
         steps = [_step(op, case, inputs, grads, buffer) for case in timed]
-        times = dict(zip(map(id, timed), _interleave(steps, samples), strict=True))
+        times = dict(zip(map(id, timed), interleave(steps, samples), strict=True))
         dense = statistics.median(times[id(cases[0])])
         for case in cases:
             yield _record(op, shape, case, times.get(id(case), []), dense)
 
 
-def _inputs(shape: Shape, dtype: torch.dtype, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+def rotating_inputs(
+    shape: Shape, dtype: torch.dtype, seed: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Several X and dY of `shape`, together larger than a cache."""
     generator = torch.Generator().manual_seed(seed)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
@@ -184,7 +187,7 @@ def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor], buffe
     return forward_backward
 
 
-def _interleave(steps: Sequence[Step], samples: int) -> list[list[float]]:
+def interleave(steps: Sequence[Step], samples: int) -> list[list[float]]:
     """Milliseconds of each step, `samples` each: all once per round, in rotating order."""
     times: list[list[float]] = [[] for _ in steps]
     for sample in range(-WARMUP, samples):

@@ -16,9 +16,9 @@ def _layout(figure: go.Figure, x: str, y: str) -> go.Figure:
         template="plotly_white",
         xaxis_title=x,
         yaxis_title=y,
-        height=430,
-        margin={"l": 60, "r": 20, "t": 20, "b": 55},
-        legend={"orientation": "h", "y": -0.22},
+        height=470,
+        margin={"l": 60, "r": 20, "t": 20, "b": 150},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
         paper_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
     )

@@ -52,6 +52,6 @@ def _embed(figure: go.Figure, name: str) -> Markup:
         include_plotlyjs=False,
         full_html=False,
         div_id=name,
-        config={"displaylogo": False, "responsive": True},
+        config={"displayModeBar": False, "responsive": True},
     )
     return Markup(html)

@@ -20,7 +20,6 @@ class Row:
     saved_mib: float | None
     saved_ratio: float | None
     step_ratio: float | None
-    step_ms: float | None
     predicted_mib: float | None
     measured_mib: float | None
     accuracy: float | None
@@ -52,7 +51,6 @@ def _row(spec: str, results: Results) -> Row:
         saved_mib=_mebi(runs, "saved_bytes"),
         saved_ratio=_mean([run.saved_ratio for run in runs]),
         step_ratio=statistics.median([r.ratio_to_dense for r in runs]) if runs else None,
-        step_ms=statistics.median([r.step_ms for r in runs]) if runs else None,
         predicted_mib=_mebi(runs, "predicted_peak_bytes"),
         measured_mib=_mebi(runs, "measured_peak_bytes"),
         accuracy=_mean(accuracies),

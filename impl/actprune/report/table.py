@@ -1,58 +1,70 @@
 """The comparison as one table in the terminal."""
 
+from collections.abc import Callable
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from actprune.report.summary import OPS, headline, rows
+from actprune.report.summary import Row, headline, rows
 from actprune.results import Results
 
-
-def print_table(results: Results, console: Console) -> None:
-    """Print one line per format, and below it what failed."""
-    table = rows(results)
-    trained = bool(results.training)
-    out = Table(title=None, header_style="bold", pad_edge=False)
-    out.add_column("format", overflow="fold", min_width=22)
-    if trained:
-        for name in ("saved\nMiB", "saved\n/ dense", "step\n/ dense", "peak\nMiB", "accuracy\n%"):
-            out.add_column(name, justify="right")
-        out.add_column("against\ndense", justify="right")
-        out.add_column("gradient\ncosine", justify="right")
-    else:
-        out.add_column("bytes\n/ dense", justify="right")
-    for op in OPS:
-        out.add_column(f"{op}\n/ dense", justify="right")
-    for row in table:
-        cells = [row.spec]
-        if trained:
-            accuracy = text(row.accuracy, ".1f")
-            if row.spread is not None:
-                accuracy += f" ±{row.spread:.1f}"
-            cells += [
-                text(row.saved_mib, ".1f"),
-                text(row.saved_ratio, ".3f"),
-                text(row.step_ratio, ".2f"),
-                text(row.measured_mib, ".0f"),
-                accuracy,
-                text(row.delta, "+.1f"),
-                text(row.cosine, ".3f"),
-            ]
-        else:
-            cells.append(text(row.nbytes_ratio, ".4f"))
-        out.add_row(*cells, *(text(row.kernels[op], ".2f") for op in OPS))
-    console.print(out)
-    for row in table:
-        if row.problem:
-            console.print(f"{row.spec}: no times, {row.problem}", highlight=False, markup=False)
-    if trained:
-        console.print(headline(table), highlight=False, markup=False)
-    console.print(
-        "Ratios are of this run, interleaved with dense; below 1 is less. "
-        "compress / dense compares with one copy of X.",
-        highlight=False,
-    )
+WIDE = 110
+"""Terminal columns from which on all figures are shown."""
 
 
 def text(value: float | None, form: str) -> str:
     """A figure, or a dash where there is none."""
     return "—" if value is None else format(value, form)
+
+
+def _accuracy(row: Row) -> str:
+    spread = "" if row.spread is None else f" ±{row.spread:.1f}"
+    return text(row.accuracy, ".1f") + spread
+
+
+def _kernel(op: str) -> Callable[[Row], str]:
+    return lambda row: text(row.kernels[op], ".2f")
+
+
+_TRAINING: list[tuple[str, bool, Callable[[Row], str]]] = [
+    # heading, shown in a narrow terminal too, cell
+    ("saved\nMiB", False, lambda row: text(row.saved_mib, ".1f")),
+    ("saved\n/dense", True, lambda row: text(row.saved_ratio, ".3f")),
+    ("peak\nMiB", False, lambda row: text(row.measured_mib, ".0f")),
+    ("step\n/dense", True, lambda row: text(row.step_ratio, ".2f")),
+    ("accuracy\n%", True, _accuracy),
+    ("against\ndense", True, lambda row: text(row.delta, "+.1f")),
+    ("gradient\ncosine", False, lambda row: text(row.cosine, ".3f")),
+]
+_KERNELS: list[tuple[str, bool, Callable[[Row], str]]] = [
+    ("store\n/dense", False, lambda row: text(row.nbytes_ratio, ".4f")),
+    ("compress\n/copy", True, _kernel("compress")),
+    ("dW\n/dense", True, _kernel("grad_weight")),
+    ("linear\n/dense", True, _kernel("linear")),
+]
+
+
+def print_table(results: Results, console: Console) -> None:
+    """Print one line per format, and below it what failed and what the figures say."""
+    table = rows(results)
+    columns = [*(_TRAINING if results.training else []), *_KERNELS]
+    wide = console.width >= WIDE or not results.training
+    columns = [column for column in columns if wide or column[1]]
+    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    out.add_column("format", overflow="fold")
+    for heading, _, _ in columns:
+        out.add_column(heading, justify="right", no_wrap=True)
+    for row in table:
+        out.add_row(row.spec.replace(",", ", "), *(cell(row) for _, _, cell in columns))
+    console.print(out)
+    for row in table:
+        if row.problem:
+            console.print(f"{row.spec}: no times, {row.problem}", highlight=False, markup=False)
+    if results.training:
+        console.print(headline(table), highlight=False, markup=False)
+    console.print(
+        "Ratios are of this run, interleaved with dense: below 1 is less. "
+        "dW is the weight gradient; linear is forward and backward of a whole layer.",
+        highlight=False,
+    )

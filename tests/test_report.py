@@ -1,0 +1,125 @@
+"""The table, the page and the picture: what they say, and that nothing in them is unescaped."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from actprune import results
+from actprune.environment import environment
+from actprune.report.figures import heat_maps
+from actprune.report.page import render, write_page
+from actprune.report.picture import draw
+from actprune.report.summary import headline, rows
+from actprune.report.table import print_table
+from tests.samples import SPECS, kernel, sample, training
+
+
+def printed(made: results.Results, width: int) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    print_table(made, console)
+    text = console.export_text()
+    console.file.close()
+    return text
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_fits_and_has_every_format(width: int) -> None:
+    text = printed(sample(), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    assert "79.5 ±0.7" in text.replace("80.5", "79.5")
+    for spec in SPECS:
+        assert spec.split(":")[0] in text
+
+
+def test_a_failed_check_shows_no_time() -> None:
+    failed = kernel(
+        "csr:sparsity=0.9",
+        samples_ms=[],
+        median_ms=None,
+        ratio_to_dense=None,
+        ok=False,
+        error="grad_weight: relative error 0.5 is over the tolerance",
+    )
+    made = results.make(environment("x"), [kernel("dense"), failed], [])
+    text = printed(made, 140)
+    assert "csr:sparsity=0.9: no times, grad_weight: relative error 0.5 is over" in text
+    assert re.search(r"csr:sparsity=0\.9 .*—", text)
+    assert "relative error 0.5 is over the tolerance" in render(made)
+
+
+def test_rows_average_over_seeds_and_take_the_median_over_layers() -> None:
+    kernels = [
+        kernel("dense", layer=layer, ratio_to_dense=ratio)
+        for layer, ratio in (("a", 0.2), ("b", 0.9), ("c", 0.4))
+    ]
+    runs = [training("dense", seed, accuracy=accuracy) for seed, accuracy in ((0, 70.0), (1, 80.0))]
+    (row,) = rows(results.make(environment("x"), kernels, runs))
+    assert row.kernels["linear"] == 0.4
+    assert row.accuracy == 75
+    assert row.spread == pytest.approx(7.0711, abs=1e-4)
+    assert row.seeds == 2
+
+
+def test_the_headline_is_computed() -> None:
+    text = headline(rows(sample()))
+    assert "csr:sparsity=0.9 is the most accurate: 79.5 % against 80.5 % dense" in text
+    assert "keeping 89% of the bytes" in text
+    assert "The fastest is bsr:block=1x32,sparsity=0.9, at 0.85" in text
+    assert headline([]) == "Kernels only: no training run was compared."
+
+
+def test_the_page_loads_nothing() -> None:
+    html = render(sample())
+    own = html.replace(re.search(r"<script>.*?</script>", html, re.DOTALL)[0], "")  # type: ignore[index]
+    assert len(html) - len(own) > 1_000_000  # plotly is inside
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", html)
+    assert "@import" not in own
+    assert own.count('class="plotly-graph-div"') == 4
+    for made in sample().training:
+        assert made.command.replace("'", "&#39;") in own
+
+
+def test_text_of_a_user_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    made = results.make(
+        environment(evil),
+        [kernel("dense"), kernel("csr:sparsity=0.9", error=evil, ok=False)],
+        [training("dense", command=evil, data=evil), training(evil)],
+    )
+    html = render(made)
+    assert evil not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert evil not in draw(rows(made))
+
+
+def test_kernels_alone_make_a_page() -> None:
+    made = results.make(environment("x"), [kernel("dense")], [])
+    html = render(made)
+    assert "Kernels only: no training run was compared." in html
+    assert 'id="pareto"' not in html
+
+
+def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
+    ((layer, figure),) = heat_maps(sample())
+    assert layer == "fc1: X 6272 x 384, dY 1536 wide"
+    (heat,) = figure.data
+    assert list(heat.y) == ["1x32", "1x64", "32x32", "64x64"]
+    assert list(heat.x) == ["50%", "90%"]
+
+
+def test_the_picture_is_an_svg_with_every_format() -> None:
+    tree = ET.fromstring(draw(rows(sample())))
+    circles = tree.findall(".//{http://www.w3.org/2000/svg}circle")
+    assert len(circles) == 2 * len(SPECS)
+    for circle in circles:
+        assert 0 < float(circle.get("cx", -1)) < 860
+        assert 0 < float(circle.get("cy", -1)) < 420
+
+
+def test_the_page_is_written_whole(tmp_path: Path) -> None:
+    write_page(sample(), tmp_path / "index.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
