@@ -87,7 +87,7 @@ def test_text_of_a_user_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     made = results.make(
         environment(evil),
-        [kernel("dense"), kernel("csr:sparsity=0.9", error=evil, ok=False)],
+        [kernel("dense"), kernel("csr:sparsity=0.9", error=evil, layer=evil)],
         [training("dense", command=evil, data=evil), training(evil)],
     )
     html = render(made)

@@ -1,20 +1,46 @@
 """results.json: its records, its reader and its writer (docs/results-format.md)."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from actprune.errors import InputError
-from actprune.training.checkpoint import write_json
+from actprune.training.checkpoint import write_whole
 
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 
+def _null_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _some_text(value: str) -> str:
+    if not value:
+        raise ValueError("expected some text, got none")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_some_text)]
+Figure = Annotated[float | None, BeforeValidator(_null_unless_finite)]
+"""A number, or null where there is none: JSON has no NaN."""
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A record holds at least its fields; what else stands in it is kept.
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
 
 
 class Environment(_Record):
@@ -41,9 +67,9 @@ class Environment(_Record):
 
 
 class KernelRecord(_Record):
-    """One operation of one format on one shape."""
+    """One operation of one format on one layer; no times where its check failed."""
 
-    spec: str
+    spec: Text
     op: Literal["compress", "grad_weight", "linear"]
     layer: str
     rows: int
@@ -57,16 +83,24 @@ class KernelRecord(_Record):
     ratio_to_dense: float | None
     nbytes: int
     nbytes_ratio: float
-    rel_error: float | None
+    rel_error: Figure
     ok: bool
     error: str | None
     command: str
 
+    @model_validator(mode="after")
+    def _timed_where_correct(self) -> "KernelRecord":
+        for key in ("median_ms", "ratio_to_dense"):
+            if (getattr(self, key) is not None) != self.ok:
+                expected = "a number where ok is true" if self.ok else "null where ok is false"
+                raise ValueError(f"{key}: expected {expected}, got {getattr(self, key)}")
+        return self
+
 
 class TrainingRecord(_Record):
-    """One training run."""
+    """One training run; its ratios are to dense of the same seed."""
 
-    spec: str
+    spec: Text
     model: str
     data: str
     data_digest: str
@@ -84,7 +118,7 @@ class TrainingRecord(_Record):
     accuracy: float
     accuracy_per_epoch: list[float]
     accuracy_delta: float
-    grad_cosine: float | None
+    grad_cosine: Figure
     command: str
 
 
@@ -105,28 +139,57 @@ def json_schema() -> str:
 def read(path: Path) -> Results:
     """The results at `path`; InputError names the file and the first field that is wrong."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
         raise InputError(f"{path}: not JSON ({problem})") from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        found = values.get("schema") if isinstance(values, dict) else None
-        raise InputError(f"{path}: expected results of schema {SCHEMA}, got schema {found!r}")
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected an object with schema, environment, kernels, training")
+    if "schema" in values and values["schema"] != SCHEMA:
+        raise InputError(f"{path}: schema: expected {SCHEMA}, got {values['schema']!r}")
     return _checked(values, str(path))
 
 
 def write(path: Path, results: Results) -> None:
-    """Write `results` whole or not at all."""
-    write_json(path, results.model_dump(mode="json", by_alias=True))
+    """Write `results` whole or not at all, a line per record."""
+    values = results.model_dump(mode="json", by_alias=True)
+    parts = [
+        f'"schema": {values["schema"]}',
+        f'"environment": {_line(values["environment"])}',
+        *(f'"{key}": [{_lines(values[key])}]' for key in ("kernels", "training")),
+    ]
+    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
 
 def make(
-    environment: dict[str, Any], kernels: list[dict[str, Any]], training: list[dict[str, Any]]
+    environment: Mapping[str, Any],
+    kernels: Sequence[Mapping[str, Any]],
+    training: Sequence[Mapping[str, Any]],
 ) -> Results:
     """Results from plain records."""
-    values = {"schema": SCHEMA, "environment": environment, "kernels": kernels}
-    return _checked({**values, "training": training}, "results")
+    values = {"schema": SCHEMA, "environment": dict(environment)}
+    records = {"kernels": list(map(dict, kernels)), "training": list(map(dict, training))}
+    return _checked({**values, **records}, "results")
+
+
+def merge(parts: Sequence[Results]) -> Results:
+    """All records of several files of one machine, one commit and one torch.
+
+    Raises InputError where they are of several: their ratios would say nothing together.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        for key in ("fingerprint", "commit", "torch"):
+            one, other = getattr(first.environment, key), getattr(part.environment, key)
+            if one != other:
+                raise InputError(f"{key}: the files differ ({one!r} and {other!r}): no common page")
+    return first.model_copy(
+        update={
+            "kernels": [record for part in parts for record in part.kernels],
+            "training": [record for part in parts for record in part.training],
+        }
+    )
 
 
 def _checked(values: dict[str, Any], where: str) -> Results:
@@ -134,5 +197,26 @@ def _checked(values: dict[str, Any], where: str) -> Results:
         return Results.model_validate(values)
     except ValidationError as problem:
         error = problem.errors()[0]
-        key = ".".join(map(str, error["loc"]))
-        raise InputError(f"{where}: {key}: {error['msg'].lower()}") from None
+    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
+    if error["type"] == "missing":
+        raise InputError(f"{where}: {loc}: is missing")
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    got = "" if error["type"] == "value_error" else f", got {_short(error['input'])}"
+    raise InputError(f"{where}: {loc}: {message}{got}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def _lines(records: Sequence[object]) -> str:
+    return "\n" + ",\n".join(map(_line, records)) + "\n" if records else ""
