@@ -150,7 +150,7 @@ def test_double_backward_is_refused() -> None:
     x = torch.randn(6, 8, requires_grad=True)
     (grad,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+        grad.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def test_wrong_input_is_named() -> None:

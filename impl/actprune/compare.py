@@ -68,9 +68,9 @@ class TrainingPart(_Part):
 
     model: str = "resmlp_tiny"
     data: str = "embedded"
-    epochs: int = Field(default=1, ge=1)
+    epochs: int = Field(default=2, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float = Field(default=1.5e-2, gt=0)
     seeds: list[int] = [0]
     limit_train: int | None = Field(default=None, ge=1)
     limit_test: int | None = Field(default=None, ge=1)
