@@ -8,22 +8,23 @@ machine is no judge.
 import argparse
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from actprune import parse
 from actprune.compare import S24
 from actprune.environment import environment
 from actprune.measuring.kernels import Shape, interleave, measure_kernels, rotating_inputs
-from actprune.memory import saved_bytes
 from actprune.training.config import TrainConfig
-from actprune.training.step import build, example_batch, loss_of, training_step
+from actprune.training.step import build, example_batch, training_step
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)
@@ -72,68 +73,61 @@ def kernel_lines(samples: int) -> list[Line]:
 
 
 def library_lines(samples: int) -> list[Line]:
-    """grad_weight of 32x32 blocks against torch's own BSC and CSR products, interleaved."""
+    """grad_weight of 32x32 blocks against torch's own products, interleaved.
+
+    BSR is of Xᵀ, as ours is: torch's fastest way. BSC is of X, which needs no transposition.
+    """
     lines = []
     for shape in (Shape(**shape.model_dump()) for shape in S24 if shape.name != "tokens"):
         inputs, grads = rotating_inputs(shape, torch.float32, seed=0)
         stores = [parse(BSR[0]).compress(x) for x in inputs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's sparse layouts say that they are in beta
-            bsc = [store.to_dense().to_sparse_bsc((32, 32)) for store in stores]
-            csr = [store.to_dense().t().to_sparse_csr() for store in stores]
-        count = len(inputs)
-
-        def ours(i: int, stores: Sequence[object] = stores, grads: list[Tensor] = grads) -> object:
-            return stores[i % len(stores)].grad_weight(grads[i % len(grads)])  # type: ignore[attr-defined]
-
-        def torch_bsc(i: int, bsc: list[Tensor] = bsc, grads: list[Tensor] = grads) -> object:
-            return grads[i % len(grads)].t() @ bsc[i % len(bsc)]
-
-        def torch_csr(i: int, csr: list[Tensor] = csr, grads: list[Tensor] = grads) -> object:
-            return csr[i % len(csr)] @ grads[i % len(grads)]
-
-        assert count == len(bsc)
-        for other in (torch_bsc(0), torch_csr(0).t()):  # type: ignore[attr-defined]
-            torch.testing.assert_close(ours(0), other, rtol=1e-3, atol=1e-2)
-        own, blocks, rows = map(
-            statistics.median, interleave([ours, torch_bsc, torch_csr], samples)
-        )
-        lines.append(
-            Line(f"grad_weight 32x32, {shape.name}, torch BSC / ours", blocks / own, 2, True)
-        )
-        lines.append(
-            Line(f"grad_weight 32x32, {shape.name}, torch CSR / ours", rows / own, 4, True)
-        )
+            dense = [store.to_dense() for store in stores]
+            bsr = [x.t().contiguous().to_sparse_bsr((32, 32)) for x in dense]
+            bsc = [x.to_sparse_bsc((32, 32)) for x in dense]
+            csr = [x.t().contiguous().to_sparse_csr() for x in dense]
+        products = {
+            "ours": _rotate(lambda store, dy: store.grad_weight(dy), stores, grads),
+            "torch BSR": _rotate(lambda x, dy: (x @ dy).t(), bsr, grads),
+            "torch BSC": _rotate(lambda x, dy: dy.t() @ x, bsc, grads),
+            "torch CSR": _rotate(lambda x, dy: (x @ dy).t(), csr, grads),
+        }
+        for product in products.values():
+            torch.testing.assert_close(product(0), products["ours"](0), rtol=1e-3, atol=1e-2)
+        times = [statistics.median(t) for t in interleave(list(products.values()), samples)]
+        for name, time in list(zip(products, times, strict=True))[1:]:
+            bound = 4 if name == "torch CSR" else 2
+            what = f"grad_weight 32x32, {shape.name}, {name} / ours"
+            lines.append(Line(what, time / times[0], bound, at_least=True))
     return lines
+
+
+def _rotate(
+    multiply: Callable[[Any, Tensor], Tensor], stores: Sequence[object], grads: Sequence[Tensor]
+) -> Callable[[int], Tensor]:
+    return lambda i: multiply(stores[i % len(stores)], grads[i % len(grads)])
 
 
 def training_lines(samples: int) -> list[Line]:
-    """Whole training steps, and what the linear inputs keep."""
+    """Whole training steps."""
     lines = []
     for model, batch in (("resmlp_tiny", 128), ("resmlp_s12", 16)):
         configs = [TrainConfig(model=model, batch_size=batch, spec=s) for s in ("dense", *BSR)]
-        runs = [build(config) for config in configs]
         images, labels = example_batch(configs[0])
         images.normal_()
-
-        def step(i: int, run: int = 0) -> object:
-            return training_step(*runs[run], images, labels)  # noqa: B023  called within the loop
-
-        steps = [lambda i, n=n, step=step: step(i, n) for n in range(len(runs))]
-        times = [statistics.median(t) for t in interleave(steps, samples)]
-        saved = [saved_bytes(loss_of, run[0], images, labels) for run in runs]
-        inputs = 6 / 14  # linear inputs among what a block keeps: docs/math.md
-        for n, spec in enumerate(BSR, start=1):
+        steps = [partial(_step, *build(config), images, labels) for config in configs]
+        dense, *others = (statistics.median(t) for t in interleave(steps, samples))
+        for spec, time in zip(BSR, others, strict=True):
             block = spec.partition("=")[2].partition(",")[0]
-            lines.append(Line(f"step {model} {block}, / dense", times[n] / times[0], 0.90))
-            lines.append(
-                Line(
-                    f"all saved bytes {model} {block}, / dense",
-                    saved[n] / saved[0],
-                    1 - inputs * 0.89,
-                )
-            )
+            lines.append(Line(f"step {model} {block}, / dense", time / dense, 0.90))
     return lines
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, _: int
+) -> Tensor:
+    return training_step(model, optimizer, images, labels)
 
 
 def saved_lines() -> list[Line]:
