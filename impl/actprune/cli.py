@@ -1,9 +1,12 @@
 """The command line: compare, kernels, train, report, doctor."""
 
+import functools
 import shlex
 import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,25 +15,46 @@ from actprune.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from actprune.compare import ShapeConfig
+    from actprune.results import Results
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Compare dense, COO, CSR and block-sparse activation pruning: memory, speed, accuracy.",
 )
-Formats = Annotated[list[str] | None, typer.Option("--format", help="A spec; repeat for several.")]
-Out = Annotated[Path, typer.Option("--out", help="The folder for the results; made if missing.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", metavar="SPEC", help="Such as bsr:block=1x32,sparsity=0.9; repeat."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for the results; without it, results/ and the time."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")]
 
 
-def _console() -> "Console":
-    from rich.console import Console
+def _command(function: Command) -> Command:
+    """A command whose bad input is one line and exit code 2, and whose Ctrl-C is one line."""
 
-    return Console()
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except (InputError, OSError) as problem:
+            text = " ".join(str(problem).split())
+            typer.echo(f"actprune: error: {text}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("actprune: interrupted", err=True)
+            raise typer.Exit(130) from None
 
-
-def _command() -> str:
-    return shlex.join(["actprune", *sys.argv[1:]])
+    return app.command()(guarded)  # type: ignore[return-value]
 
 
 def _version(value: bool) -> None:
@@ -50,68 +74,88 @@ def _root(
     pass
 
 
-@app.command()
+@_command
 def compare(
     config: Annotated[
-        Path | None, typer.Option("--config", help="A YAML file; without it, a quick comparison.")
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="A YAML file; without it, a quick comparison."
+        ),
     ] = None,
     format: Formats = None,
-    out: Out = Path("results/compare"),
+    data: Annotated[
+        str | None, typer.Option(help="embedded, fashion-mnist:DIR, cifar10:DIR or folder:DIR.")
+    ] = None,
+    out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Kernels and training, into a table, OUT/results.json and OUT/index.html."""
-    from actprune.compare import PAGE, CompareConfig, run_compare
-    from actprune.config import load_yaml
-    from actprune.report.table import print_table
+    """Compare formats as kernels and as training runs: a table, results.json and index.html."""
+    from actprune.compare import CompareConfig, open_folder, run_compare
+    from actprune.config import check, load_yaml
 
-    loaded = load_yaml(config, CompareConfig) if config else CompareConfig()
-    if format:
-        loaded = loaded.model_copy(update={"formats": _specs(format)})
-    console = _console()
-    made = run_compare(loaded, out, command=_command(), resume=resume, console=console)
-    print_table(made, console)
-    console.print(f"the page: {out / PAGE}", highlight=False, soft_wrap=True)
+    if resume and out is None:
+        raise InputError("--resume: expected --out to name the folder to go on in")
+    chosen = load_yaml(config, CompareConfig) if config else None
+    changes: dict[str, Any] = {"formats": format} if format else {}
+    base = (chosen or CompareConfig()).values()
+    if data is not None:
+        changes["training"] = {**(base["training"] or {}), "data": data}
+    if changes:
+        chosen = check(CompareConfig, {**base, **changes})
+    folder, console = out or _new_folder(), _console()
+    chosen = open_folder(folder, chosen, resume=resume)
+    try:
+        made = run_compare(chosen, folder, command=_words(), console=console)
+    except KeyboardInterrupt:
+        typer.echo(f"actprune: interrupted; {_go_on(folder)}", err=True)
+        raise typer.Exit(130) from None
+    _show(made, folder, console)
 
 
-@app.command()
+@_command
 def kernels(
     format: Formats = None,
     shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="ROWSxFEATURESxOUT_FEATURES; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--shape", metavar="RxFxO", help="Rows x features x out_features; repeat for several."
+        ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
-    samples: Annotated[int, typer.Option(help="Samples of each operation.", min=1)] = 15,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="A folder for results.json and index.html.")
+    dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    samples: Annotated[int, typer.Option(help="Of each operation.", min=1)] = 15,
+    threads: Annotated[int | None, typer.Option(help="Of torch; its own choice without.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the records there.")
     ] = None,
 ) -> None:
     """Time compress, grad_weight and a whole linear layer, checked and interleaved."""
-    from actprune.compare import CompareConfig, KernelPart, run_compare
+    import tempfile
+
+    from actprune import results
+    from actprune.compare import CompareConfig, measure
+    from actprune.config import check
     from actprune.report.table import print_table
 
+    if json is not None and json.exists():
+        raise InputError(f"{json}: is there already; name another file")
     part: dict[str, Any] = {"samples": samples, "dtype": dtype, "heat_map": None}
     if shape:
         part["shapes"] = [_shape(text) for text in shape]
-    config = CompareConfig(kernels=KernelPart(**part), training=None)
-    if format:
-        config = config.model_copy(update={"formats": _specs(format)})
+    values: dict[str, Any] = {"kernels": part, "training": None, "threads": threads}
+    config = check(CompareConfig, values | ({"formats": format} if format else {}))
     console = _console()
-    if out is not None:
-        made = run_compare(config, out, command=_command(), resume=False, console=console)
-    else:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            made = run_compare(
-                config, Path(folder), command=_command(), resume=False, console=console
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        made = measure(config, Path(folder), command=_words(), console=console)
     print_table(made, console)
+    if json is not None:
+        results.write(json, made)
 
 
-@app.command()
+@_command
 def train(
-    out: Out,
-    config: Annotated[Path | None, typer.Argument(help="A YAML file of a training run.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A YAML file; options go over its keys.")
+    ] = None,
     spec: Annotated[str | None, typer.Option(help="The format, such as bsr:sparsity=0.9.")] = None,
     model: Annotated[str | None, typer.Option(help="resmlp_tiny, resmlp_s12, ...")] = None,
     data: Annotated[str | None, typer.Option(help="embedded, fashion-mnist:DIR, ...")] = None,
@@ -123,73 +167,53 @@ def train(
     seed: Annotated[int | None, typer.Option()] = None,
     augment: Annotated[str | None, typer.Option(help="none or crop-flip.")] = None,
     threads: Annotated[int | None, typer.Option()] = None,
-    limit_train: Annotated[int | None, typer.Option()] = None,
-    limit_test: Annotated[int | None, typer.Option()] = None,
+    limit_train: Annotated[int | None, typer.Option(help="Images.")] = None,
+    limit_test: Annotated[int | None, typer.Option(help="Images.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps.")] = None,
     include: Annotated[list[str] | None, typer.Option(help="Glob on layer names.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob on layer names.")] = None,
+    out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Train one run; options go over the file's keys. Interrupted and resumed, it ends the same."""
-    given = {
-        "spec": spec,
-        "model": model,
-        "data": data,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "seed": seed,
-        "augment": augment,
-        "threads": threads,
-        "limit_train": limit_train,
-        "limit_test": limit_test,
-        "checkpoint_every": checkpoint_every,
-        "include": include,
-        "exclude": exclude,
-    }
+    """Train one run. Interrupted and resumed, it ends the same as if it had not been."""
+    given = dict(locals())
     from actprune.config import check, load_yaml
     from actprune.training import TrainConfig, run_training
 
+    if resume and out is None:
+        raise InputError("--resume: expected --out to name the folder to go on in")
     base = load_yaml(config, TrainConfig).model_dump() if config else {}
-    values = {**base, **{key: value for key, value in given.items() if value}}
-    values.update({key: value for key, value in given.items() if value == 0 and value is not None})
-    console = _console()
-    trainer = run_training(check(TrainConfig, values), out, resume=resume, console=console)
-    last = trainer.history[-1]
-    console.print(f"accuracy {last['accuracy']:.2f} % after {last['epoch']} epochs: {out}")
+    options = {key: given[key] for key in TrainConfig.model_fields if given[key] not in (None, [])}
+    chosen = check(TrainConfig, {**base, **options})
+    run_training(chosen, out or _new_folder(), resume=resume, console=_console())
 
 
-@app.command()
+@_command
 def report(
-    file: Annotated[Path, typer.Argument(help="A results.json.")],
+    files: Annotated[list[Path], typer.Argument(metavar="RESULTS.json...", help="One or several.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Where index.html goes; beside the file if not given."),
+        typer.Option("--out", metavar="DIR", help="For index.html; else beside the first file."),
     ] = None,
 ) -> None:
-    """The table and the page of a results.json."""
+    """Make the table and the page of results, of several files of one machine too."""
     from actprune import results
     from actprune.compare import PAGE
     from actprune.report.page import write_page
-    from actprune.report.table import print_table
 
-    made = results.read(file)
-    folder = out or file.parent
+    made = results.merge([results.read(file) for file in files])
+    folder = out or files[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     write_page(made, folder / PAGE)
-    console = _console()
-    print_table(made, console)
-    console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
+    _show(made, folder, _console())
 
 
-@app.command()
+@_command
 def doctor() -> None:
-    """What this machine can run."""
+    """Say what this machine can run."""
     from actprune.environment import environment, version
 
-    found = environment(_command())
+    found = environment(_words())
     for key in ("actprune", "python", "torch", "platform", "cpu", "isa", "cores", "threads"):
         typer.echo(f"{key:14} {found[key]}")
     typer.echo(f"{'memory':14} {int(str(found['memory_bytes'])) / 2**30:.0f} GiB")
@@ -200,17 +224,40 @@ def doctor() -> None:
     typer.echo("cuda backend   no kernels in this version; backend=naive runs plain PyTorch there")
 
 
-def _specs(texts: list[str]) -> list[str]:
-    from actprune.formats import parse
+def _console() -> "Console":
+    from rich.console import Console
 
-    return list(dict.fromkeys(["dense", *(parse(text).spec for text in texts)]))
+    console = Console()
+    # a file or a pipe has no width of its own: show everything
+    return console if console.is_terminal else Console(width=max(console.width, 140))
 
 
-def _shape(text: str) -> Any:
+def _words() -> str:
+    return shlex.join(["actprune", *sys.argv[1:]])
+
+
+def _new_folder() -> Path:
+    return Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def _go_on(folder: Path) -> str:
+    words = shlex.join(["actprune", "compare", "--out", str(folder), "--resume"])
+    return f"what was measured is kept: {words}"
+
+
+def _show(made: "Results", folder: Path, console: "Console") -> None:
+    from actprune.compare import PAGE
+    from actprune.report.table import print_table
+
+    print_table(made, console)
+    console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
+
+
+def _shape(text: str) -> "ShapeConfig":
     from actprune.compare import ShapeConfig
 
     parts = text.split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
         raise InputError(f"--shape: expected ROWSxFEATURESxOUT_FEATURES, got {text!r}")
     rows, features, out_features = map(int, parts)
     return ShapeConfig(name=text, rows=rows, features=features, out_features=out_features)
@@ -218,14 +265,7 @@ def _shape(text: str) -> Any:
 
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except (InputError, OSError) as problem:
-        typer.echo(f"actprune: error: {problem}", err=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("actprune: interrupted; what was measured is kept, --resume goes on", err=True)
-        raise SystemExit(130) from None
+    app()
 
 
 if __name__ == "__main__":

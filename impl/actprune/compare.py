@@ -1,28 +1,34 @@
 """The main job: formats compared as kernels and as training runs, into one folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from actprune import results
+from actprune.config import load_yaml
 from actprune.environment import environment
 from actprune.errors import InputError
 from actprune.formats import parse
-from actprune.measuring.kernels import Shape, measure_kernels
+from actprune.measuring.kernels import OPS, Shape, measure_kernels
 from actprune.report.page import write_page
+from actprune.tolerance import TOLERANCE
+from actprune.training.checkpoint import write_whole
 from actprune.training.config import TrainConfig
 from actprune.training.records import train_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESULTS, PAGE = "results.json", "index.html"
-Records = list[dict[str, Any]]
-Report = Callable[..., None]
+CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCE}
+Record = dict[str, Any]
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of its part is done, and how much there is."""
 
 
 class _Part(BaseModel):
@@ -53,27 +59,71 @@ class HeatMap(_Part):
     sparsities: list[float] = [0.5, 0.8, 0.9, 0.95, 0.99]
     samples: int = Field(default=5, ge=1)
 
+    @model_validator(mode="after")
+    def _valid(self) -> "HeatMap":
+        self.specs()
+        return self
+
+    def specs(self) -> list[str]:
+        """The grid as specs."""
+        grid = [(block, s) for block in self.blocks for s in self.sparsities]
+        return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
+
 
 class KernelPart(_Part):
     """Which kernels are measured, and how often."""
 
-    shapes: list[ShapeConfig] = S24
+    shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
     samples: int = Field(default=11, ge=1)
     dtype: str = "float32"
     heat_map: HeatMap | None = HeatMap()
 
+    @field_validator("shapes")
+    @classmethod
+    def _named_apart(cls, shapes: list[ShapeConfig]) -> list[ShapeConfig]:
+        names = [shape.name for shape in shapes]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"expected a name of its own for each, got {twice!r} twice")
+        return shapes
 
-class TrainingPart(_Part):
-    """Which training runs are compared; the keys are those of `actprune train`."""
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, dtype: str) -> str:
+        if dtype not in DTYPES:
+            raise InputError(f"expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        return dtype
 
-    model: str = "resmlp_tiny"
-    data: str = "embedded"
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=1.5e-2, gt=0)
-    seeds: list[int] = [0]
-    limit_train: int | None = Field(default=None, ge=1)
-    limit_test: int | None = Field(default=None, ge=1)
+
+_ELSEWHERE = {"spec": "formats", "seed": "seeds", "threads": "threads, beside training"}
+
+
+class TrainingPart(TrainConfig):
+    """Which training runs are compared: the keys of `actprune train`, but for the specs' and seeds'
+    sake without spec, seed and threads."""
+
+    epochs: int = Field(default=2, ge=1, le=100_000)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_single_run(cls, values: Any) -> Any:
+        for key, place in _ELSEWHERE.items():
+            if isinstance(values, dict) and key in values:
+                raise InputError(f"{key}: stands in {place}")
+        return values
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"expected each once, got {seeds}")
+        return seeds
+
+    def run(self, spec: str, seed: int, threads: int | None) -> TrainConfig:
+        """One of the runs."""
+        rest = self.model_dump(exclude={"seeds", *_ELSEWHERE})
+        return TrainConfig(**rest, spec=spec, seed=seed, threads=threads)
 
 
 class CompareConfig(_Part):
@@ -96,35 +146,75 @@ class CompareConfig(_Part):
     def _canonical(cls, formats: list[str]) -> list[str]:
         return list(dict.fromkeys(["dense", *(parse(spec).spec for spec in formats)]))
 
+    @model_validator(mode="after")
+    def _something(self) -> "CompareConfig":
+        if self.kernels is None and self.training is None:
+            raise InputError("kernels, training: expected at least one of them, got null for both")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """As in a YAML file."""
+        return self.model_dump(mode="json", exclude={"training": set(_ELSEWHERE)})
+
     def runs(self) -> list[TrainConfig]:
         """The training runs: every format for every seed."""
         part = self.training
         if part is None:
             return []
-        rest = part.model_dump(exclude={"seeds"})
-        return [
-            TrainConfig(spec=spec, seed=seed, threads=self.threads, **rest)
-            for seed in part.seeds
-            for spec in self.formats
-        ]
+        pairs = [(spec, seed) for seed in part.seeds for spec in self.formats]
+        return [part.run(spec, seed, self.threads) for spec, seed in pairs]
+
+
+def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> CompareConfig:
+    """Make `out` for a new comparison, or find the one in it; returns its configuration.
+
+    Without a `config` a resumed comparison goes on with its own, and a new one is the quick one.
+    Raises InputError where `out` is in use and resume is False, or where its comparison differs.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        used = any(entry.suffix != ".tmp" for entry in out.iterdir())
+    except OSError as problem:
+        raise InputError(f"{out}: cannot be made ({problem.strerror})") from None
+    if used and not resume:
+        raise InputError(f"{out}: is not empty; --resume goes on there, or name another folder")
+    if (out / CONFIG).exists():
+        kept = load_yaml(out / CONFIG, CompareConfig)
+        config = config or kept
+        differing = [key for key, value in config if value != getattr(kept, key)]
+        if differing:
+            raise InputError(f"{out}: holds another comparison: {', '.join(differing)} differ")
+        return kept
+    config = config or CompareConfig()
+    text = yaml.safe_dump(config.values(), sort_keys=False)
+    write_whole(out / CONFIG, text.encode())
+    return config
 
 
 def run_compare(
-    config: CompareConfig, out: Path, *, command: str, resume: bool, console: "Console"
+    config: CompareConfig, out: Path, *, command: str, console: "Console"
 ) -> results.Results:
-    """Measure what `config` says into `out`: results.json, and index.html at the end.
+    """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
+    made = measure(config, out, command=command, console=console)
+    write_page(made, out / PAGE)
+    return made
 
-    results.json is written after the kernels and after every seed; `resume` goes on from there.
-    Raises InputError where `out` is in use and resume is False.
+
+def measure(
+    config: CompareConfig, out: Path, *, command: str, console: "Console"
+) -> results.Results:
+    """The same without the page.
+
+    results.json is written after each layer's kernels and each seed's training. Raises InputError
+    where `out` holds results of another machine, commit or torch.
     """
-    runs = config.runs()  # a bad configuration shows before anything is measured
-    kept = _open(out, resume)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    described = kept.environment.model_dump() if kept else environment(command)
-    dumped = kept.model_dump(mode="json", by_alias=True) if kept else {}
-    kernels: Records = dumped.get("kernels", [])
-    training: Records = []
+    now = environment(command)
+    kept = _kept(out / RESULTS, now)
+    described = kept["environment"] if kept else now
+    kernels: list[Record] = kept["kernels"] if kept else []
+    training: list[Record] = kept["training"] if kept else []
 
     def save() -> results.Results:
         made = results.make(described, kernels, training)
@@ -132,71 +222,100 @@ def run_compare(
         return made
 
     with _progress(console) as report:
-        if not kernels and config.kernels is not None:
-            kernels = list(_kernels(config, config.kernels, report))
+        for name, records in _kernels(config, kernels, report):
+            kernels += records
             save()
-        if runs:
-            for record in train_specs(
-                runs, directory=out / "training", resume=resume, progress=report
-            ):
-                training.append(record)
+            console.print(f"kernels of {name}: measured", highlight=False)
+        for record in _training(config, out, report):
+            place = (record["spec"], record["seed"])
+            training = [r for r in training if (r["spec"], r["seed"]) != place] + [record]
+            if record["spec"] == config.formats[-1]:
                 save()
-    made = save()
-    write_page(made, out / PAGE)
-    return made
+                console.print(f"training with seed {record['seed']}: done", highlight=False)
+    return save()
 
 
-def _kernels(config: CompareConfig, part: KernelPart, report: Report) -> Iterator[dict[str, Any]]:
-    shapes = [Shape(**shape.model_dump()) for shape in part.shapes]
-    dtype = getattr(torch, part.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(f"dtype: expected a dtype such as float32, got {part.dtype!r}")
+def _kept(path: Path, now: Mapping[str, object]) -> Record | None:
+    """The results so far, as plain records."""
+    if not path.exists():
+        return None
+    kept: Record = results.read(path).model_dump(mode="json", by_alias=True)
+    for key in ("fingerprint", "commit", "torch"):
+        if kept["environment"][key] != now[key]:
+            raise InputError(
+                f"{path}: is of another {key} ({kept['environment'][key]}, now {now[key]}); "
+                "start in another folder"
+            )
+    return kept
 
-    def say(line: str) -> None:
-        report(f"kernels: {line}")
 
-    yield from measure_kernels(
-        config.formats, shapes, dtype=dtype, samples=part.samples, progress=say
-    )
-    grid = part.heat_map
-    if grid is None:
+def _kernels(
+    config: CompareConfig, kept: Sequence[Record], report: Report
+) -> Iterator[tuple[str, list[Record]]]:
+    """Per layer, the records that `kept` lacks."""
+    part = config.kernels
+    if part is None:
         return
-    specs = [f"bsr:block={b},sparsity={s}" for b in grid.blocks for s in grid.sparsities]
-    done = {parse(spec).spec for spec in config.formats}
-    for record in measure_kernels(
-        [spec for spec in specs if parse(spec).spec not in done],
-        shapes,
-        dtype=dtype,
-        samples=grid.samples,
-        ops=["grad_weight"],
-        progress=say,
-    ):
-        if record["spec"] != "dense":  # the first pass has its own
-            yield record
+    grid = part.heat_map
+    # the grid's formats that the comparison measures anyway are not measured twice
+    cells = [spec for spec in grid.specs() if spec not in config.formats] if grid else []
+    full, single = len(config.formats) * part.samples, len(cells) * (grid.samples if grid else 0)
+    total = len(part.shapes) * (len(OPS) * full + single)
+    have = {(record["layer"], record["op"], record["spec"]) for record in kept}
+    done = 0
+    for layer in part.shapes:
+        for specs, ops, samples in (
+            (config.formats, OPS, part.samples),
+            (cells, ("grad_weight",), grid.samples if grid else 0),
+        ):
+            work = len(specs) * samples
+
+            def say(line: str, work: int = work) -> None:
+                nonlocal done
+                report(f"kernels: {line}", done, total)
+                done += work
+
+            if {(layer.name, op, spec) for op in ops for spec in specs} <= have:
+                done += work * len(ops)
+                continue
+            shape, dtype = Shape(**layer.model_dump()), DTYPES[part.dtype]
+            records = measure_kernels(
+                specs, [shape], dtype=dtype, samples=samples, ops=ops, progress=say
+            )
+            what = layer.name if specs is config.formats else f"{layer.name}, heat map"
+            yield what, [dict(record) for record in records if record["spec"] in specs]
 
 
-def _open(out: Path, resume: bool) -> results.Results | None:
-    """The results so far; None for a new folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        used = any(out.iterdir())
-    except OSError as problem:
-        raise InputError(f"{out}: cannot be made ({problem.strerror})") from None
-    if used and not resume:
-        raise InputError(f"{out}: is not empty; --resume goes on there, or name another folder")
-    return results.read(out / RESULTS) if (out / RESULTS).exists() else None
+def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Record]:
+    runs = config.runs()
+    if runs:
+        report("training: reading the data", 0, 1)
+        yield from train_specs(runs, directory=out / "training", resume=True, progress=report)
 
 
 @contextmanager
 def _progress(console: "Console") -> Iterator[Report]:
-    """A progress bar with the time left; `report(text, done, total)` moves it."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    """A progress bar with the time left of each part: the kernels, then the training."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
+        tasks: dict[str, TaskID] = {}
 
-        def report(text: str, done: int = 0, total: int | None = None) -> None:
-            progress.update(task, description=text, completed=done, total=total)
+        def report(text: str, done: int, total: int) -> None:
+            part = text.partition(" ")[0].rstrip(":")
+            if part not in tasks:
+                for other in tasks.values():
+                    progress.remove_task(other)
+                tasks.clear()
+                tasks[part] = progress.add_task(text, total=total)
+            progress.update(tasks[part], description=text, completed=done, total=total)
 
         yield report
