@@ -4,6 +4,7 @@ import json
 import math
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,28 +269,28 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path, data: ImageData) -> N
         Trainer(config, other, tmp_path).restore()
 
 
-@pytest.fixture
+@contextmanager
 def small_files_only() -> Iterator[None]:
-    """The operating system refuses to let any file grow beyond 4 kB, as a full disk would."""
+    """The operating system lets no file grow beyond 4 kB, as a full disk would.
+
+    Not a fixture: pytest's own report, when it goes to a file, is written before fixtures end.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(
-    tmp_path: Path, data: ImageData, small_files_only: None
-) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, data: ImageData) -> None:
     trainer = Trainer(TrainConfig(**SMALL), data, tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     trainer.save()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     before = (tmp_path / "checkpoint.pt").read_bytes()
     message = (
         r"checkpoint.pt: cannot be written \(File too large\); what was saved before is intact$"
     )
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message), small_files_only():
         trainer.advance(4)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.json"}
