@@ -10,9 +10,11 @@ from rich.console import Console
 from actprune import results
 from actprune.environment import environment
 from actprune.report.figures import heat_maps
+from actprune.report.marks import label, place, ticks
 from actprune.report.page import render, write_page
 from actprune.report.picture import draw
-from actprune.report.summary import headline, rows
+from actprune.report.picture import main as picture_main
+from actprune.report.summary import failures, headline, kernel_table, rows
 from actprune.report.table import print_table
 from tests.samples import SPECS, kernel, sample, training
 
@@ -46,7 +48,7 @@ def test_a_failed_check_shows_no_time() -> None:
     )
     made = results.make(environment("x"), [kernel("dense"), failed], [])
     text = printed(made, 140)
-    assert "csr:sparsity=0.9: no times, grad_weight: relative error 0.5 is over" in text
+    assert "csr:sparsity=0.9 at fc1: no times, grad_weight: relative error 0.5 is over" in text
     assert re.search(r"csr:sparsity=0\.9 .*—", text)
     assert "relative error 0.5 is over the tolerance" in render(made)
 
@@ -78,7 +80,7 @@ def test_the_page_loads_nothing() -> None:
     assert len(html) - len(own) > 1_000_000  # plotly is inside
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", html)
     assert "@import" not in own
-    assert own.count('class="plotly-graph-div"') == 4
+    assert own.count('class="plot"') == 4
     for made in sample().training:
         assert made.command.replace("'", "&#39;") in own
 
@@ -100,15 +102,16 @@ def test_kernels_alone_make_a_page() -> None:
     made = results.make(environment("x"), [kernel("dense")], [])
     html = render(made)
     assert "Kernels only: no training run was compared." in html
+    assert "No training was measured in this run" in html
     assert 'id="pareto"' not in html
 
 
 def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
     ((layer, figure),) = heat_maps(sample())
-    assert layer == "fc1: X 6272 x 384, dY 1536 wide"
+    assert layer == "fc1: X 6272x384, dY 6272x1536"
     (heat,) = figure.data
     assert list(heat.y) == ["1x32", "1x64", "32x32", "64x64"]
-    assert list(heat.x) == ["50%", "90%"]
+    assert list(heat.x) == ["50 %", "90 %"]
 
 
 def test_the_picture_is_an_svg_with_every_format() -> None:
@@ -118,6 +121,49 @@ def test_the_picture_is_an_svg_with_every_format() -> None:
     for circle in circles:
         assert 0 < float(circle.get("cx", -1)) < 860
         assert 0 < float(circle.get("cy", -1)) < 420
+
+
+def test_the_picture_needs_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, picture = tmp_path / "r.json", tmp_path / "p.svg"
+    results.write(file, results.make(environment("x"), [kernel("dense")], []))
+    assert picture_main([str(file), str(picture)]) == 2
+    said = "actprune: error: results: expected training runs to draw, got none\n"
+    assert capsys.readouterr().err == said
+    assert not picture.exists()
+    results.write(file, sample())
+    assert picture_main([str(file), str(picture)]) == 0
+    assert picture.read_text().startswith("<svg")
+
+
+def test_short_names_and_round_ticks() -> None:
+    assert label("bsr:block=1x32,sparsity=0.9,select=priority") == "bsr 1x32 90 % priority"
+    assert label("dense") == "dense"
+    assert label("new:sparsity=most,<b>") == "new most <b>"
+    assert ticks(75.2, 84.9) == [76, 78, 80, 82, 84]
+    assert ticks(0.11, 0.31) == pytest.approx([0.15, 0.2, 0.25, 0.3])
+
+
+def test_names_keep_off_each_other_and_inside() -> None:
+    points = [(100.0, 50.0), (170.0, 50.0), (390.0, 80.0)]
+    sides = place(points, ["a name of some length"] * 3, (0, 0, 400, 100))
+    assert sides == ["above", "right", "left"]
+
+
+def test_kernels_of_one_failed_layer_have_no_summary() -> None:
+    failed: dict[str, object] = {
+        "samples_ms": [],
+        "median_ms": None,
+        "ratio_to_dense": None,
+        "ok": False,
+    }
+    kernels = [kernel("dense"), kernel("dense", layer="fc2"), kernel("coo", layer="fc2")]
+    kernels += [kernel("coo") | failed]
+    made = results.make(environment("x"), kernels, [])
+    assert [row.kernels["linear"] for row in rows(made)] == [1, None]
+    assert failures(made) == ["coo at fc1: no times, its check failed"]
+    lines = kernel_table(made)
+    assert [line.ratios["fc1"][2] for line in lines] == [1, None]
+    assert lines[1].ratios["fc2"][2] == pytest.approx(10 / 11)
 
 
 def test_the_page_is_written_whole(tmp_path: Path) -> None:

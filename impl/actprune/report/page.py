@@ -1,19 +1,31 @@
 """index.html: one file that opens without a network."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
 import jinja2
-import plotly.graph_objects as go
-import plotly.io
 import plotly.offline
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from actprune.report import figures
-from actprune.report.summary import OPS, headline, rows
+from actprune.report.marks import colour, label, symbol
+from actprune.report.summary import OPS, failures, headline, kernel_table, rows
 from actprune.report.table import text
 from actprune.results import Results
 from actprune.training.checkpoint import write_whole
+
+# plotly's markers, as characters of the key
+_SIGNS = {
+    "circle": "●",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-up": "▲",
+    "cross": "✚",
+    "star": "★",
+    "x": "✖",
+    "pentagon": "⬟",
+}
 
 
 def write_page(results: Results, path: Path) -> None:
@@ -23,35 +35,37 @@ def write_page(results: Results, path: Path) -> None:
 
 def render(results: Results) -> str:
     """The page as HTML, with plotly's script inside."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["figure"] = text
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(figure=text, breakable=_breakable, label=label)
     source = resources.files("actprune.report").joinpath("template.html.j2").read_text("utf-8")
     table = rows(results)
-    trained = bool(results.training)
+    pictures = {}
+    if results.training:
+        pictures = {
+            "pareto": figures.pareto(table),
+            "speed": figures.speed(table),
+            "epochs": figures.epochs(results),
+        }
+    heat_maps = figures.heat_maps(results)
+    pictures |= {f"heat-{index}": figure for index, (_, figure) in enumerate(heat_maps)}
     return environment.from_string(source).render(
         results=results,
         table=table,
         ops=OPS,
         headline=headline(table),
-        pareto=_embed(figures.pareto(table), "pareto") if trained else None,
-        speed=_embed(figures.speed(table), "speed") if trained else None,
-        epochs=_embed(figures.epochs(results), "epochs") if trained else None,
-        heat_maps=[
-            (layer, _embed(figure, f"heat-{index}"))
-            for index, (layer, figure) in enumerate(figures.heat_maps(results))
-        ],
-        # A script of the page's own, not text of a user's: the one thing that is not escaped.
+        failures=failures(results),
+        kernels=kernel_table(results),
+        key=[(colour(i), _SIGNS[symbol(i)], row.spec) for i, row in enumerate(table)],
+        heat_maps=[(f"heat-{index}", layer) for index, (layer, _) in enumerate(heat_maps)],
+        # plotly's own JSON, which knows its types; the filter tojson escapes < > & '
+        pictures={name: json.loads(figure.to_json()) for name, figure in pictures.items()},
+        # A script of plotly's, not text of a user's: the one thing that is not escaped.
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )
 
 
-def _embed(figure: go.Figure, name: str) -> Markup:
-    # plotly writes JSON into a script element and escapes `<`, `>` and `&` in it
-    html = plotly.io.to_html(
-        figure,
-        include_plotlyjs=False,
-        full_html=False,
-        div_id=name,
-        config={"displayModeBar": False, "responsive": True},
-    )
-    return Markup(html)
+def _breakable(spec: str) -> Markup:
+    """A spec that may go on in a new line after a colon or a comma."""
+    return Markup(str(escape(spec)).replace(":", ":<wbr>").replace(",", ",<wbr>"))

@@ -14,7 +14,7 @@ class Row:
 
     spec: str
     kernels: dict[str, float | None]
-    """Median ratio of time to dense over the layers, by operation."""
+    """Median ratio of time to dense over the layers, by operation; None if one failed its check."""
     nbytes_ratio: float | None
     seeds: int
     saved_mib: float | None
@@ -28,7 +28,6 @@ class Row:
     delta: float | None
     """Points of accuracy against dense of the same seed, averaged."""
     cosine: float | None
-    problem: str | None
 
 
 def rows(results: Results) -> list[Row]:
@@ -57,13 +56,45 @@ def _row(spec: str, results: Results) -> Row:
         spread=statistics.stdev(accuracies) if len(runs) > 1 else None,
         delta=_mean([run.accuracy_delta for run in runs]),
         cosine=_mean([run.grad_cosine for run in runs if run.grad_cosine is not None]),
-        problem=next((record.error for record in kernels if record.error), None),
     )
 
 
+@dataclass(frozen=True)
+class KernelLine:
+    """A format's ratios of time to dense: by layer, in the order of OPS; None where its check
+    failed or it was not measured."""
+
+    spec: str
+    ratios: dict[str, list[float | None]]
+
+
+def kernel_table(results: Results) -> list[KernelLine]:
+    """A line per format that was measured in every operation; all lines have all layers."""
+    full = [record for record in results.kernels if record.op == "linear"]
+    ratios: dict[tuple[str, str, str], float | None] = {
+        (record.spec, record.layer, record.op): record.ratio_to_dense for record in results.kernels
+    }
+    layers = list(dict.fromkeys(record.layer for record in full))
+    return [
+        KernelLine(spec, {layer: [ratios.get((spec, layer, op)) for op in OPS] for layer in layers})
+        for spec in dict.fromkeys(record.spec for record in full)
+    ]
+
+
+def failures(results: Results) -> list[str]:
+    """A line per format and layer that has no times, with the reason."""
+    lines = [
+        f"{record.spec} at {record.layer}: no times, {record.error or 'its check failed'}"
+        for record in results.kernels
+        if not record.ok
+    ]
+    return list(dict.fromkeys(lines))
+
+
 def _ratio(kernels: list[KernelRecord], op: str) -> float | None:
-    found = [r.ratio_to_dense for r in kernels if r.op == op and r.ratio_to_dense is not None]
-    return statistics.median(found) if found else None
+    found = [record.ratio_to_dense for record in kernels if record.op == op]
+    known = [ratio for ratio in found if ratio is not None]
+    return statistics.median(known) if known and len(known) == len(found) else None
 
 
 def _mean(values: list[float]) -> float | None:

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from actprune.report.summary import Row, headline, rows
+from actprune.report.summary import Row, failures, headline, rows
 from actprune.results import Results
 
 WIDE = 110
@@ -58,13 +58,13 @@ def print_table(results: Results, console: Console) -> None:
     for row in table:
         out.add_row(row.spec.replace(",", ", "), *(cell(row) for _, _, cell in columns))
     console.print(out)
-    for row in table:
-        if row.problem:
-            console.print(f"{row.spec}: no times, {row.problem}", highlight=False, markup=False)
+    for line in failures(results):
+        console.print(line, highlight=False, markup=False)
     if results.training:
         console.print(headline(table), highlight=False, markup=False)
     console.print(
         "Ratios are of this run, interleaved with dense: below 1 is less. "
-        "dW is the weight gradient; linear is forward and backward of a whole layer.",
+        "dW is the weight gradient, linear a whole layer "
+        "forward and backward; these are medians over the layers measured.",
         highlight=False,
     )

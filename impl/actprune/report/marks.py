@@ -1,0 +1,88 @@
+"""How formats look in every picture: colour, short name, and where names stand beside points."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+
+# Okabe and Ito's colours for all eyes, the pale ones darkened for white paper
+COLOURS = ["#6b7785", "#d55e00", "#b8860b", "#0072b2", "#009e73", "#a8438f", "#4b3fa7", "#7a5230"]
+SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x", "pentagon"]
+
+_TEXT_WIDTH, _TEXT_HEIGHT, _GAP = 7.4, 16, 11  # pixels: a letter, a line, from a point to its name
+SIDES = {"right": (1, 0), "left": (-1, 0), "above": (0, -1), "below": (0, 1)}
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def colour(index: int) -> str:
+    """The colour of a page's format by its place."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def symbol(index: int) -> str:
+    """The marker of a page's format by its place, by plotly's names."""
+    return SYMBOLS[index % len(SYMBOLS)]
+
+
+def options(spec: str) -> dict[str, str]:
+    """The options of a spec as they are written; any text is taken."""
+    parts = (part.partition("=") for part in spec.partition(":")[2].split(","))
+    return {key: value for key, _, value in parts if key}
+
+
+def label(spec: str) -> str:
+    """A short name: `bsr 1x32 90 % priority` for `bsr:block=1x32,sparsity=0.9,select=priority`."""
+    words = [spec.partition(":")[0]]
+    for key, value in options(spec).items():
+        if key == "sparsity":
+            with suppress(ValueError):
+                value = f"{100 * float(value):.4g} %"
+        words.append(value or key)
+    return " ".join(words)
+
+
+def place(points: Sequence[tuple[float, float]], names: Sequence[str], size: Box) -> list[str]:
+    """A side (of SIDES) for the name of each point, so that names cover as little as they can.
+
+    Points are in pixels, y downwards; `size` is the box that names should stay in.
+    """
+    marks = [(x - 8, y - 8, x + 8, y + 8) for x, y in points]
+    taken: list[Box] = []
+    sides = []
+    for index, (point, name) in enumerate(zip(points, names, strict=True)):
+        others = taken + marks[:index] + marks[index + 1 :]
+        boxes = {side: _box(point, name, side) for side in SIDES}
+        cost = {
+            side: sum(_overlap(box, other) for other in others) + 4 * _outside(box, size)
+            for side, box in boxes.items()
+        }
+        best = min(SIDES, key=lambda side: cost[side])
+        sides.append(best)
+        taken.append(boxes[best])
+    return sides
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between `low` and `high`."""
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _box(point: tuple[float, float], name: str, side: str) -> Box:
+    width = _TEXT_WIDTH * len(name)
+    dx, dy = SIDES[side]
+    x = point[0] + dx * (_GAP + width / 2)
+    y = point[1] + dy * (_GAP + _TEXT_HEIGHT / 2)
+    return x - width / 2, y - _TEXT_HEIGHT / 2, x + width / 2, y + _TEXT_HEIGHT / 2
+
+
+def _overlap(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _outside(box: Box, size: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, size)
