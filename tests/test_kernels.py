@@ -1,5 +1,6 @@
 """Every fast kernel against its naive definition, on odd sizes and poisoned memory."""
 
+import re
 from importlib import import_module
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune import parse
+from actprune_kernels import backends
 from actprune_kernels.backends import kernels, resolve
 from actprune_kernels.selection import cpu, naive
 from actprune_kernels.sizes import index_dtype, keep_count
@@ -127,16 +129,38 @@ def test_keep_count(n: int, sparsity: float, expected: int) -> None:
     assert keep_count(n, sparsity) == expected
 
 
-def test_backends_are_chosen_by_device_or_name() -> None:
-    host, other = torch.device("cpu"), torch.device("meta")
-    assert resolve("auto", host) == "cpu"
-    assert resolve("naive", other) == "naive"
-    assert kernels("csr", "auto", host).__name__ == "actprune_kernels.csr.cpu"
-    with pytest.raises(
-        ValueError, match="no kernel for device 'meta' in this version; backend=nai"
-    ):
-        resolve("auto", other)
-    with pytest.raises(ValueError, match="backend: cpu takes tensors on the CPU, got one on meta"):
-        resolve("cpu", other)
-    with pytest.raises(ValueError, match="backend: expected one of auto, naive, cpu, got 'blas'"):
-        resolve("blas", host)
+def test_backends_are_chosen_by_device_and_dtype_or_name() -> None:
+    host, meta = torch.device("cpu"), torch.device("meta")
+    assert resolve("bsr", "auto", host, torch.bfloat16) == "cpu"
+    assert resolve("bsr", "naive", meta, torch.float32) == "naive"
+    assert resolve("bsr", "triton", meta, torch.float32) == "triton"
+    chosen = kernels("csr", "auto", host, torch.float32)
+    assert chosen.__name__ == "actprune_kernels.csr.cpu"
+
+
+@pytest.mark.parametrize(
+    ("folder", "backend", "device", "dtype", "message"),
+    [
+        ("bsr", "auto", "meta", "float32", "no kernel for device 'meta'; backend=naive runs plain"),
+        ("bsr", "cpu", "meta", "float32", "cpu takes tensors on the CPU, got one on meta"),
+        ("bsr", "blas", "cpu", "float32", "expected one of auto, naive, cpu, triton, cusparse, go"),
+        ("csr", "cusparse", "cpu", "float32", "cusparse takes tensors on CUDA, got one on cpu"),
+        ("csr", "cusparse", "meta", "bfloat16", "cusparse takes float32 and float64, got torch.b"),
+        ("bsr", "cusparse", "meta", "float32", "bsr has the backends naive, cpu, triton; got 'cu"),
+        ("bsr", "triton", "meta", "float64", "got torch.float64; use backend=naive"),
+        ("coo", "triton", "meta", "float64", "got torch.float64; use backend=cusparse"),
+        ("coo", "cusparse", "meta", "float64", "needs the package cupy: pip install 'actprune[cu"),
+        ("bsr", "triton", "meta", "float32", "needs the package triton: pip install 'actprune[cu"),
+    ],
+)
+def test_a_backend_that_cannot_run_says_the_way_out(
+    folder: str,
+    backend: str,
+    device: str,
+    dtype: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name in message else name)
+    with pytest.raises(ValueError, match=f"^backend: .*{re.escape(message)}"):
+        resolve(folder, backend, torch.device(device), getattr(torch, dtype))

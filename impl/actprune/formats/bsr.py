@@ -34,7 +34,7 @@ class Bsr(PruningFormat):
         return write_spec("bsr", self)
 
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
-        kernel = kernels("bsr", self.backend, activation.device)
+        kernel = kernels("bsr", self.backend, activation.device, activation.dtype)
         values, block_rows, colptr = kernel.compress(
             activation,
             *self.block,
@@ -56,11 +56,11 @@ class Bsr(PruningFormat):
         )
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        kernel = kernels("bsr", self.backend, grad_output.device)
-        result: Tensor = kernel.grad_weight(*buffers, grad_output, features)
+        kernel = kernels("bsr", self.backend, grad_output.device, grad_output.dtype)
+        result: Tensor = kernel.grad_weight(*buffers, grad_output, features, self.scope)
         return result
 
     def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        kernel = kernels("bsr", self.backend, buffers[0].device)
+        kernel = kernels("bsr", self.backend, buffers[0].device, buffers[0].dtype)
         result: Tensor = kernel.to_dense(*buffers, rows, features)
         return result

@@ -19,7 +19,7 @@ class Coo(PruningFormat):
         return write_spec("coo", self)
 
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
-        kernel = kernels("coo", self.backend, activation.device)
+        kernel = kernels("coo", self.backend, activation.device, activation.dtype)
         values, rows, columns = kernel.compress(
             activation, self.sparsity, self.scope, self.selection_draw(draw)
         )
@@ -35,11 +35,11 @@ class Coo(PruningFormat):
         )
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        kernel = kernels("coo", self.backend, grad_output.device)
+        kernel = kernels("coo", self.backend, grad_output.device, grad_output.dtype)
         result: Tensor = kernel.grad_weight(*buffers, grad_output, features)
         return result
 
     def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        kernel = kernels("coo", self.backend, buffers[0].device)
+        kernel = kernels("coo", self.backend, buffers[0].device, buffers[0].dtype)
         result: Tensor = kernel.to_dense(*buffers, rows, features)
         return result

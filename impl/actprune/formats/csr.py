@@ -19,7 +19,7 @@ class Csr(PruningFormat):
         return write_spec("csr", self)
 
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
-        kernel = kernels("csr", self.backend, activation.device)
+        kernel = kernels("csr", self.backend, activation.device, activation.dtype)
         values, rows, colptr = kernel.compress(
             activation, self.sparsity, self.scope, self.selection_draw(draw)
         )
@@ -35,10 +35,12 @@ class Csr(PruningFormat):
         )
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        kernel = kernels("csr", self.backend, grad_output.device)
+        kernel = kernels("csr", self.backend, grad_output.device, grad_output.dtype)
         result: Tensor = kernel.grad_weight(*buffers, grad_output)
         return result
 
     def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        result: Tensor = kernels("csr", self.backend, buffers[0].device).to_dense(*buffers, rows)
+        result: Tensor = kernels("csr", self.backend, buffers[0].device, buffers[0].dtype).to_dense(
+            *buffers, rows
+        )
         return result

@@ -201,6 +201,12 @@ def interleave(steps: Sequence[Step], samples: int) -> list[list[float]]:
     return times
 
 
+def _backend(format: Format, store: Compressed) -> str:
+    if not isinstance(format, PruningFormat):
+        return "torch"
+    return resolve(format.spec.partition(":")[0], format.backend, store.device, store.dtype)
+
+
 def _record(
     op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
 ) -> dict[str, object]:
@@ -217,7 +223,7 @@ def _record(
         "out_features": shape.out_features,
         "dtype": dtype,
         "device": str(x.device),
-        "backend": resolve(getattr(case.format, "backend", "auto"), x.device),
+        "backend": _backend(case.format, x),
         "samples_ms": times,
         "median_ms": median,
         "ratio_to_dense": None if median is None else median / dense_ms,

@@ -9,7 +9,8 @@ matching rows of dY gathered, one GEMM. No transposition, no atomics, the same b
 
 Every backend exports
 compress(activation, bm, bn, sparsity, scope, norm, draw) -> values, block_rows, colptr
-grad_weight(values, block_rows, colptr, grad_output, features) -> (out_features, features)
+grad_weight(values, block_rows, colptr, grad_output, features, scope) -> (out_features, features)
 to_dense(values, block_rows, colptr, rows, features) -> (rows, features)
-with `draw` as in actprune_kernels.selection, and half precision accumulated in fp32.
+with `draw` as in actprune_kernels.selection, and half precision accumulated in fp32. `scope` tells
+a product, which cannot wait to look at colptr, whether all columns keep equally many blocks.
 """

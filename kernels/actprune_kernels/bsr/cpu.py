@@ -112,7 +112,12 @@ def to_dense(
 
 
 def grad_weight(
-    values: Tensor, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+    values: Tensor,
+    block_rows: Tensor,
+    colptr: Tensor,
+    grad_output: Tensor,
+    features: int,
+    scope: str,
 ) -> Tensor:
     """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
     _, bm, bn = values.shape
@@ -127,7 +132,7 @@ def grad_weight(
     bounds = [bm * start for start in colptr.tolist()]  # where each column's rows start
     longest = max(stop - start for start, stop in pairwise(bounds))
     at_once = 1
-    if bounds == list(range(0, len(row) + 1, longest)):
+    if scope == "column":
         column_bytes = longest * out_features * grad_output.element_size()
         at_once = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
     gathered = grad_output.new_empty(min(at_once * longest, len(row)), out_features)

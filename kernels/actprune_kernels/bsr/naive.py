@@ -49,7 +49,12 @@ def to_dense(
 
 
 def grad_weight(
-    values: Tensor, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+    values: Tensor,
+    block_rows: Tensor,
+    colptr: Tensor,
+    grad_output: Tensor,
+    features: int,
+    scope: str,
 ) -> Tensor:
     dense = to_dense(values, block_rows, colptr, grad_output.shape[0], features)
     acc = wide(grad_output.dtype)

@@ -1,0 +1,403 @@
+"""BSR on the GPU: block norms, selection, one gather-copy; a product without atomics.
+
+compress reads X once for the norms and the kept blocks once more. grad_weight runs one program per
+(part of a block column, tile of out_features): it walks the kept rows in sequence and gathers the
+rows of dY that match, so the height of a block does not limit the depth of a step, and it stores
+once. Every sum has one fixed order: the same input gives the same bits.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from actprune_kernels import tuning
+from actprune_kernels.bsr import naive
+from actprune_kernels.launch import launch
+from actprune_kernels.selection import triton as selection
+from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+
+_TILE = 4096  # elements that one program of a copying kernel moves
+_SUM_TILE = 32
+_NORMS = {"l2": 0, "l1": 1, "max": 2}
+
+
+@triton.jit
+def _inside(index, BLOCK: tl.constexpr, PADDED: tl.constexpr):
+    """Where the `index`-th element of a row of padded blocks lies, and whether it is one."""
+    if BLOCK == PADDED:
+        return index, index >= 0
+    return index // PADDED * BLOCK + index % PADDED, index % PADDED < BLOCK
+
+
+@triton.jit
+def _block_norms(
+    activation, norms, rows, features, block_rows, block_cols,
+    BM: tl.constexpr, BN: tl.constexpr, PM: tl.constexpr, PN: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """norms (block columns, block rows) of activation (rows, features); HIGH x WIDE blocks a tile.
+
+    PM and PN are BM and BN rounded up to powers of 2.
+    """
+    acc: tl.constexpr = norms.dtype.element_ty
+    tile_row, tile_col = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    row, row_in = _inside(tl.arange(0, HIGH * PM), BM, PM)
+    col, col_in = _inside(tl.arange(0, WIDE * PN), BN, PN)
+    row, col = row + tile_row * HIGH * BM, col + tile_col * WIDE * BN
+    live = ((row < rows) & row_in)[:, None] & ((col < features) & col_in)[None, :]
+    x = tl.load(activation + row[:, None] * features + col[None, :], mask=live, other=0).to(acc)
+    if NORM == 0:
+        x = x * x
+    else:
+        x = tl.abs(x)
+    if NORM == 2:  # as integers, which puts NaN above Inf
+        key: tl.constexpr = tl.int64 if acc == tl.float64 else tl.int32
+        bits = tl.reshape(x.to(key, bitcast=True), (HIGH * PM, WIDE, PN))
+        within = tl.reshape(tl.max(bits, 2), (HIGH, PM, WIDE))
+        norm = tl.max(within, 1).to(acc, bitcast=True)
+    else:
+        within = tl.reshape(tl.sum(tl.reshape(x, (HIGH * PM, WIDE, PN)), 2), (HIGH, PM, WIDE))
+        norm = tl.sum(within, 1)
+        if NORM == 0:
+            norm = tl.sqrt_rn(norm) if acc == tl.float32 else tl.sqrt(norm)
+    r = tile_row * HIGH + tl.arange(0, HIGH)[None, :]
+    c = tile_col * WIDE + tl.arange(0, WIDE)[:, None]
+    stored = (r < block_rows) & (c < block_cols)
+    tl.store(norms + c.to(tl.int64) * block_rows + r, tl.trans(norm), mask=stored)
+
+
+@triton.jit
+def _gather(
+    activation, position, scale, values, block_rows_out, rows, features, block_rows, nnz,
+    BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Copy the blocks at `position` (flat in block columns x block rows) to values (nnz, BM, BN).
+
+    A program copies TILE rows of blocks. Beyond a ragged edge: zeros.
+    """
+    q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    block, height = q // BM, q % BM
+    live = block < nnz
+    at = tl.load(position + block, mask=live, other=0)
+    column, block_row = at // block_rows, at % block_rows
+    tl.store(
+        block_rows_out + block,
+        block_row.to(block_rows_out.dtype.element_ty),
+        mask=live & (height == 0),
+    )
+    row = block_row.to(tl.int64) * BM + height
+    n = tl.arange(0, PN)
+    col = column.to(tl.int64)[:, None] * BN + n[None, :]
+    inside = (live & (row < rows))[:, None] & (col < features) & (n < BN)[None, :]
+    x = tl.load(activation + row[:, None] * features + col, mask=inside, other=0)
+    if scale is not None:
+        x = x * tl.load(scale + block, mask=live, other=0)[:, None]
+    out = values + q[:, None] * BN + n[None, :]
+    tl.store(out, x.to(values.dtype.element_ty), mask=live[:, None] & (n < BN)[None, :])
+
+
+@triton.jit
+def _scatter(
+    values, block_rows, column, dense, rows, features, nnz,
+    BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """The way back: values (nnz, BM, BN) into dense (rows, features), which holds zeros."""
+    q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    block = q // BM
+    live = block < nnz
+    row = tl.load(block_rows + block, mask=live, other=0).to(tl.int64) * BM + q % BM
+    n = tl.arange(0, PN)
+    col = tl.load(column + block, mask=live, other=0).to(tl.int64)[:, None] * BN + n[None, :]
+    inside = (live & (row < rows))[:, None] & (col < features) & (n < BN)[None, :]
+    x = tl.load(values + q[:, None] * BN + n[None, :], mask=inside)
+    tl.store(dense + row[:, None] * features + col, x, mask=inside)
+
+
+@triton.jit
+def _grad_weight(
+    values, block_rows, colptr, grad_output, part_column, part_start, out,
+    rows, out_features, features, length,
+    BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr,
+    BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
+    DIRECT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Products of one part of a block column with one tile of out_features.
+
+    values (kept rows, BN); a part is up to `length` kept rows. With part_column None, every column
+    has SPLIT parts; otherwise part p belongs to column part_column[p] (the number of columns: none)
+    and starts at kept row part_start[p] of it. DIRECT stores to out (out_features, features), else
+    the part stands in out (parts, out_features, BN), fp32.
+    """
+    part = tl.program_id(0).to(tl.int64)
+    if part_column is None:
+        column = part // SPLIT
+        offset = part % SPLIT * length
+    else:
+        column = tl.load(part_column + part).to(tl.int64)
+        offset = tl.load(part_start + part).to(tl.int64)
+        if column * BN >= features:
+            return
+    begin = tl.load(colptr + column).to(tl.int64) * BM + offset
+    end = tl.load(colptr + column + 1).to(tl.int64) * BM
+    end = tl.minimum(end, begin + length)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    n = tl.arange(0, PN)
+    acc = tl.zeros((BLOCK_O, PN), tl.float32)
+    for k in range(begin, end, BLOCK_K):
+        q = k + tl.arange(0, BLOCK_K)
+        live = q < end
+        if BM % BLOCK_K == 0:  # within one block: neighbouring rows of dY
+            first = tl.load(block_rows + k // BM).to(tl.int64) * BM + k % BM
+            row = first + tl.arange(0, BLOCK_K)
+        else:
+            row = tl.load(block_rows + q // BM, mask=live, other=0).to(tl.int64) * BM + q % BM
+        usable = live & (row < rows)
+        dy = tl.load(
+            grad_output + row[:, None] * out_features + o[None, :],
+            mask=usable[:, None] & (o < out_features)[None, :],
+            other=0,
+        )
+        x = tl.load(
+            values + q[:, None] * BN + n[None, :],
+            mask=live[:, None] & (n < BN)[None, :],
+            other=0,
+        )
+        acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
+    if DIRECT:
+        col = column * BN + n
+        at = out + o.to(tl.int64)[:, None] * features + col[None, :]
+        mask = (o < out_features)[:, None] & ((n < BN) & (col < features))[None, :]
+        tl.store(at, acc.to(out.dtype.element_ty), mask=mask)
+    else:
+        at = out + (part * out_features + o)[:, None] * BN + n[None, :]
+        tl.store(at, acc, mask=(o < out_features)[:, None] & (n < BN)[None, :])
+
+
+@triton.jit
+def _sum_parts(
+    parts, part_ptr, place, out, out_features, features,
+    BN: tl.constexpr, PN: tl.constexpr, BLOCK_O: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """out (out_features, features): the parts of each block column, added in their order.
+
+    With part_ptr None every column has SPLIT parts; otherwise those of column c are
+    part_ptr[place[c]] to part_ptr[place[c] + 1], and a column without parts becomes zeros.
+    """
+    column = tl.program_id(0).to(tl.int64)
+    if part_ptr is None:
+        begin, end = column * SPLIT, column * SPLIT + SPLIT
+    else:
+        at = tl.load(place + column)
+        begin, end = tl.load(part_ptr + at).to(tl.int64), tl.load(part_ptr + at + 1).to(tl.int64)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    n = tl.arange(0, PN)
+    mask = (o < out_features)[:, None] & (n < BN)[None, :]
+    acc = tl.zeros((BLOCK_O, PN), tl.float32)
+    for part in range(begin, end):
+        acc += tl.load(parts + (part * out_features + o)[:, None] * BN + n[None, :], mask=mask)
+    col = column * BN + n
+    mask = mask & (col < features)[None, :]
+    at = out + o.to(tl.int64)[:, None] * features + col[None, :]
+    tl.store(at, acc.to(out.dtype.element_ty), mask=mask)
+
+
+def compress(
+    activation: Tensor,
+    bm: int,
+    bn: int,
+    sparsity: float,
+    scope: str,
+    norm: str,
+    draw: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not activation.numel():
+        return naive.compress(activation, bm, bn, sparsity, scope, norm, None)
+    activation = activation.contiguous()
+    grid = blocks_along(activation.shape[0], bm), blocks_along(activation.shape[1], bn)
+    keep, _ = kept(*grid, sparsity, scope)
+    norms = block_norms(activation, bm, bn, norm)
+    position, colptr, scale = selection.select(norms, keep, scope, draw)
+    values, block_rows = gather_blocks(activation, position, scale, bm, bn)
+    return values, block_rows, colptr
+
+
+def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
+    """Norm of every block, (block columns, block rows), fp32 (fp64 of fp64)."""
+    rows, features = activation.shape
+    grid = blocks_along(rows, bm), blocks_along(features, bn)
+    norms = activation.new_empty(grid[1], grid[0], dtype=wide(activation.dtype))
+    pm, pn = triton.next_power_of_2(bm), triton.next_power_of_2(bn)
+    across = max(1, 64 // pn)  # whole cache lines of X
+    down = max(1, _TILE // (pm * pn * across))
+    launch(
+        _block_norms,
+        (triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)),
+        activation=activation,
+        norms=norms,
+        rows=rows,
+        features=features,
+        block_rows=grid[0],
+        block_cols=grid[1],
+        BM=bm,
+        BN=bn,
+        PM=pm,
+        PN=pn,
+        HIGH=down,
+        WIDE=across,
+        NORM=_NORMS[norm],
+        num_warps=8 if pm * pn > _TILE else 4,
+    )
+    return norms
+
+
+def gather_blocks(
+    activation: Tensor, position: Tensor, scale: Tensor | None, bm: int, bn: int
+) -> tuple[Tensor, Tensor]:
+    """values (nnz, bm, bn) and block_rows (nnz,) of the blocks at `position`."""
+    rows, features = activation.shape
+    grid = blocks_along(rows, bm)
+    nnz = position.numel()
+    values = activation.new_empty(nnz, bm, bn)
+    block_rows = position.new_empty(nnz, dtype=index_dtype(grid))
+    pn = triton.next_power_of_2(bn)
+    tile = max(16, _TILE // pn)
+    launch(
+        _gather,
+        (triton.cdiv(nnz * bm, tile),),
+        activation=activation,
+        position=position,
+        scale=scale,
+        values=values,
+        block_rows_out=block_rows,
+        rows=rows,
+        features=features,
+        block_rows=grid,
+        nnz=nnz,
+        BM=bm,
+        BN=bn,
+        PN=pn,
+        TILE=tile,
+    )
+    return values, block_rows
+
+
+def to_dense(
+    values: Tensor, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+) -> Tensor:
+    nnz, bm, bn = values.shape
+    dense = values.new_zeros(rows, features)
+    if not values.numel():
+        return dense
+    pn = triton.next_power_of_2(bn)
+    tile = max(16, _TILE // pn)
+    launch(
+        _scatter,
+        (triton.cdiv(nnz * bm, tile),),
+        values=values,
+        block_rows=block_rows,
+        column=columns_of(colptr, nnz),
+        dense=dense,
+        rows=rows,
+        features=features,
+        nnz=nnz,
+        BM=bm,
+        BN=bn,
+        PN=pn,
+        TILE=tile,
+    )
+    return dense
+
+
+def columns_of(colptr: Tensor, nnz: int) -> Tensor:
+    """(nnz,): the column that each stored item lies in, without waiting for the data."""
+    ends = colptr[1:].to(torch.int32 if nnz < 2**31 else torch.int64)
+    items = torch.arange(nnz, device=colptr.device, dtype=ends.dtype)
+    return torch.searchsorted(ends, items, right=True, out_int32=nnz < 2**31)
+
+
+def grad_weight(
+    values: Tensor,
+    block_rows: Tensor,
+    colptr: Tensor,
+    grad_output: Tensor,
+    features: int,
+    scope: str,
+) -> Tensor:
+    nnz, bm, bn = values.shape
+    out_features = grad_output.shape[1]
+    grad_output = grad_output.contiguous()
+    out = grad_output.new_empty(out_features, features)
+    if not values.numel() or not out.numel():
+        return out.zero_()
+    columns = colptr.numel() - 1
+    average = max(1, nnz * bm // columns)
+    plan = tuning.grad_weight(grad_output, average, features, (bm, bn))
+    length = triton.cdiv(triton.cdiv(average, plan.split), plan.block_k) * plan.block_k
+    pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
+    o_tiles = triton.cdiv(out_features, plan.block_o)
+    even = scope == "column"
+    count, part_column, part_start, part_ptr, place = columns * plan.split, None, None, None, None
+    if not even:
+        count = columns + nnz * bm // length  # columns of any lengths fit
+        part_column, part_start, part_ptr, place = _divide(colptr, bm, length, count)
+    direct = even and plan.split == 1
+    parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
+    sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
+    launch(
+        _grad_weight,
+        (count, o_tiles),
+        values=values,
+        block_rows=block_rows,
+        colptr=colptr,
+        grad_output=grad_output,
+        part_column=part_column,
+        part_start=part_start,
+        out=parts,
+        rows=grad_output.shape[0],
+        length=length,
+        BM=bm,
+        BLOCK_O=plan.block_o,
+        BLOCK_K=plan.block_k,
+        SPLIT=plan.split if even else 0,
+        DIRECT=direct,
+        PRECISION=_precision(grad_output.dtype),
+        num_warps=plan.num_warps,
+        num_stages=plan.num_stages,
+        **sizes,
+    )
+    if not direct:
+        launch(
+            _sum_parts,
+            (columns, triton.cdiv(out_features, _SUM_TILE)),
+            parts=parts,
+            part_ptr=part_ptr,
+            place=place,
+            out=out,
+            BLOCK_O=_SUM_TILE,
+            SPLIT=plan.split if even else 0,
+            **sizes,
+        )
+    return out
+
+
+def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, ...]:
+    """Parts of up to `length` kept rows, those of the longest columns first.
+
+    Returns part_column and part_start (count,), part_ptr (columns + 1,) by place in that order, and
+    place (columns,). What is left over of `count` has the number of columns as its column.
+    """
+    kept_rows = colptr.long().diff() * bm
+    order = kept_rows.argsort(descending=True, stable=True)
+    part_ptr = F.pad(((kept_rows[order] + length - 1) // length).cumsum(0), (1, 0))
+    part = torch.arange(count, device=colptr.device)
+    slot = torch.searchsorted(part_ptr[1:], part, right=True)
+    part_column = F.pad(order, (0, 1), value=order.numel())[slot]
+    return part_column, (part - part_ptr[slot]) * length, part_ptr, order.argsort()
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """tf32 where torch multiplies fp32 so too (torch.set_float32_matmul_precision)."""
+    fast = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if fast else "ieee"

@@ -1,0 +1,57 @@
+"""How every Triton kernel is launched: run on a device, or recorded from meta tensors.
+
+The host side of a kernel computes its grid and arguments from sizes alone, so it also runs on meta
+tensors, where a launch is only recorded. That gives the exact variants to compile ahead of time, on
+a machine without a GPU, and proves that nothing waits for the data.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether kernels run on the CPU, one program after the other (TRITON_INTERPRET=1)."""
+
+_recorders: list[list["Launch"]] = []
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: everything that decides its machine code, and its grid."""
+
+    kernel: Any
+    """The function that `triton.jit` made."""
+    grid: tuple[int, ...]
+    args: dict[str, Any]
+    """By parameter name, constexprs included; tensors are meta tensors."""
+    num_warps: int
+    num_stages: int
+
+
+@contextmanager
+def record() -> Iterator[list[Launch]]:
+    """Collects the launches on meta tensors that happen inside."""
+    launches: list[Launch] = []
+    _recorders.append(launches)
+    try:
+        yield launches
+    finally:
+        _recorders.remove(launches)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], *, num_warps: int = 4, num_stages: int = 3, **args: Any
+) -> None:
+    """Run `kernel` over `grid` on the device of its tensors; record it where they are meta."""
+    device = next(arg.device for arg in args.values() if isinstance(arg, Tensor))
+    if device.type == "meta":
+        for launches in _recorders:
+            launches.append(Launch(kernel, grid, args, num_warps, num_stages))
+    elif all(grid):
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            kernel[grid](**args, num_warps=num_warps, num_stages=num_stages)

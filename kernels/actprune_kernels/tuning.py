@@ -1,0 +1,123 @@
+"""How grad_weight's kernel divides its work: measured where a table has it, else by rule.
+
+Tables are YAML files, one per device, in the folder `tuned` beside this module; `actprune tune`
+writes them on the device. `source` says which of the two a plan is, and `actprune doctor` shows it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).with_name("tuned")
+_FILLED = 132  # programs that fill a large GPU: its multiprocessors (an H100 or H200 has 132)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tile of out_features, kept rows per step, parts per block column, and launch options."""
+
+    block_o: int
+    block_k: int
+    split: int
+    num_warps: int
+    num_stages: int
+    source: str = "rule"
+
+
+def grad_weight(grad_output: Tensor, kept_rows: int, features: int, block: tuple[int, int]) -> Plan:
+    """The plan for dY (rows, out_features) and columns of `kept_rows` kept rows on average."""
+    out_features = grad_output.shape[1]
+    dtype = grad_output.dtype
+    key = shape_class(dtype, kept_rows, out_features, features, block)
+    device = grad_output.device
+    table = load(device_name(device)) if device.type == "cuda" else {}
+    return table.get(key) or by_rule(dtype, kept_rows, out_features, features, block)
+
+
+def by_rule(
+    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
+) -> Plan:
+    """Large tiles first; smaller steps for wide types; parts until the device is filled."""
+    half = dtype.itemsize == 2
+    exact = not half and torch.get_float32_matmul_precision() == "highest"
+    # fp32 without tensor cores holds its operands in registers: smaller tiles
+    block_o = min(32 if exact else 128, max(16, _power_of_2(out_features)))
+    block_k = 64 if half else 16 if exact else 32
+    if block[1] > 64:
+        block_o = min(block_o, 64 if half else 32)
+    programs = -(-out_features // block_o) * -(-features // block[1])
+    split = 1
+    while programs * split < _FILLED and kept_rows // (2 * split) >= 4 * block_k:
+        split *= 2
+    return Plan(block_o, block_k, split, num_warps=4, num_stages=3)
+
+
+def search_space(plan: Plan) -> Iterator[Plan]:
+    """What tuning tries around the rule: 54 plans at most.
+
+    Half, the same and twice of each tile size (what fits the registers), one warp group or two
+    (a wgmma is issued by four warps), pipelines that hide one or two more loads, and more parts.
+    """
+    tiles = product((plan.block_o // 2, plan.block_o, plan.block_o * 2), (32, 64, 128))
+    for (block_o, block_k), warps, split in product(tiles, (4, 8), (1, 2, 4)):
+        if 16 <= block_o <= 256:
+            stages = 4 if block_k <= 64 else 3
+            yield Plan(block_o, block_k, split, warps, stages, "tuned")
+
+
+def shape_class(
+    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
+) -> str:
+    """The key of a table: sizes rounded up to powers of 2, so that neighbours share a plan."""
+    sizes = "x".join(str(_power_of_2(size)) for size in (kept_rows, out_features, features))
+    return f"{str(dtype).removeprefix('torch.')} {block[0]}x{block[1]} {sizes}"
+
+
+def device_name(device: torch.device) -> str:
+    name: str = torch.cuda.get_device_name(device)
+    return name
+
+
+@lru_cache(maxsize=8)
+def load(device: str, folder: Path = FOLDER) -> Mapping[str, Plan]:
+    """The plans for a device, by shape class; none where there is no table for it.
+
+    Raises ValueError naming the file where it is not a table of plans.
+    """
+    path = folder / f"{file_name(device)}.yaml"
+    if not path.exists():
+        return {}
+    import yaml  # only where there is a table: the kernels need torch and numpy alone
+
+    try:
+        entries = yaml.safe_load(path.read_text())["plans"]
+        return {key: replace(Plan(**entry), source="tuned") for key, entry in entries.items()}
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as problem:
+        raise ValueError(f"{path}: expected plans by shape class, got {problem}") from None
+
+
+def dump(device: str, plans: Mapping[str, Plan], environment: Mapping[str, Any]) -> str:
+    """A table as text, for FOLDER."""
+    import yaml
+
+    entries = {
+        key: {name: value for name, value in asdict(plan).items() if name != "source"}
+        for key, plan in sorted(plans.items())
+    }
+    return yaml.safe_dump(
+        {"device": device, "environment": dict(environment), "plans": entries}, sort_keys=False
+    )
+
+
+def file_name(device: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in device.lower())
+
+
+def _power_of_2(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
