@@ -32,12 +32,24 @@ class Plan:
 
 def grad_weight(grad_output: Tensor, kept_rows: int, features: int, block: tuple[int, int]) -> Plan:
     """The plan for dY (rows, out_features) and columns of `kept_rows` kept rows on average."""
-    out_features = grad_output.shape[1]
-    dtype = grad_output.dtype
-    key = shape_class(dtype, kept_rows, out_features, features, block)
-    device = grad_output.device
+    return choose(
+        grad_output.device, grad_output.dtype, kept_rows, grad_output.shape[1], features, block
+    )
+
+
+def choose(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    kept_rows: int,
+    out_features: int,
+    features: int,
+    block: tuple[int, int],
+) -> Plan:
+    """The table's plan where the device has one for this class of shapes, else the rule's."""
+    device = torch.device(device)
     table = load(device_name(device)) if device.type == "cuda" else {}
-    return table.get(key) or by_rule(dtype, kept_rows, out_features, features, block)
+    measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
+    return measured or by_rule(dtype, kept_rows, out_features, features, block)
 
 
 def by_rule(

@@ -5,8 +5,6 @@ The k-th largest of a group is found bit by bit from the top: a candidate stays 
 keys reach it. Whole groups stand in registers meanwhile. Equal keys: the lower index stays.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -19,30 +17,32 @@ from actprune_kernels.sizes import index_dtype
 
 IN_REGISTERS = 32768
 """The largest group that one program holds; beyond it torch.topk finds the threshold."""
-_CHUNK = 2048
+_CHUNK = 2048  # that a column is walked in once its threshold is known
+_COPIED = 1024  # elements of a program that only copies
+_KEYS = {torch.float32: (torch.int32, tl.int32), torch.float64: (torch.int64, tl.int64)}
 
 
 @triton.jit
-def _uniform(draw, index):
-    """Philox numbers in (0, 1], a pure function of draw (seed, stream, counter) and index."""
+def _sample_ranks(magnitudes, draw, ranks, count, CHUNK: tl.constexpr):
+    """ranks = magnitudes / u, u uniform in (0, 1]: Philox, a pure function of draw and index."""
+    index = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    live = index < count
     seed, stream, counter = tl.load(draw), tl.load(draw + 1), tl.load(draw + 2)
-    wide = index.to(tl.int64)
-    low, high = (wide & 0xFFFFFFFF).to(tl.uint32), (wide >> 32).to(tl.uint32)
+    low, high = (index & 0xFFFFFFFF).to(tl.uint32), (index >> 32).to(tl.uint32)
     zero = low * 0
     bits, _, _, _ = tl.philox(
         seed, low, high, zero + stream.to(tl.uint32), zero + counter.to(tl.uint32)
     )
-    return ((bits >> 8).to(tl.int32) + 1).to(tl.float32) * (1.0 / 16777216.0)
+    u = ((bits >> 8).to(tl.int32) + 1).to(tl.float32) * (1.0 / 16777216.0)
+    m = tl.load(magnitudes + index, mask=live)
+    rank = tl.div_rn(m, u) if m.dtype == tl.float32 else m / u.to(tl.float64)
+    tl.store(ranks + index, rank, mask=live)
 
 
 @triton.jit
-def _keys(magnitudes, draw, index, live, KEY: tl.constexpr):
+def _keys(ranks, index, live, KEY: tl.constexpr):
     """Sortable keys of the elements at `index`: -1 where not live."""
-    m = tl.load(magnitudes + index, mask=live, other=0)
-    if draw is not None:
-        u = _uniform(draw, index)
-        m = tl.div_rn(m, u) if KEY == tl.int32 else m / u.to(tl.float64)
-    bits = m.to(KEY, bitcast=True)
+    bits = tl.load(ranks + index, mask=live, other=0).to(KEY, bitcast=True)
     sign: tl.constexpr = 0x7FFFFFFF if KEY == tl.int32 else 0x7FFFFFFFFFFFFFFF
     return tl.where(live, bits & sign, -1)  # a NaN's sign is no rank
 
@@ -68,8 +68,7 @@ def _threshold(keys, keep, AXIS: tl.constexpr, KEY: tl.constexpr):
 
 @triton.jit
 def _select_column(
-    magnitudes,
-    draw,
+    ranks,
     position,
     dropped_out,
     size,
@@ -78,20 +77,19 @@ def _select_column(
     CHUNK: tl.constexpr,
     KEY: tl.constexpr,
 ):
-    """One group per program: magnitudes (groups, size) to position (groups, keep), ascending."""
+    """One group per program: ranks (groups, size) to position (groups, keep), ascending."""
     group = tl.program_id(0).to(tl.int64)
     base = group * size
     i = tl.arange(0, SIZE)
-    keys = _keys(magnitudes, draw, base + i, i < size, KEY)
+    keys = _keys(ranks, base + i, i < size, KEY)
     found, missing, dropped = _threshold(keys, keep, 0, KEY)
-    if draw is not None:
-        first = tl.arange(0, 1)
-        tl.store(dropped_out + group + first, dropped)
+    if dropped_out is not None:
+        tl.store(dropped_out + group + tl.arange(0, 1), dropped)
     ties = missing * 0  # of the chunks before
     kept = missing * 0
     for start in range(0, size, CHUNK):
         at = start + tl.arange(0, CHUNK)
-        chunk = _keys(magnitudes, draw, base + at, at < size, KEY)
+        chunk = _keys(ranks, base + at, at < size, KEY)
         tied = (chunk == found).to(tl.int32)
         stays = (chunk > found) | ((tied > 0) & (ties + tl.cumsum(tied, 0) <= missing))
         counted = stays.to(tl.int32)
@@ -103,8 +101,7 @@ def _select_column(
 
 @triton.jit
 def _select_row(
-    magnitudes,
-    draw,
+    ranks,
     mask_out,
     dropped_out,
     size,
@@ -114,26 +111,18 @@ def _select_row(
     GROUPS: tl.constexpr,
     KEY: tl.constexpr,
 ):
-    """Some groups per program: magnitudes (size, groups) to mask_out, of the same shape."""
+    """Some groups per program: ranks (size, groups) to mask_out, of the same shape."""
     i = tl.arange(0, SIZE)[:, None]
     group = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)[None, :]
     live = (i < size) & (group < groups)
     index = i.to(tl.int64) * groups + group
-    keys = _keys(magnitudes, draw, index, live, KEY)
+    keys = _keys(ranks, index, live, KEY)
     found, missing, dropped = _threshold(keys, keep, 0, KEY)
-    if draw is not None:
+    if dropped_out is not None:
         tl.store(dropped_out + group, dropped, mask=group < groups)
     tied = (keys == found).to(tl.int32)
     stays = (keys > found) | ((tied > 0) & (tl.cumsum(tied, 0) <= missing))
     tl.store(mask_out + index, stays.to(tl.int8), mask=live)
-
-
-@triton.jit
-def _all_keys(magnitudes, draw, keys_out, count, CHUNK: tl.constexpr, KEY: tl.constexpr):
-    """The keys of every element: for groups that no program holds."""
-    index = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
-    live = index < count
-    tl.store(keys_out + index, _keys(magnitudes, draw, index, live, KEY), mask=live)
 
 
 @triton.jit
@@ -153,106 +142,113 @@ def select(
 
     magnitudes (columns, rows), contiguous, fp32 or fp64, of at least one element. Returns position
     (nnz,) in magnitudes, ascending, int32 where that is enough; colptr (columns + 1,), in the
-    index type of nnz; and scale (nnz,) or None.
+    index type of nnz; and scale (nnz,) or None. The random numbers are not those of the CPU.
     """
     columns, rows = magnitudes.shape
-    if draw is not None:
-        draw = draw.to(magnitudes.device, non_blocking=True)
+    count = magnitudes.numel()
     groups = {"column": columns, "row": rows, "global": 1}[scope]
-    size, nnz = magnitudes.numel() // groups, keep * groups
-    position = magnitudes.new_empty(nnz, dtype=_position_dtype(magnitudes.numel()))
-    dropped = magnitudes.new_zeros(groups, dtype=_KEYS[magnitudes.dtype][0])
-    options: dict[str, Any] = {
-        "magnitudes": magnitudes,
-        "draw": draw,
-        "KEY": _KEYS[magnitudes.dtype][1],
-    }
-    held = triton.next_power_of_2(size) * magnitudes.element_size() // 4
-    if scope == "column" and held <= IN_REGISTERS:
-        launch(
-            _select_column,
-            (groups,),
-            position=position,
-            dropped_out=dropped,
-            size=size,
-            keep=keep,
-            SIZE=triton.next_power_of_2(size),
-            CHUNK=min(_CHUNK, triton.next_power_of_2(size)),
-            num_warps=min(32, max(4, held // 1024)),
-            **options,
-        )
+    nnz = keep * groups
+    position = magnitudes.new_empty(nnz, dtype=torch.int32 if count < 2**31 else torch.int64)
+    ranks, dropped = magnitudes, None
+    if draw is not None:
+        ranks = _sampled(magnitudes, draw)
+        dropped = magnitudes.new_zeros(groups, dtype=_KEYS[magnitudes.dtype][0])
+    words = triton.next_power_of_2(count // groups) * magnitudes.element_size() // 4
+    if scope == "column" and words <= IN_REGISTERS:
+        _columns(ranks, position, dropped, keep)
         colptr = torch.arange(0, nnz + 1, keep, device=magnitudes.device)
     else:
-        if scope == "row" and held <= IN_REGISTERS:
-            mask = _rows(options, dropped, size, groups, keep)
-        else:
-            mask = _large(options, dropped, scope, keep)
+        in_rows = scope == "row" and words <= IN_REGISTERS
+        mask = _rows(ranks, dropped, keep) if in_rows else _large(ranks, dropped, scope, keep)
         running = mask.view(-1).cumsum(0, dtype=position.dtype)
-        count = magnitudes.numel()
         launch(
             _compact,
-            (triton.cdiv(count, 1024),),
+            (triton.cdiv(count, _COPIED),),
             mask=mask,
             running=running,
             position=position,
             count=count,
-            CHUNK=1024,
+            CHUNK=_COPIED,
         )
         colptr = F.pad(running[rows - 1 :: rows], (1, 0))
     scale = None
-    if draw is not None:
-        column_of, row_of = position // rows, position % rows
-        group_of = {"column": column_of, "row": row_of, "global": torch.zeros_like(position)}
-        threshold = dropped.view(magnitudes.dtype)[group_of[scope].long()]
+    if dropped is not None:
+        group = {"column": position // rows, "row": position % rows, "global": position * 0}[scope]
+        threshold = dropped.view(magnitudes.dtype)[group.long()]
         scale = rescale(magnitudes.view(-1)[position.long()], threshold)
     return position, colptr.to(index_dtype(nnz)), scale
 
 
-_KEYS = {torch.float32: (torch.int32, tl.int32), torch.float64: (torch.int64, tl.int64)}
+def _sampled(magnitudes: Tensor, draw: Tensor) -> Tensor:
+    ranks = torch.empty_like(magnitudes)
+    launch(
+        _sample_ranks,
+        (triton.cdiv(magnitudes.numel(), _COPIED),),
+        magnitudes=magnitudes,
+        draw=draw.to(magnitudes.device, non_blocking=True),
+        ranks=ranks,
+        count=magnitudes.numel(),
+        CHUNK=_COPIED,
+    )
+    return ranks
 
 
-def _position_dtype(count: int) -> torch.dtype:
-    return torch.int32 if count < 2**31 else torch.int64
+def _columns(ranks: Tensor, position: Tensor, dropped: Tensor | None, keep: int) -> None:
+    groups, size = ranks.shape
+    held = triton.next_power_of_2(size)
+    launch(
+        _select_column,
+        (groups,),
+        ranks=ranks,
+        position=position,
+        dropped_out=dropped,
+        size=size,
+        keep=keep,
+        SIZE=held,
+        CHUNK=min(_CHUNK, held),
+        KEY=_KEYS[ranks.dtype][1],
+        num_warps=_warps(held * ranks.element_size() // 4),
+    )
 
 
-def _rows(options: dict[str, Any], dropped: Tensor, size: int, groups: int, keep: int) -> Tensor:
-    magnitudes: Tensor = options["magnitudes"]
-    mask = torch.empty_like(magnitudes, dtype=torch.int8)
-    high = triton.next_power_of_2(size)
-    at_once = max(1, min(64, 4096 // high))
+def _rows(ranks: Tensor, dropped: Tensor | None, keep: int) -> Tensor:
+    mask = torch.empty_like(ranks, dtype=torch.int8)
+    size, groups = ranks.shape
+    held = triton.next_power_of_2(size)
+    at_once = max(1, min(64, 4096 // held))
     launch(
         _select_row,
         (triton.cdiv(groups, at_once),),
+        ranks=ranks,
         mask_out=mask,
         dropped_out=dropped,
         size=size,
         groups=groups,
         keep=keep,
-        SIZE=high,
+        SIZE=held,
         GROUPS=at_once,
-        num_warps=min(32, max(4, high * at_once // 1024)),
-        **options,
+        KEY=_KEYS[ranks.dtype][1],
+        num_warps=_warps(held * at_once * ranks.element_size() // 4),
     )
     return mask
 
 
-def _large(options: dict[str, Any], dropped: Tensor, scope: str, keep: int) -> Tensor:
-    """Mask (columns, rows); fills `dropped` with the largest key that each group dropped."""
-    magnitudes: Tensor = options["magnitudes"]
-    keys = torch.empty_like(magnitudes, dtype=dropped.dtype)
-    count = keys.numel()
-    launch(
-        _all_keys, (triton.cdiv(count, 1024),), keys_out=keys, count=count, CHUNK=1024, **options
-    )
-    grouped = keys.view(1, -1) if scope == "global" else keys if scope == "column" else keys.t()
+def _large(ranks: Tensor, dropped: Tensor | None, scope: str, keep: int) -> Tensor:
+    """Mask (columns, rows) of groups that no program holds, by torch's own top-k."""
+    integer = _KEYS[ranks.dtype][0]
+    keys = ranks.view(integer) & torch.iinfo(integer).max
+    grouped = {"global": keys.view(1, -1), "column": keys, "row": keys.t()}[scope]
     size = grouped.shape[1]
     largest = grouped.topk(min(keep + 1, size), dim=1).values
     found = largest[:, keep - 1 : keep]
-    if keep < size:
+    if dropped is not None and keep < size:
         dropped.copy_(largest[:, keep])
     above, tied = grouped > found, grouped == found
     missing = keep - above.sum(1, keepdim=True)
     mask = above | (tied & (tied.cumsum(1) <= missing))
-    if scope == "row":
-        mask = mask.t().contiguous()
-    return mask.to(torch.int8)
+    return (mask.t().contiguous() if scope == "row" else mask).to(torch.int8)
+
+
+def _warps(words: int) -> int:
+    """32 words to a thread: as many as fit the registers beside what is computed."""
+    return min(32, max(4, words // 1024))
