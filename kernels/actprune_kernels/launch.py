@@ -53,5 +53,6 @@ def launch(
         for launches in _recorders:
             launches.append(Launch(kernel, grid, args, num_warps, num_stages))
     elif all(grid):
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+        with torch.cuda.device(device) if elsewhere else nullcontext():
             kernel[grid](**args, num_warps=num_warps, num_stages=num_stages)

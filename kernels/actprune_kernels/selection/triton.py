@@ -238,12 +238,12 @@ def _large(ranks: Tensor, dropped: Tensor | None, scope: str, keep: int) -> Tens
     integer = _KEYS[ranks.dtype][0]
     keys = ranks.view(integer) & torch.iinfo(integer).max
     grouped = {"global": keys.view(1, -1), "column": keys, "row": keys.t()}[scope]
-    size = grouped.shape[1]
-    largest = grouped.topk(min(keep + 1, size), dim=1).values
-    found = largest[:, keep - 1 : keep]
-    if dropped is not None and keep < size:
-        dropped.copy_(largest[:, keep])
+    found = grouped.topk(keep, dim=1, sorted=False).values.amin(1, keepdim=True)
     above, tied = grouped > found, grouped == found
+    if dropped is not None:
+        below = grouped.where(grouped < found, 0).amax(1)
+        one_tied_is_dropped = (above | tied).sum(1) > keep
+        dropped.copy_(torch.where(one_tied_is_dropped, found.squeeze(1), below))
     missing = keep - above.sum(1, keepdim=True)
     mask = above | (tied & (tied.cumsum(1) <= missing))
     return (mask.t().contiguous() if scope == "row" else mask).to(torch.int8)
