@@ -1,0 +1,39 @@
+"""`actprune-ci`: a command per module in actprune_ci.commands."""
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import typer
+
+from actprune_ci import commands
+from actprune_ci.model import CiError
+
+USAGE = 2
+
+
+def app() -> typer.Typer:
+    """The command line, with every module of actprune_ci.commands in it."""
+    made = typer.Typer(
+        help="Records results, judges them, and shows them over commits.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    for module in iter_modules(commands.__path__):
+        command = import_module(f"{commands.__name__}.{module.name}").command
+        made.command(module.name.replace("_", "-"))(command)
+    return made
+
+
+def main() -> None:
+    """Run the command line; bad input is one line and exit code 2."""
+    try:
+        app()()
+    except CiError as problem:
+        sys.stderr.write(f"actprune-ci: error: {problem}\n")
+        sys.exit(USAGE)
+
+
+if __name__ == "__main__":
+    main()

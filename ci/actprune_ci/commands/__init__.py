@@ -1,0 +1,1 @@
+"""A module per command of `actprune-ci`, each with a function `command`."""
