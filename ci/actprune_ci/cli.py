@@ -20,10 +20,15 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
+    made.callback()(_nothing)  # so that a single command is still named
     for module in iter_modules(commands.__path__):
         command = import_module(f"{commands.__name__}.{module.name}").command
         made.command(module.name.replace("_", "-"))(command)
     return made
+
+
+def _nothing() -> None:
+    """Records results, judges them, and shows them over commits."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What the harness keeps of any tool's output: runs of measurements, and pairs of an A/B run.
 
-These shapes are all that the store, the gate, the history and the dashboards know; readers turn asv's,
-pytest-benchmark's and actprune's files into them.
+These shapes are all that the store, the gate, the history and the dashboards know; readers turn
+asv's, pytest-benchmark's and actprune's files into them.
 """
 
 from collections.abc import Mapping
