@@ -45,7 +45,7 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
     try:
         run: Run | AbRun = adapter.validate_json(text, strict=True)
     except ValidationError as problem:
-        raise CiError(f"{where}: {_first(problem)}") from None
+        raise CiError(f"{where}: {first_error(problem)}") from None
     return check(run, where)
 
 
@@ -73,8 +73,9 @@ def write(path: Path, run: Run | AbRun) -> None:
 def check(run: AnyRun, where: str = "run") -> AnyRun:
     """The run itself, if it is sound; else CiError names what is not.
 
-    Sound: the date is ISO 8601; no figure stands twice; every sample is finite; a figure has
-    samples exactly where its status is ok; the sides of a pair that is ok have equally many.
+    Sound: the date is ISO 8601; no figure stands twice, nor a parameter in it; every sample is
+    finite; a figure has samples exactly where its status is ok; the sides of a pair that is ok have
+    equally many.
     """
     try:
         datetime.fromisoformat(run.date.replace("Z", "+00:00"))
@@ -102,6 +103,8 @@ def _once(keys: Iterable[Key], where: str) -> None:
     for key, count in Counter(keys).items():
         if count > 1:
             raise CiError(f"{where}: {key}, {key.metric}: expected once, stands {count} times")
+        if len(dict(key.params)) < len(key.params):
+            raise CiError(f"{where}: {key}: params: expected each name once")
 
 
 def _check_samples(samples: Sequence[float], status: Status | None, name: str) -> None:
@@ -138,7 +141,8 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _first(problem: ValidationError) -> str:
+def first_error(problem: ValidationError) -> str:
+    """Where a pydantic error stands, what was expected and what came, in one line."""
     error = problem.errors()[0]
     loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
     got = (

@@ -1,0 +1,65 @@
+"""Readers: a file of any tool becomes runs of the harness; READERS is the registry.
+
+A reader recognises its files by their contents, never by their names, and gives runs that
+actprune_ci.serialise.check finds sound.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actprune_ci.model import CiError, Run
+from actprune_ci.readers import ab, actprune, asv, pytest_benchmark
+from actprune_ci.serialise import check
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one tool's files are known and read."""
+
+    name: str
+    recognises: Callable[[Document], bool]
+    runs: Callable[[Document, Path], tuple[Run, ...]]
+    """The document's runs; the path is for messages and for files beside it."""
+
+
+READERS = (
+    Reader("asv results", asv.recognises, asv.runs),
+    Reader("pytest-benchmark JSON", pytest_benchmark.recognises, pytest_benchmark.runs),
+    Reader("actprune results.json", actprune.recognises, actprune.runs),
+    Reader("ab.json or a run", ab.recognises, ab.runs),
+)
+
+
+def read(path: Path) -> tuple[Run, ...]:
+    """The runs in a file of any known tool (two, base and head, of an A/B run).
+
+    Raises CiError, which begins with the path, where the file is unreadable, half-written, of no
+    known tool, or not sound.
+    """
+    document = load(path)
+    for reader in READERS:
+        if reader.recognises(document):
+            runs = tuple(check(run, str(path)) for run in reader.runs(document, path))
+            if not any(run.measurements for run in runs):
+                raise CiError(f"{path}: {reader.name} without a single measurement")
+            return tuple(run for run in runs if run.measurements)
+    known = ", ".join(reader.name for reader in READERS)
+    raise CiError(f"{path}: of no known tool: expected one of {known}")
+
+
+def load(path: Path) -> Document:
+    """The JSON object in a file. Raises CiError for anything else."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as problem:
+        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
+        raise CiError(f"{path}: not JSON: {problem}") from None
+    if not isinstance(document, dict):
+        raise CiError(f"{path}: expected a JSON object, got {type(document).__name__}")
+    return document

@@ -1,0 +1,47 @@
+"""The harness's own JSON: an A/B run (ab.json) is two runs, base and head, and a run is itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from actprune_ci.model import AbRun, Measurement, Run
+from actprune_ci.serialise import from_json, to_json
+
+
+def recognises(document: Mapping[str, Any]) -> bool:
+    """Whether the document is a run's or an A/B run's."""
+    return "schema" in document and ("pairs" in document or "measurements" in document)
+
+
+def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
+    """One run, or base and head of an A/B run: sample i of one belongs to sample i of the other."""
+    found = from_json(json.dumps(document), str(path))
+    return sides(found) if isinstance(found, AbRun) else (found,)
+
+
+def sides(ab: AbRun) -> tuple[Run, Run]:
+    """Base and head as runs; in their environments `ab` is the same id, `ab_side` tells them apart.
+
+    A benchmark that one side does not have is not in that side's run.
+    """
+    shared = {"ab": sha256(to_json(ab).encode()).hexdigest()[:16], "ab_notes": "; ".join(ab.notes)}
+    base = Run("ab", ab.base, False, ab.date, ab.machine, {**ab.environment_base, **shared}, ())
+    head = replace(base, commit=ab.head, environment={**ab.environment_head, **shared})
+    return _side(base, ab, "base"), _side(head, ab, "head")
+
+
+def _side(run: Run, ab: AbRun, side: str) -> Run:
+    missing = {"new": "base", "vanished": "head"}
+    measurements = []
+    for pair in ab.pairs:
+        if pair.status == "skipped" and missing.get(pair.detail) == side:
+            continue
+        samples = pair.base if side == "base" else pair.head
+        status = "ok" if samples else pair.status
+        kept = Measurement(pair.key, samples, status, "" if samples else pair.detail)
+        measurements.append(kept)
+    environment = {**run.environment, "ab_side": side}
+    return replace(run, environment=environment, measurements=tuple(measurements))

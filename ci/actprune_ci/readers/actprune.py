@@ -1,0 +1,107 @@
+"""actprune's results.json (docs/results-format.md): kernels and training runs; ms become s."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actprune_ci import results
+from actprune_ci.model import CiError, Key, Measurement, Run
+from actprune_ci.readers.fields import flat, full_hash, measured
+
+Record = Mapping[str, Any]
+KERNEL_FIGURES = {
+    "ratio_to_dense": ("ratio_to_dense", "ratio"),
+    "nbytes": ("nbytes", "bytes"),
+    "nbytes_ratio": ("nbytes_ratio", "ratio"),
+    "rel_error": ("rel_error", "1"),
+}
+TRAINING_FIGURES = {
+    "ratio_to_dense": ("ratio_to_dense", "ratio"),
+    "saved_bytes": ("saved_bytes", "bytes"),
+    "saved_ratio": ("saved_ratio", "ratio"),
+    "predicted_peak_bytes": ("predicted_peak", "bytes"),
+    "measured_peak_bytes": ("measured_peak", "bytes"),
+    "accuracy": ("accuracy", "%"),
+    "accuracy_delta": ("accuracy_delta", "points"),
+    "grad_cosine": ("grad_cosine", "1"),
+}
+"""A record's field to (metric, unit)."""
+
+
+def recognises(document: Record) -> bool:
+    """Whether the document is a results.json."""
+    return "kernels" in document and "training" in document
+
+
+def runs(document: Record, path: Path) -> tuple[Run, ...]:
+    """The one run of a results.json, checked as actprune_ci.results does."""
+    try:
+        found = results.read(path)
+    except results.ResultsError as problem:
+        raise CiError(str(problem)) from None
+    facts = dict(found.environment)
+    commit, dirty = full_hash(facts.pop("commit", None)), bool(facts.pop("dirty", False))
+    date, machine = facts.pop("date", None), facts.pop("fingerprint", None)
+    for name, value in (("date", date), ("fingerprint", machine)):
+        if not isinstance(value, str) or not value:
+            raise CiError(f"{path}: environment.{name}: expected a text, got {value!r}")
+    measurements = [
+        *(m for record in found.kernels for m in _kernel(record)),
+        *(m for record in found.training for m in _training(record)),
+    ]
+    environment = flat(facts)
+    return (Run("actprune", commit, dirty, date, machine, environment, tuple(measurements)),)
+
+
+def _kernel(record: Record) -> list[Measurement]:
+    layer = record.get("layer") or "{rows}x{features}x{out_features}".format(**record)
+    params = (
+        ("spec", record["spec"]),
+        ("layer", str(layer)),
+        ("dtype", record["dtype"]),
+        ("device", record["device"]),
+    )
+    name, error = f"kernels.{record['op']}", str(record.get("error") or "")
+    times = [ms / 1000 for ms in record["samples_ms"]] if record["ok"] else []
+    if record["ok"] and not times:
+        times = [record["median_ms"] / 1000]
+    failed = error or "its check failed"
+    return [
+        measured(Key(name, params), times, "" if times else failed),
+        *_figures(record, name, params, KERNEL_FIGURES, "" if record["ok"] else failed),
+    ]
+
+
+def _training(record: Record) -> list[Measurement]:
+    params = (
+        ("spec", record["spec"]),
+        ("model", record["model"]),
+        ("data", record["data"].partition(":")[0]),  # where it lies says nothing about the run
+        ("epochs", str(record["epochs"])),
+        ("seed", str(record["seed"])),
+    )
+    times = [ms / 1000 for ms in record.get("step_samples_ms") or [record["step_ms"]]]
+    return [
+        measured(Key("training", params), times),
+        *_figures(record, "training", params, TRAINING_FIGURES),
+    ]
+
+
+def _figures(
+    record: Record,
+    name: str,
+    params: tuple[tuple[str, str], ...],
+    figures: Mapping[str, tuple[str, str]],
+    error: str = "",
+) -> list[Measurement]:
+    """The figures that stand in the record; a null one failed with `error`, or was skipped."""
+    made = []
+    for field, (metric, unit) in figures.items():
+        key, value = Key(name, params, metric, unit), record[field]
+        if value is not None:
+            made.append(measured(key, [value]))
+        elif error:
+            made.append(Measurement(key, (), "failed", error))
+        else:
+            made.append(Measurement(key, (), "skipped", "null: not measured here, or not finite"))
+    return made

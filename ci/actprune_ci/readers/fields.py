@@ -1,0 +1,60 @@
+"""What the readers share: checked documents, dates, samples."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from actprune_ci.model import CiError, Key, Measurement
+from actprune_ci.serialise import first_error
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def checked(shape: type[Shape], document: Mapping[str, Any], path: Path) -> Shape:
+    """The document in its shape; CiError names the path and the first field that is wrong."""
+    try:
+        return shape.model_validate(document)
+    except ValidationError as problem:
+        raise CiError(f"{path}: {first_error(problem)}") from None
+
+
+def from_milliseconds(timestamp: float) -> str:
+    """A JavaScript timestamp as ISO 8601, UTC."""
+    return datetime.fromtimestamp(timestamp / 1000, timezone.utc).isoformat()
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The facts that are text, numbers or flags, as text, names prefixed; null and '' left out."""
+    return {
+        f"{prefix}{name}": str(value)
+        for name, value in facts.items()
+        if isinstance(value, (str, int, float)) and value != ""
+    }
+
+
+def full_hash(text: object) -> str:
+    """The commit if it is a hash of git's, else '' (`unversioned` and the like)."""
+    return text if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{7,64}", text) else ""
+
+
+def measured(key: Key, samples: Iterable[Any], detail: str = "") -> Measurement:
+    """An ok measurement of the samples; failed where there is none, or one is no finite number."""
+    values = list(samples)
+    odd = [v for v in values if not isinstance(v, (int, float)) or not isfinite(v)]
+    if odd:
+        return Measurement(key, (), "failed", f"expected finite numbers, got {odd[0]!r:.60}")
+    if not values:
+        return Measurement(key, (), "failed", detail or "no sample")
+    return Measurement(key, tuple(map(float, values)), "ok", detail)
+
+
+def unit_of(metric: str) -> str:
+    """The unit that a figure's name tells: bytes, ratio, or 1 (a plain number)."""
+    if metric.endswith("bytes"):
+        return "bytes"
+    return "ratio" if "ratio" in metric else "1"
