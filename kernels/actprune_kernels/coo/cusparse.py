@@ -1,0 +1,17 @@
+"""COO in fp32 and fp64 on the GPU: compressed by our kernels, multiplied by cuSPARSE."""
+
+from torch import Tensor
+
+from actprune_kernels import cusparse
+from actprune_kernels.coo.triton import compress, to_dense
+
+__all__ = ["compress", "grad_weight", "to_dense"]
+
+
+def grad_weight(
+    values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
+    out_features = grad_output.shape[1]
+    if not values.numel() or not out_features:
+        return grad_output.new_zeros(out_features, features)
+    return cusparse.coo(values, rows, columns, grad_output, features)

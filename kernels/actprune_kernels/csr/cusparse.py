@@ -1,0 +1,15 @@
+"""CSR in fp32 and fp64 on the GPU: compressed by our kernels, multiplied by cuSPARSE."""
+
+from torch import Tensor
+
+from actprune_kernels import cusparse
+from actprune_kernels.csr.triton import compress, to_dense
+
+__all__ = ["compress", "grad_weight", "to_dense"]
+
+
+def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
+    features, out_features = colptr.numel() - 1, grad_output.shape[1]
+    if not values.numel() or not out_features:
+        return grad_output.new_zeros(out_features, features)
+    return cusparse.csr(values, rows, colptr, grad_output)
