@@ -8,24 +8,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from torch.utils import deterministic
+
+# Read when Triton is imported: where there is no GPU, its kernels run in the interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).parents[1]
 
-# The same examples every time and no deadline: a red test is red again, on a slow machine too.
-# `pytest --hypothesis-profile=search` looks for new ones.
-settings.register_profile(
-    "repeat",
-    derandomize=True,
-    deadline=None,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile(
-    "search", settings.get_profile("repeat"), derandomize=False, max_examples=500
-)
-settings.load_profile("repeat")
+try:
+    from hypothesis import HealthCheck, settings
+except ModuleNotFoundError:  # tests/gpu runs without it
+    pass
+else:
+    # The same examples every time and no deadline: a red test is red again, on a slow machine too.
+    # `pytest --hypothesis-profile=search` looks for new ones.
+    settings.register_profile(
+        "repeat",
+        derandomize=True,
+        deadline=None,
+        max_examples=25,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.register_profile(
+        "search", settings.get_profile("repeat"), derandomize=False, max_examples=500
+    )
+    settings.load_profile("repeat")
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ def test_doctor_says_what_runs() -> None:
         ),
         (["kernels", "--shape", "8x8"], "--shape: expected ROWSxFEATURESxOUT_FEATURES, got '8x8'"),
         (["kernels", "--dtype", "int3"], "kernels.dtype: expected one of float64, float32, float1"),
+        (["kernels", "--device", "tpu"], "kernels.device: expected cpu or cuda, got 'tpu'"),
         (["kernels", "--threads", "0"], "threads: should be greater than or equal to 1, got 0"),
         (["kernels", "--json", "/dev/null"], "/dev/null: is there already; name another file"),
         (["compare", "--resume"], "--resume: expected --out to name the folder to go on in"),

@@ -260,3 +260,14 @@ def test_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
     layer(torch.ones(16, 8)).sum().backward()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_draw_moves_to_the_device_of_the_input() -> None:
+    layer = convert(nn.Linear(32, 8), "bsr:block=1x32,sparsity=0.5,select=priority")
+    assert isinstance(layer, PrunedLinear)
+    for _ in range(2):
+        draw = layer._next_draw(torch.device("meta"))
+        assert draw is not None
+        assert draw.device.type == "meta"
+    assert layer.draw is not None
+    assert layer.draw.device.type == "meta"

@@ -76,6 +76,7 @@ class KernelPart(_Part):
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
     samples: int = Field(default=11, ge=1)
     dtype: str = "float32"
+    device: str = "cpu"
     heat_map: HeatMap | None = HeatMap()
 
     @field_validator("shapes")
@@ -93,6 +94,15 @@ class KernelPart(_Part):
         if dtype not in DTYPES:
             raise InputError(f"expected one of {', '.join(DTYPES)}, got {dtype!r}")
         return dtype
+
+    @field_validator("device")
+    @classmethod
+    def _usable_device(cls, device: str) -> str:
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"expected cpu or cuda, got {device!r}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("expected a CUDA device that torch can use, found none")
+        return device
 
 
 _ELSEWHERE = {"spec": "formats", "seed": "seeds", "threads": "threads, beside training"}
@@ -280,7 +290,13 @@ def _kernels(
                 continue
             shape, dtype = Shape(**layer.model_dump()), DTYPES[part.dtype]
             records = measure_kernels(
-                specs, [shape], dtype=dtype, samples=samples, ops=ops, progress=say
+                specs,
+                [shape],
+                dtype=dtype,
+                samples=samples,
+                ops=ops,
+                device=part.device,
+                progress=say,
             )
             what = layer.name if specs is config.formats else f"{layer.name}, heat map"
             yield what, [dict(record) for record in records if record["spec"] in specs]

@@ -13,15 +13,13 @@ import sys
 from pathlib import Path
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actprune.config import check
 from actprune.errors import InputError
+from actprune.measuring.predict import STEPS, predict
 from actprune.training.config import TrainConfig
 from actprune.training.step import build, example_batch, training_step
 
-STEPS = 2
-"""The second step holds the optimizer's state, so the peak is in it."""
 _LARGE = 65536
 _RESULT = re.compile(r"^peak_bytes=(\d+)$", re.MULTILINE)
 
@@ -31,20 +29,7 @@ def predicted_peak(config: TrainConfig) -> int:
 
     Deterministic, at any scale, without the device.
     """
-    # Imported here: it pulls torch.distributed, which a build of torch may lack.
-    from torch.distributed._tools.mem_tracker import MemTracker
-
-    with FakeTensorMode():
-        model, optimizer = build(config)
-        images, labels = example_batch(config)
-        tracker = MemTracker()
-        tracker.track_external(model, optimizer, images, labels)
-        with tracker:
-            for _ in range(STEPS):
-                tracker.reset_mod_stats()  # of its modules; the peak stays
-                training_step(model, optimizer, images, labels)
-        snapshot = tracker.get_tracker_snapshot("peak")
-    return sum(int(sizes["Total"]) for sizes in snapshot.values())
+    return predict(lambda: build(config), lambda: example_batch(config), training_step)
 
 
 def measured_peak(config: TrainConfig) -> int | None:
