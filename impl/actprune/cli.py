@@ -122,6 +122,7 @@ def kernels(
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     samples: Annotated[int, typer.Option(help="Of each operation.", min=1)] = 15,
     threads: Annotated[int | None, typer.Option(help="Of torch; its own choice without.")] = None,
     json: Annotated[
@@ -138,7 +139,7 @@ def kernels(
 
     if json is not None and json.exists():
         raise InputError(f"{json}: is there already; name another file")
-    part: dict[str, Any] = {"samples": samples, "dtype": dtype, "heat_map": None}
+    part: dict[str, Any] = {"samples": samples, "dtype": dtype, "device": device, "heat_map": None}
     if shape:
         part["shapes"] = [_shape(text) for text in shape]
     values: dict[str, Any] = {"kernels": part, "training": None, "threads": threads}
