@@ -6,6 +6,8 @@ rows of dY that match, so the height of a block does not limit the depth of a st
 once. Every sum has one fixed order: the same input gives the same bits.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -32,16 +34,23 @@ def _inside(index, BLOCK: tl.constexpr, PADDED: tl.constexpr):
 
 
 @triton.jit
+def _multiple(size, OF: tl.constexpr):
+    """`size`, a multiple of OF, so that the compiler knows: rows then move in whole vectors."""
+    return size // OF * OF
+
+
+@triton.jit
 def _block_norms(
     activation, norms, rows, features, block_rows, block_cols,
     BM: tl.constexpr, BN: tl.constexpr, PM: tl.constexpr, PN: tl.constexpr,
-    HIGH: tl.constexpr, WIDE: tl.constexpr, NORM: tl.constexpr,
+    HIGH: tl.constexpr, WIDE: tl.constexpr, NORM: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
     """norms (block columns, block rows) of activation (rows, features); HIGH x WIDE blocks a tile.
 
     PM and PN are BM and BN rounded up to powers of 2.
     """
     acc: tl.constexpr = norms.dtype.element_ty
+    features = _multiple(features, VECTOR)
     tile_row, tile_col = tl.program_id(1).to(tl.int64), tl.program_id(0)
     row, row_in = _inside(tl.arange(0, HIGH * PM), BM, PM)
     col, col_in = _inside(tl.arange(0, WIDE * PN), BN, PN)
@@ -72,11 +81,13 @@ def _block_norms(
 def _gather(
     activation, position, scale, values, block_rows_out, rows, features, block_rows, nnz,
     BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr, TILE: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):  # fmt: skip
     """Copy the blocks at `position` (flat in block columns x block rows) to values (nnz, BM, BN).
 
     A program copies TILE rows of blocks. Beyond a ragged edge: zeros.
     """
+    features = _multiple(features, VECTOR)
     q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     block, height = q // BM, q % BM
     live = block < nnz
@@ -102,8 +113,10 @@ def _gather(
 def _scatter(
     values, block_rows, column, dense, rows, features, nnz,
     BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr, TILE: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):  # fmt: skip
     """The way back: values (nnz, BM, BN) into dense (rows, features), which holds zeros."""
+    features = _multiple(features, VECTOR)
     q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     block = q // BM
     live = block < nnz
@@ -122,6 +135,7 @@ def _grad_weight(
     BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr,
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
     DIRECT: tl.constexpr, PRECISION: tl.constexpr,
+    VECTOR_X: tl.constexpr, VECTOR_Y: tl.constexpr,
 ):  # fmt: skip
     """Products of one part of a block column with one tile of out_features.
 
@@ -130,6 +144,7 @@ def _grad_weight(
     and starts at kept row part_start[p] of it. DIRECT stores to out (out_features, features), else
     the part stands in out (parts, out_features, BN), fp32.
     """
+    features, out_features = _multiple(features, VECTOR_X), _multiple(out_features, VECTOR_Y)
     part = tl.program_id(0).to(tl.int64)
     if part_column is None:
         column = part // SPLIT
@@ -179,12 +194,14 @@ def _grad_weight(
 def _sum_parts(
     parts, part_ptr, place, out, out_features, features,
     BN: tl.constexpr, PN: tl.constexpr, BLOCK_O: tl.constexpr, SPLIT: tl.constexpr,
+    VECTOR_X: tl.constexpr,
 ):  # fmt: skip
     """out (out_features, features): the parts of each block column, added in their order.
 
     With part_ptr None every column has SPLIT parts; otherwise those of column c are
     part_ptr[place[c]] to part_ptr[place[c] + 1], and a column without parts becomes zeros.
     """
+    features = _multiple(features, VECTOR_X)
     column = tl.program_id(0).to(tl.int64)
     if part_ptr is None:
         begin, end = column * SPLIT, column * SPLIT + SPLIT
@@ -247,6 +264,7 @@ def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
         HIGH=down,
         WIDE=across,
         NORM=_NORMS[norm],
+        VECTOR=_vector(features),
         num_warps=8 if pm * pn > _TILE else 4,
     )
     return norms
@@ -279,6 +297,7 @@ def gather_blocks(
         BN=bn,
         PN=pn,
         TILE=tile,
+        VECTOR=_vector(features),
     )
     return values, block_rows
 
@@ -306,6 +325,7 @@ def to_dense(
         BN=bn,
         PN=pn,
         TILE=tile,
+        VECTOR=_vector(features),
     )
     return dense
 
@@ -345,6 +365,7 @@ def grad_weight(
     direct = even and plan.split == 1
     parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
     sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
+    sizes["VECTOR_X"] = _vector(features)
     launch(
         _grad_weight,
         (count, o_tiles),
@@ -363,6 +384,7 @@ def grad_weight(
         SPLIT=plan.split if even else 0,
         DIRECT=direct,
         PRECISION=_precision(grad_output.dtype),
+        VECTOR_Y=_vector(out_features),
         num_warps=plan.num_warps,
         num_stages=plan.num_stages,
         **sizes,
@@ -395,6 +417,11 @@ def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, .
     slot = torch.searchsorted(part_ptr[1:], part, right=True)
     part_column = F.pad(order, (0, 1), value=order.numel())[slot]
     return part_column, (part - part_ptr[slot]) * length, part_ptr, order.argsort()
+
+
+def _vector(size: int) -> int:
+    """Elements that can move at once in rows of `size`: 8 at most, 16 bytes of half precision."""
+    return math.gcd(size, 8)
 
 
 def _precision(dtype: torch.dtype) -> str:
