@@ -186,7 +186,7 @@ def _grad_weight(
         mask = (o < out_features)[:, None] & ((n < BN) & (col < features))[None, :]
         tl.store(at, acc.to(out.dtype.element_ty), mask=mask)
     else:
-        at = out + (part * out_features + o)[:, None] * BN + n[None, :]
+        at = out + part * out_features * BN + (o[:, None] * BN + n[None, :])
         tl.store(at, acc, mask=(o < out_features)[:, None] & (n < BN)[None, :])
 
 
