@@ -1,5 +1,6 @@
 """Recording: files of any known tool go into the store, or are set aside with the reason."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -37,7 +38,7 @@ def record(
     Raises CiError, before anything is recorded, for a path that does not exist; and where the store
     cannot be written: what came before is recorded, and nothing is half-written.
     """
-    if "://" in str(into):
+    if re.match(r"[a-z0-9]{2,}:/", str(into)):  # a Path has lost the second slash of a URL
         raise CiError(f"{into}: record writes to a local folder: copy its files to an object store")
     files = list(_inputs(paths, into))
     return [_record_one(path, into, commit, machine) for path in files]

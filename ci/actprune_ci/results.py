@@ -27,9 +27,11 @@ KERNEL_FIELDS = {
 TRAINING_FIELDS = {
     **dict.fromkeys(("spec", "model", "data", "data_digest"), "a text"),
     **dict.fromkeys(("seed", "epochs", "steps", "saved_bytes"), "a whole number"),
-    **dict.fromkeys(("predicted_peak_bytes", "measured_peak_bytes"), "a whole number"),
+    "predicted_peak_bytes": "a whole number",
+    "measured_peak_bytes": "a whole number or null",
     **dict.fromkeys(("step_ms", "ratio_to_dense", "saved_ratio"), "a number"),
-    **dict.fromkeys(("accuracy", "accuracy_delta", "grad_cosine"), "a number"),
+    **dict.fromkeys(("accuracy", "accuracy_delta"), "a number"),
+    "grad_cosine": "a number or null",
 }
 
 
@@ -52,6 +54,7 @@ def _fits(value: object, kind: str) -> bool:
     return {
         "a text": isinstance(value, str),
         "a whole number": integer,
+        "a whole number or null": integer or value is None,
         "a number": number,
         "a number or null": number or value is None,
         "a list of numbers": isinstance(value, list) and all(_fits(v, "a number") for v in value),

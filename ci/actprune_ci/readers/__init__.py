@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actprune_ci.model import CiError, Run
-from actprune_ci.readers import ab, actprune, asv, pytest_benchmark
+from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
 from actprune_ci.serialise import check
 
 Document = dict[str, Any]
@@ -31,6 +31,7 @@ READERS = (
     Reader("asv results", asv.recognises, asv.runs),
     Reader("pytest-benchmark JSON", pytest_benchmark.recognises, pytest_benchmark.runs),
     Reader("actprune results.json", actprune.recognises, actprune.runs),
+    Reader("actprune static JSON", static.recognises, static.runs),
     Reader("ab.json or a run", ab.recognises, ab.runs),
 )
 

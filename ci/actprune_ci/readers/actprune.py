@@ -6,7 +6,7 @@ from typing import Any
 
 from actprune_ci import results
 from actprune_ci.model import CiError, Key, Measurement, Run
-from actprune_ci.readers.fields import flat, full_hash, measured
+from actprune_ci.readers.fields import measured, of_environment
 
 Record = Mapping[str, Any]
 KERNEL_FIGURES = {
@@ -39,18 +39,11 @@ def runs(document: Record, path: Path) -> tuple[Run, ...]:
         found = results.read(path)
     except results.ResultsError as problem:
         raise CiError(str(problem)) from None
-    facts = dict(found.environment)
-    commit, dirty = full_hash(facts.pop("commit", None)), bool(facts.pop("dirty", False))
-    date, machine = facts.pop("date", None), facts.pop("fingerprint", None)
-    for name, value in (("date", date), ("fingerprint", machine)):
-        if not isinstance(value, str) or not value:
-            raise CiError(f"{path}: environment.{name}: expected a text, got {value!r}")
     measurements = [
         *(m for record in found.kernels for m in _kernel(record)),
         *(m for record in found.training for m in _training(record)),
     ]
-    environment = flat(facts)
-    return (Run("actprune", commit, dirty, date, machine, environment, tuple(measurements)),)
+    return (of_environment(found.environment, measurements, path),)
 
 
 def _kernel(record: Record) -> list[Measurement]:

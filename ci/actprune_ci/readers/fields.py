@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from actprune_ci.model import CiError, Key, Measurement
+from actprune_ci.model import CiError, Key, Measurement, Run
 from actprune_ci.serialise import first_error
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -40,6 +40,21 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def full_hash(text: object) -> str:
     """The commit if it is a hash of git's, else '' (`unversioned` and the like)."""
     return text if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{7,64}", text) else ""
+
+
+def of_environment(
+    environment: Mapping[str, Any], measurements: Iterable[Measurement], path: Path
+) -> Run:
+    """A run of actprune's own, described by its `environment`; CiError where that lacks what a
+    run must have.
+    """
+    facts = dict(environment)
+    commit, dirty = full_hash(facts.pop("commit", None)), bool(facts.pop("dirty", False))
+    date, machine = facts.pop("date", None), facts.pop("fingerprint", None)
+    for name, value in (("date", date), ("fingerprint", machine)):
+        if not isinstance(value, str) or not value:
+            raise CiError(f"{path}: environment.{name}: expected a text, got {value!r}")
+    return Run("actprune", commit, dirty, str(date), str(machine), flat(facts), tuple(measurements))
 
 
 def measured(key: Key, samples: Iterable[Any], detail: str = "") -> Measurement:
