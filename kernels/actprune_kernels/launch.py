@@ -17,6 +17,9 @@ from torch import Tensor
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run on the CPU, one program after the other (TRITON_INTERPRET=1)."""
 
+OPTIONS = {"enable_fp_fusion": True}
+"""What every kernel is compiled with: Triton's default for it changes from 3.10 on."""
+
 _recorders: list[list["Launch"]] = []
 
 
@@ -55,4 +58,4 @@ def launch(
     elif all(grid):
         elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
         with torch.cuda.device(device) if elsewhere else nullcontext():
-            kernel[grid](**args, num_warps=num_warps, num_stages=num_stages)
+            kernel[grid](**args, **OPTIONS, num_warps=num_warps, num_stages=num_stages)

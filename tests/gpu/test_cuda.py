@@ -1,0 +1,285 @@
+"""Every CUDA path on a real device, against the definitions in float64.
+
+Needs torch, Triton, CuPy, NumPy and pytest alone. `benchmarks/gpu_check.sh` runs it.
+"""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actprune import InputError, convert, parse, pruned, saved_bytes
+from actprune.measuring.predict import predict
+from actprune.models import MODELS
+from actprune.tolerance import TOLERANCE, relative_error
+
+pytestmark = pytest.mark.gpu
+
+TF32 = 1e-3
+"""The tolerance of fp32 products in tf32: ten bits of mantissa."""
+HALF = [torch.bfloat16, torch.float16]
+BLOCKS = ["1x32", "1x64", "32x32", "64x64", "128x128", "7x5", "1x1", "3x40"]
+SHAPES = [(1, 1), (1, 70), (70, 1), (37, 50), (130, 70), (1000, 196), (6272, 384)]
+SCOPES = ["column", "row", "global"]
+CASES = [
+    *[("bsr", f"block={block}", dtype) for block in BLOCKS for dtype in (*HALF, torch.float32)],
+    *[(name, "", dtype) for name in ("coo", "csr") for dtype in (*HALF, torch.float32)],
+    *[(name, "backend=triton", torch.float32) for name in ("coo", "csr")],
+    *[(name, "", torch.float64) for name in ("coo", "csr")],
+]
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> None:
+    torch.set_float32_matmul_precision("highest")
+
+
+def spec(name: str, *options: str) -> str:
+    return f"{name}:" + ",".join(option for option in options if option)
+
+
+def whole(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Small whole numbers: exact norms on every device, and many ties."""
+    return torch.randint(-9, 10, shape, device="cuda").to(dtype)
+
+
+@pytest.mark.parametrize(("name", "option", "dtype"), CASES)
+def test_stores_are_those_of_the_cpu(name: str, option: str, dtype: torch.dtype) -> None:
+    for shape, scope in itertools.product(SHAPES, SCOPES):
+        x = whole(*shape, dtype=dtype)
+        for sparsity in (0.0, 0.5, 0.9, 0.999):
+            options = (f"sparsity={sparsity}", f"scope={scope}")
+            ours = parse(spec(name, *options, option)).compress(x)
+            block = option if option.startswith("block") else ""
+            theirs = parse(spec(name, *options, block)).compress(x.cpu())
+            for got, expected in zip(ours.buffers, theirs.buffers, strict=True):
+                assert got.dtype == expected.dtype
+                assert torch.equal(got.cpu(), expected), (shape, scope, sparsity)
+            assert torch.equal(ours.to_dense().cpu(), theirs.to_dense())
+
+
+@pytest.mark.parametrize("norm", ["l1", "max"])
+def test_other_norms_are_those_of_the_cpu(norm: str) -> None:
+    x = whole(130, 100, dtype=torch.bfloat16)
+    for block in ("1x32", "32x32", "7x5"):
+        format = parse(f"bsr:block={block},sparsity=0.8,norm={norm}")
+        for got, expected in zip(
+            format.compress(x).buffers, format.compress(x.cpu()).buffers, strict=True
+        ):
+            assert torch.equal(got.cpu(), expected)
+
+
+@pytest.mark.parametrize(("name", "option", "dtype"), CASES)
+def test_products_against_float64(name: str, option: str, dtype: torch.dtype) -> None:
+    for shape, scope in itertools.product(SHAPES, SCOPES):
+        x = torch.randn(shape, device="cuda").to(dtype)
+        x[:, : shape[1] // 3] *= 30  # with global scope: columns kept whole, others left empty
+        for sparsity, out_features in ((0.0, 33), (0.9, 384), (0.999, 1)):
+            dy = torch.randn(shape[0], out_features, device="cuda").to(dtype)
+            text = spec(name, f"sparsity={sparsity}", f"scope={scope}", option)
+            store = parse(text).compress(x)
+            poison = torch.full((out_features, shape[1]), float("nan"), device="cuda", dtype=dtype)
+            del poison  # what the allocator hands out next
+            grad = store.grad_weight(dy)
+            expected = dy.double().t() @ store.to_dense().double()
+            assert grad.dtype == dtype
+            assert relative_error(grad, expected) <= TOLERANCE[dtype], (text, shape)
+
+
+@pytest.mark.parametrize("block", ["1x64", "64x64"])
+def test_products_in_tf32(block: str) -> None:
+    torch.set_float32_matmul_precision("high")
+    x, dy = torch.randn(6272, 384, device="cuda"), torch.randn(6272, 384, device="cuda")
+    store = parse(f"bsr:block={block},sparsity=0.9").compress(x)
+    error = relative_error(store.grad_weight(dy), dy.double().t() @ store.to_dense().double())
+    assert TOLERANCE[torch.float32] < error <= TF32  # fast indeed, and near enough
+
+
+@pytest.mark.parametrize("name", ["coo", "csr", "bsr"])
+def test_nan_and_inf_stay(name: str) -> None:
+    x = torch.randn(400, 96, device="cuda")
+    x[5, 3], x[300, 40], x[17, 3] = float("inf"), -float("inf"), -float("nan")
+    for scope in SCOPES:
+        format = parse(spec(name, "sparsity=0.9", f"scope={scope}"))
+        kept = format.compress(x).to_dense().cpu()
+        expected = format.compress(x.cpu()).to_dense()
+        assert torch.equal(kept.isnan(), expected.isnan())
+        assert torch.equal(kept.isinf(), expected.isinf())
+
+
+@pytest.mark.parametrize(("name", "option", "dtype"), CASES)
+def test_the_same_input_gives_the_same_bits(name: str, option: str, dtype: torch.dtype) -> None:
+    x = torch.randn(3000, 400, device="cuda").to(dtype)
+    dy = torch.randn(3000, 384, device="cuda").to(dtype)
+    for scope in SCOPES:
+        format = parse(spec(name, "sparsity=0.9", f"scope={scope}", option))
+        store = format.compress(x)
+        first = store.grad_weight(dy)
+        for _ in range(4):
+            again = format.compress(x)
+            assert all(map(torch.equal, again.buffers, store.buffers))
+            assert torch.equal(again.grad_weight(dy), first)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", ["coo", "csr", "bsr:block=1x8"])
+def test_priority_sampling_is_unbiased(name: str, scope: str) -> None:
+    x = torch.randn(64, 64, device="cuda") * torch.linspace(0.1, 2, 64, device="cuda")
+    separator = "," if ":" in name else ":"
+    format = parse(f"{name}{separator}sparsity=0.8,select=priority,scope={scope}")
+    weights = torch.randn(20, x.numel(), device="cuda")  # sums of many entries are near normal
+    draws = [torch.tensor([1, 2, counter], device="cuda") for counter in range(1000)]
+    kept = torch.stack([format.compress(x, draw).to_dense().flatten() for draw in draws])
+    sums = kept.double() @ weights.double().t()
+    error = sums.mean(0) - weights.double() @ x.flatten().double()
+    assert bool((error.abs() < 5 * sums.std(0) / len(draws) ** 0.5).all())
+    twin = [format.compress(x, torch.tensor([1, 2, 3], device="cuda")) for _ in range(2)]
+    assert all(map(torch.equal, twin[0].buffers, twin[1].buffers))
+
+
+@pytest.mark.parametrize("name", ["coo", "csr", "bsr:block=1x32", "bsr:block=64x64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_of_a_linear_layer(name: str, dtype: torch.dtype) -> None:
+    layer = nn.Linear(96, 64, device="cuda", dtype=dtype)
+    reference = nn.Linear(96, 64, device="cuda", dtype=torch.float64)
+    reference.load_state_dict(layer.state_dict())
+    separator = "," if ":" in name else ":"
+    convert(layer, f"{name}{separator}sparsity=0")
+    x = torch.randn(4, 50, 96, device="cuda", dtype=dtype, requires_grad=True)
+    twin = x.detach().double().requires_grad_()
+    dy = torch.randn(4, 50, 64, device="cuda", dtype=dtype)
+    layer(x).backward(dy)
+    reference(twin).backward(dy.double())
+    pairs = [
+        (x.grad, twin.grad),
+        (layer.weight.grad, reference.weight.grad),
+        (layer.bias.grad, reference.bias.grad),
+    ]
+    for got, expected in pairs:
+        assert got is not None
+        assert expected is not None
+        assert relative_error(got, expected) <= 2 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", ["bsr:block=1x32", "bsr:block=32x32", "csr", "coo"])
+def test_a_captured_graph_gives_what_eager_gives(name: str, scope: str) -> None:
+    separator = "," if ":" in name else ":"
+    text = f"{name}{separator}sparsity=0.9,scope={scope},select=priority"
+    torch.manual_seed(0)
+    layer = convert(nn.Linear(256, 128, device="cuda"), text)
+    x, dy = torch.randn(2000, 256, device="cuda"), torch.randn(2000, 128, device="cuda")
+
+    def step() -> Tensor:
+        layer.zero_grad(set_to_none=True)
+        layer(x).backward(dy)
+        grad = layer.weight.grad
+        assert grad is not None
+        return grad
+
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    (draw,) = [module.draw for module in pruned(layer).values()]
+    assert draw is not None
+    before = int(draw[2])
+    for replay in range(3):
+        graph.replay()
+        assert int(draw[2]) == before + replay + 1
+        got = captured.clone()
+        draw[2] = before + replay
+        assert torch.equal(got, step())
+
+
+@pytest.mark.parametrize("select", ["topk", "priority"])
+@pytest.mark.parametrize("scope", ["column", "row"])
+def test_it_compiles_in_one_graph(scope: str, select: str) -> None:
+    text = f"bsr:block=1x32,sparsity=0.8,scope={scope},select={select}"
+    model = convert(nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 32)), text).cuda()
+    twin = convert(nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 32)), text).cuda()
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(500, 64, device="cuda")
+    for _ in range(2):
+        loss = torch.compile(model, fullgraph=True)(x).square().mean()
+        loss.backward()
+        twin(x).square().mean().backward()
+    for got, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert got.grad is not None
+        assert expected.grad is not None
+        assert relative_error(got.grad, expected.grad) < 0.02  # another order of fp32 operations
+
+
+def test_offsets_beyond_32_bits() -> None:
+    rows, features = 1_100_000, 2048  # 4.5 GB in bf16
+    x = torch.zeros(rows, features, device="cuda", dtype=torch.bfloat16)
+    x[-3:, -64:] = 3
+    x[0, :64] = 2
+    dy = torch.zeros(rows, 2048, device="cuda", dtype=torch.bfloat16)
+    dy[-3:, -1], dy[0, 0] = 1, 1
+    store = parse("bsr:block=1x64,sparsity=0.9999").compress(x)
+    grad = store.grad_weight(dy)
+    assert (float(grad[-1, -1]), float(grad[0, 0]), float(grad[0, -1])) == (9, 2, 0)
+    assert int(grad.count_nonzero()) == 128
+
+
+@pytest.mark.parametrize("text", ["dense", "bsr:block=64x64,sparsity=0.9", "bsr:block=1x64"])
+def test_the_allocator_agrees_with_the_prediction(text: str) -> None:
+    batch = 16
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        with torch.device("cuda"):
+            model = MODELS["resmlp_s12"]()
+        if text != "dense":
+            convert(model, text)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def example() -> tuple[Tensor, Tensor]:
+        labels = torch.zeros(batch, dtype=torch.int64, device="cuda")
+        return torch.zeros(batch, 3, 224, 224, device="cuda"), labels
+
+    def step(
+        model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    ) -> None:
+        nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    held = torch.cuda.memory_allocated()
+    model, optimizer = build()
+    images, labels = example()
+    step(model, optimizer, images, labels)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step(model, optimizer, images, labels)
+    measured = torch.cuda.max_memory_allocated() - held
+    del model, optimizer, images, labels
+    # What a kernel allocates for itself the prediction does not see: norms, positions, parts.
+    assert measured == pytest.approx(predict(build, example, step), rel=0.05)
+
+
+def test_saved_bytes_are_those_of_the_cpu() -> None:
+    for name in ("coo", "csr", "bsr:block=1x32", "bsr:block=64x64"):
+        separator = "," if ":" in name else ":"
+        layer = convert(nn.Linear(300, 64), f"{name}{separator}sparsity=0.9")
+        x = torch.randn(1000, 300)
+        assert saved_bytes(layer, x) == saved_bytes(layer.cuda(), x.cuda())
+
+
+def test_errors_name_the_way_out() -> None:
+    x = torch.randn(64, 64, device="cuda")
+    store = parse("bsr:block=1x32").compress(x)
+    with pytest.raises(InputError, match=r"^grad_output: expected device cuda:0, got cpu$"):
+        store.grad_weight(torch.randn(64, 8))
+    with pytest.raises(ValueError, match=r"got torch\.float64; use backend=naive"):
+        parse("bsr:block=1x32").compress(x.double())
+    with pytest.raises(ValueError, match="backend: triton takes tensors on CUDA, got one on cpu"):
+        parse("bsr:backend=triton").compress(x.cpu())
+    with pytest.raises(ValueError, match=r"cusparse takes float32 and float64, got torch\.bfloat"):
+        parse("csr:backend=cusparse").compress(x.bfloat16())
