@@ -11,6 +11,7 @@ from typing import Literal
 from actprune_ci import readers, store
 from actprune_ci.files import write_whole
 from actprune_ci.model import CiError, Run
+from actprune_ci.readers.fields import full_hash
 
 ASV_OWN = ("machine.json", "benchmarks.json")
 """Files of asv's that explain its results and hold none."""
@@ -35,11 +36,14 @@ def record(
     `commit` and `machine` replace what the files say. Inputs are never changed. What is
     half-written, corrupt or of no known tool is copied to set-aside/, with its reason, and the rest
     is recorded; of a duplicate the reason alone is kept, its contents being in the store already.
-    Raises CiError, before anything is recorded, for a path that does not exist; and where the store
-    cannot be written: what came before is recorded, and nothing is half-written.
+    Raises CiError, before anything is recorded, for a path that does not exist and a commit that is
+    no full hash; and where the store cannot be written: what came before is recorded, and nothing
+    is half-written.
     """
     if re.match(r"[a-z0-9]{2,}:/", str(into)):  # a Path has lost the second slash of a URL
         raise CiError(f"{into}: record writes to a local folder: copy its files to an object store")
+    if commit and not full_hash(commit):
+        raise CiError(f"commit: expected a full hash, of 40 hexadecimal digits, got {commit!r}")
     files = list(_inputs(paths, into))
     return [_record_one(path, into, commit, machine) for path in files]
 

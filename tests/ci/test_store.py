@@ -181,12 +181,16 @@ def test_record_with_another_commit_and_machine(tmp_path: Path) -> None:
     assert record([PYTEST], tmp_path)[0].status == "recorded"
 
 
-def test_record_needs_paths_that_exist_and_a_local_store(tmp_path: Path) -> None:
+def test_record_needs_paths_that_exist_a_full_commit_and_a_local_store(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     with pytest.raises(CiError) as problem:
         record([PYTEST, missing], tmp_path / "store")
     assert str(problem.value) == f"{missing}: no such file or folder"
     assert not (tmp_path / "store").exists()
+    with pytest.raises(CiError) as problem:
+        record([PYTEST], tmp_path / "store", commit="HEAD")
+    expected = "commit: expected a full hash, of 40 hexadecimal digits, got 'HEAD'"
+    assert str(problem.value) == expected
     with pytest.raises(CiError, match="record writes to a local folder"):
         record([PYTEST], Path("s3://bucket/store"))
 

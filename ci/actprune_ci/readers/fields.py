@@ -38,8 +38,9 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def full_hash(text: object) -> str:
-    """The commit if it is a hash of git's, else '' (`unversioned` and the like)."""
-    return text if isinstance(text, str) and re.fullmatch(r"[0-9a-f]{7,64}", text) else ""
+    """The commit if it is a full hash of git's, else '' (`unversioned` and the like)."""
+    known = isinstance(text, str) and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text)
+    return str(text) if known else ""
 
 
 def of_environment(
