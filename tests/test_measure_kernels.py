@@ -6,7 +6,9 @@ from torch import Tensor
 
 from actprune import InputError, parse
 from actprune.formats.bsr import Bsr
+from actprune.formats.dense import Dense
 from actprune.measuring.kernels import OPS, Shape, compress_error, measure_kernels
+from actprune.tolerance import TOLERANCE, tolerance
 
 SHAPE = Shape("fc", 96, 64, 32)
 SPECS = ["coo:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=priority"]
@@ -85,3 +87,18 @@ def test_bad_arguments() -> None:
         list(measure_kernels(SPECS, [SHAPE], dtype=torch.int32))
     with pytest.raises(InputError, match="rows: expected 1 or more, got 0"):
         Shape("fc", 0, 1, 1)
+
+
+def test_without_a_right_dense_nothing_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dense, "product", lambda self, buffers, grad, features: grad.t() @ grad * 0)
+    shape = Shape("square", 40, 32, 32)
+    for record in measure_kernels(["csr:sparsity=0.5"], [shape], samples=1):
+        assert record["ok"] is False
+        assert record["ratio_to_dense"] is None
+        assert "grad_weight: relative error 1 is over the tolerance" in str(record["error"])
+
+
+def test_the_tolerance_grows_with_the_length_of_a_sum() -> None:
+    assert tolerance(torch.float32, 4096) == TOLERANCE[torch.float32]
+    assert tolerance(torch.float32, 4 * 4096) == 2 * TOLERANCE[torch.float32]
+    assert tolerance(torch.bfloat16, 4 * 4096) == TOLERANCE[torch.bfloat16]

@@ -11,6 +11,18 @@ TOLERANCE = {
 }
 
 
+_TERMS = 4096
+
+
+def tolerance(dtype: torch.dtype, terms: int) -> float:
+    """TOLERANCE for sums of `terms` products: beyond 4096, rounding errors grow as its root.
+
+    In half precision the rounding of the result, which does not grow, is far above that.
+    """
+    longer = max(1.0, terms / _TERMS) ** 0.5 if dtype.itemsize >= 4 else 1.0
+    return TOLERANCE[dtype] * longer
+
+
 def relative_error(got: Tensor, expected: Tensor) -> float:
     """‖got − expected‖ / ‖expected‖ in float64; 0 where both vanish, inf where only one does."""
     difference = float((got.double() - expected.double()).norm())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actprune import InputError, convert, parse, pruned, saved_bytes
 from actprune.measuring.predict import predict
 from actprune.models import MODELS
-from actprune.tolerance import TOLERANCE, relative_error
+from actprune.tolerance import TOLERANCE, relative_error, tolerance
 
 pytestmark = pytest.mark.gpu
 
@@ -84,7 +84,7 @@ def test_products_against_float64(name: str, option: str, dtype: torch.dtype) ->
             grad = store.grad_weight(dy)
             expected = dy.double().t() @ store.to_dense().double()
             assert grad.dtype == dtype
-            assert relative_error(grad, expected) <= TOLERANCE[dtype], (text, shape)
+            assert relative_error(grad, expected) <= tolerance(dtype, shape[0]), (text, shape)
 
 
 @pytest.mark.parametrize("block", ["1x64", "64x64"])

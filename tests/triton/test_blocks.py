@@ -118,6 +118,16 @@ def test_every_plan_gives_the_same_product(
         assert relative_error(store.grad_weight(dy), expected) <= TOLERANCE[torch.float32]
 
 
+def test_long_sums_in_fp32_are_divided() -> None:
+    for dtype, parts in ((torch.float32, 4), (torch.bfloat16, 1)):
+        x = torch.empty(8192, 3072, device="meta", dtype=dtype)
+        format = parse("bsr:block=1x64,sparsity=0,backend=triton")
+        with launch.record() as launches:
+            format.product(format.store(x, None), x, 3072)
+        (made,) = (made for made in launches if made.kernel.__name__ == "_grad_weight")
+        assert made.args["SPLIT"] == parts
+
+
 def test_a_column_much_longer_than_the_others_is_divided() -> None:
     x = torch.rand(512, 96) * 0.01
     x[:, 32:64] += 1  # keeps all of its blocks; the others none

@@ -5,6 +5,7 @@ more memory than a cache holds; so a slow moment of the machine falls on all of 
 that fails its check in this run gets no time.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from actprune.convert import convert
 from actprune.errors import InputError
 from actprune.formats import Compressed, Dense, Format, PruningFormat, parse
 from actprune.measuring.clock import Clock, clock, wall_clock
-from actprune.tolerance import TOLERANCE, relative_error
+from actprune.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_kernels.backends import resolve
 
 OPS = ("compress", "grad_weight", "linear")
@@ -107,6 +108,9 @@ def _measure_shape(
     layer = nn.Linear(shape.features, shape.out_features, dtype=setting.dtype)
     layer.to(setting.device)
     cases = [_prepare(format, layer, inputs, grads) for format in formats]
+    if cases[0].problem is not None:  # nothing to be a ratio to
+        for case in cases[1:]:
+            case.problem = f"dense failed its check: {cases[0].problem}"
     buffer = torch.empty_like(inputs[0])
     for op in ops:
         if progress is not None:
@@ -115,7 +119,7 @@ def _measure_shape(
         steps = [_step(op, case, inputs, grads, buffer) for case in timed]
         samples = interleave(steps, setting.samples, clock(setting.device))
         times = dict(zip(map(id, timed), samples, strict=True))
-        dense = statistics.median(times[id(cases[0])])
+        dense = statistics.median(times.get(id(cases[0]), [math.nan]))
         for case in cases:
             yield _record(op, shape, case, times.get(id(case), []), dense)
 
@@ -124,12 +128,12 @@ def rotating_inputs(
     shape: Shape, dtype: torch.dtype, seed: int, device: torch.device | str = "cpu"
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Several X and dY of `shape`, together larger than a cache."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
     make = [
         [
-            torch.randn(shape.rows, size, generator=generator).to(dtype).to(device)
+            torch.randn(shape.rows, size, generator=generator, device=device).to(dtype)
             for _ in range(count)
         ]
         for size in (shape.features, shape.out_features)
@@ -150,7 +154,7 @@ def _prepare(format: Format, layer: nn.Linear, inputs: list[Tensor], grads: list
     case.errors["grad_weight"] = relative_error(stores[0].grad_weight(grads[0]), expected)
     case.errors["linear"] = _linear_error(case, layer, inputs[0], grads[0])
     for op, error in case.errors.items():
-        if not error <= TOLERANCE[inputs[0].dtype]:
+        if not error <= tolerance(inputs[0].dtype, len(inputs[0])):
             case.problem = f"{op}: relative error {error:.2g} is over the tolerance"
     return case
 

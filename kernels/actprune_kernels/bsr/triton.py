@@ -22,6 +22,7 @@ from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
+_LONGEST_SUM = 2048  # rows added one by one in fp32: longer sums lose digits, so they are divided
 _NORMS = {"l2": 0, "l1": 1, "max": 2}
 
 
@@ -354,15 +355,18 @@ def grad_weight(
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
     plan = tuning.grad_weight(grad_output, average, features, (bm, bn))
-    length = triton.cdiv(triton.cdiv(average, plan.split), plan.block_k) * plan.block_k
+    split = plan.split
+    if grad_output.dtype == torch.float32:
+        split = max(split, triton.cdiv(average, _LONGEST_SUM))
+    length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
     pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
     o_tiles = triton.cdiv(out_features, plan.block_o)
     even = scope == "column"
-    count, part_column, part_start, part_ptr, place = columns * plan.split, None, None, None, None
+    count, part_column, part_start, part_ptr, place = columns * split, None, None, None, None
     if not even:
         count = columns + nnz * bm // length  # columns of any lengths fit
         part_column, part_start, part_ptr, place = _divide(colptr, bm, length, count)
-    direct = even and plan.split == 1
+    direct = even and split == 1
     parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
     sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
     sizes["VECTOR_X"] = _vector(features)
@@ -381,7 +385,7 @@ def grad_weight(
         BM=bm,
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
-        SPLIT=plan.split if even else 0,
+        SPLIT=split if even else 0,
         DIRECT=direct,
         PRECISION=_precision(grad_output.dtype),
         VECTOR_Y=_vector(out_features),
@@ -398,7 +402,7 @@ def grad_weight(
             place=place,
             out=out,
             BLOCK_O=_SUM_TILE,
-            SPLIT=plan.split if even else 0,
+            SPLIT=split if even else 0,
             **sizes,
         )
     return out
