@@ -44,10 +44,10 @@ def changed(path: Path, tmp_path: Path, change: Callable[[Document], object]) ->
 
 def static_document() -> Document:
     record = {
-        "kernel": "gather",
-        "module": "actprune_kernels.bsr.triton",
+        "kernel": "bsr gather",
         "variant": "*fp32 BM=32 warps=4",
         "specs": ["bsr:block=32"],
+        "dtype": "float32",
         "arch": 90,
         "num_warps": 4,
         "num_stages": 2,
@@ -273,8 +273,36 @@ def test_static_figures_per_kernel_variant_and_architecture(tmp_path: Path) -> N
         ("spill_store_bytes", "bytes", (0.0,)),
         ("shared_bytes", "bytes", (16384.0,)),
     ]
-    assert run.measurements[0].key.benchmark == "static.gather"
-    assert dict(run.measurements[0].key.params)["arch"] == "90"
+    assert {m.key.benchmark for m in run.measurements} == {"static.bsr.gather"}
+    assert {m.key.params for m in run.measurements} == {
+        (
+            ("variant", "*fp32 BM=32 warps=4"),
+            ("arch", "90"),
+            ("dtype", "float32"),
+            ("num_warps", "4"),
+            ("num_stages", "2"),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema=2), "schema: expected 1, got 2"),
+        (lambda d: d["records"][0].pop("variant"), "records[0].variant: field required"),
+        (lambda d: d["environment"].pop("date"), "environment.date: expected a text, got None"),
+    ],
+)
+def test_static_what_is_wrong_is_named(
+    tmp_path: Path, change: Callable[[Document], object], message: str
+) -> None:
+    document = static_document()
+    change(document)
+    path = tmp_path / "static.json"
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(CiError) as problem:
+        read(path)
+    assert str(problem.value) == f"{path}: {message}"
 
 
 def test_an_ab_run_is_two_runs_whose_samples_belong_together(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The static figures of GPU kernels: {"schema": 1, "environment": {...}, "records": [...]}.
 
-A record is one kernel compiled for one architecture; every whole number in it but the architecture
-is a figure: registers, spills, shared bytes, instructions.
+A record is one variant of a kernel compiled for one architecture. Its texts and its launch options
+say which: they are parameters. Its other numbers are the figures: registers, spills, instructions.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,15 @@ from pydantic import BaseModel, ConfigDict
 from actprune_ci.model import CiError, Key, Measurement, Run
 from actprune_ci.readers.fields import checked, measured, of_environment, unit_of
 
-PARAMS = ("module", "variant", "arch", "num_stages")
-OPTIONS = ("num_warps", "num_stages")
-"""Of the launch: chosen, not measured."""
+OPTIONS = ("arch", "num_warps", "num_stages")
+"""Numbers that were chosen, not measured."""
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="allow")
     kernel: str
-    module: str
     variant: str
     arch: int
-    num_stages: int = 0
 
 
 class _File(BaseModel):
@@ -48,9 +45,15 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
 
 
 def _measurements(record: _Record) -> list[Measurement]:
-    params = tuple((name, str(getattr(record, name))) for name in PARAMS)
+    fields = record.model_dump(exclude={"kernel"})
+    params = tuple(
+        (name, str(value))
+        for name, value in fields.items()
+        if isinstance(value, str) or name in OPTIONS
+    )
+    name = f"static.{record.kernel.replace(' ', '.')}"
     return [
-        measured(Key(f"static.{record.kernel}", params, name, unit_of(name)), [value])
-        for name, value in (record.model_extra or {}).items()
-        if name not in OPTIONS and isinstance(value, (int, float)) and not isinstance(value, bool)
+        measured(Key(name, params, metric, unit_of(metric)), [value])
+        for metric, value in fields.items()
+        if isinstance(value, (int, float)) and metric not in OPTIONS
     ]
