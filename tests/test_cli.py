@@ -60,7 +60,8 @@ def test_version_and_help() -> None:
 def test_doctor_says_what_runs() -> None:
     text = run("doctor").stdout
     assert "cpu backend    dense, coo, csr, bsr in fp32, fp64, fp16, bf16: runs here" in text
-    assert "cuda backend   no kernels in this version" in text
+    assert "cuda: triton   bsr, coo, csr in fp32, fp16, bf16: " in text
+    assert "cuda: cusparse coo, csr in fp32, fp64: " in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: compare, kernels, train, report, doctor."""
+"""The command line: compare, kernels, train, report, doctor, static."""
 
 import functools
 import shlex
@@ -212,7 +212,7 @@ def report(
 @_command
 def doctor() -> None:
     """Say what this machine can run."""
-    from actprune.environment import environment, version
+    from actprune.environment import backends, environment, version
 
     found = environment(_words())
     for key in ("actprune", "python", "torch", "platform", "cpu", "isa", "cores", "threads"):
@@ -221,8 +221,58 @@ def doctor() -> None:
     typer.echo(f"{'gpu':14} {found['gpu'] or 'none that torch can use'}")
     for package in ("triton", "cupy-cuda13x", "ray"):
         typer.echo(f"{package:14} {version(package) or 'not installed (optional)'}")
-    typer.echo("cpu backend    dense, coo, csr, bsr in fp32, fp64, fp16, bf16: runs here")
-    typer.echo("cuda backend   no kernels in this version; backend=naive runs plain PyTorch there")
+    for line in backends():
+        typer.echo(line)
+
+
+@_command
+def static(
+    arch: Annotated[
+        list[int] | None, typer.Option("--arch", metavar="N", help="80, 90 or 100; repeat.")
+    ] = None,
+    format: Formats = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --format: bfloat16, float16, float32 or tf32; repeat."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="RxFxO", help="Of --format; repeat for several."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the records there, as JSON.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Compilations at a time.", min=1)] = 2,
+) -> None:
+    """Compile every GPU kernel, without a GPU: registers, spills, instructions, occupancy.
+
+    Exit code 1 where a kernel spills registers or does not compile.
+    """
+    from actprune.environment import environment
+    from actprune.measuring import static as measuring
+    from actprune.measuring.sass import ARCHES
+    from actprune.measuring.variants import DTYPES, SHAPES, named, shipped
+    from actprune.report.static import counting, print_static
+
+    if out is not None and out.exists():
+        raise InputError(f"{out}: is there already; name another file")
+    if (dtype or shape) and not format:
+        raise InputError("--format: expected with --dtype and --shape, got none")
+    sizes = [(s.rows, s.features, s.out_features) for s in map(_shape, shape or [])]
+    measuring.check_able(arch or ARCHES)
+    chosen = named(format, dtype or DTYPES, sizes or SHAPES) if format else shipped()
+    try:
+        with counting("compiled") as progress:
+            records = measuring.compile_all(chosen, arch or ARCHES, jobs=jobs, progress=progress)
+    except RuntimeError as problem:
+        typer.echo(f"actprune: error: {problem}", err=True)
+        raise typer.Exit(1) from None
+    print_static(records, _console())
+    if out is not None:
+        found = environment(_words()) | measuring.toolchain()
+        measuring.write_records(out, records, found)
+    if measuring.spilling(records):
+        raise typer.Exit(1)
 
 
 def _console() -> "Console":

@@ -4,13 +4,16 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import actprune
+from actprune_kernels import tuning
 
 
 def environment(command: str) -> dict[str, object]:
@@ -47,6 +50,38 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def backends() -> Iterator[str]:
+    """A line per backend: what it computes, and whether it runs here or what it needs."""
+    yield "cpu backend    dense, coo, csr, bsr in fp32, fp64, fp16, bf16: runs here"
+    device = _device_lacks()
+    triton = [] if find_spec("triton") else ["the package triton"]
+    cupy = [] if find_spec("cupy") else ["the package cupy"]
+    yield f"cuda: triton   bsr, coo, csr in fp32, fp16, bf16: {_runs(triton + device)}"
+    yield f"cuda: cusparse coo, csr in fp32, fp64: {_runs(triton + cupy + device)}"
+    if not device:
+        yield f"cuda: plans    of bsr's grad_weight: {_plans()}"
+
+
+def _runs(lacks: list[str]) -> str:
+    return f"needs {', '.join(lacks)}" if lacks else "runs here"
+
+
+def _device_lacks() -> list[str]:
+    if not torch.cuda.is_available():
+        return ["a CUDA device"]
+    major, minor = torch.cuda.get_device_capability()
+    return [] if major >= 8 else [f"compute capability 8.0 or more (here {major}.{minor})"]
+
+
+def _plans() -> str:
+    name = torch.cuda.get_device_name()
+    try:
+        table = tuning.load(name)
+    except ValueError as problem:
+        return f"a damaged table: {problem}"
+    return f"measured on {name} for {len(table)} shapes, else by rule" if table else "by rule"
 
 
 def _git() -> tuple[str | None, bool | None]:

@@ -4,10 +4,12 @@ The figures are those of one version of Triton: they repeat to the instruction.
 """
 
 import os
+import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,6 @@ class Compiled:
 
 def check_able(arches: Sequence[int]) -> None:
     """Raise InputError where nothing can be compiled here, naming what is missing."""
-    from importlib.util import find_spec
-
     if find_spec("triton") is None:
         raise InputError("static: needs the package triton: pip install 'actprune[cuda]'")
     if interpreted():
@@ -46,7 +46,7 @@ def check_able(arches: Sequence[int]) -> None:
 
 
 def compile_all(
-    configurations: Iterator[Configuration],
+    configurations: Iterable[Configuration],
     arches: Sequence[int],
     *,
     jobs: int = 2,
@@ -61,15 +61,23 @@ def compile_all(
     found = variants(configurations)
     wanted = [(variant, arch) for arch in arches for variant in found]
     # a fresh process: one that torch's threads run in must not be forked
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts) as pool:
         made = {pool.submit(compile_variant, *each): each for each in wanted}
-        for done, future in enumerate(as_completed(made), 1):
-            if future.exception() is not None:
-                pool.shutdown(cancel_futures=True)
-                raise _named(*made[future], future)
-            if progress is not None:
-                progress(done, len(made))
+        try:
+            for done, future in enumerate(as_completed(made), 1):
+                if future.exception() is not None:
+                    raise _named(*made[future], future)
+                if progress is not None:
+                    progress(done, len(made))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return [_record(*each, future.result()) for future, each in made.items()]
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches a whole process group; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def compile_variant(variant: Variant, arch: int) -> Compiled:
@@ -96,7 +104,7 @@ def compile_variant(variant: Variant, arch: int) -> Compiled:
 
 def spilling(records: Sequence[Record]) -> list[Record]:
     """The records of variants that spill registers to memory."""
-    return [record for record in records if _spills(record)]
+    return [each for each in records if each["spill_store_bytes"] or each["spill_load_bytes"]]
 
 
 def write_records(path: Path, records: Sequence[Record], environment: dict[str, object]) -> None:
@@ -106,22 +114,22 @@ def write_records(path: Path, records: Sequence[Record], environment: dict[str, 
     write_json(path, {"schema": 1, "environment": environment, "records": list(records)})
 
 
-def tools() -> dict[str, str]:
-    """The versions that the figures depend on."""
-    import triton
+def toolchain() -> dict[str, object]:
+    """The versions of Triton's assemblers, on which the figures depend."""
     from triton import knobs
 
-    return {"triton": triton.__version__, "ptxas": str(knobs.nvidia.ptxas.version)}
+    names = ("ptxas", "ptxas_blackwell")  # the latter, for sm_90 or sm_100 on, since Triton 3.5
+    tools = {name: getattr(knobs.nvidia, name, None) for name in names}
+    return {name: tool and tool.version for name, tool in tools.items()}
 
 
 def _record(variant: Variant, arch: int, compiled: Compiled) -> Record:
     code = compiled.code
     return {
-        "kernel": variant.kernel.lstrip("_"),
-        "module": variant.module,
+        "kernel": f"{variant.module.split('.')[1]} {variant.kernel.lstrip('_')}",
         "variant": variant.label,
         "specs": sorted(variant.specs),
-        "dtypes": sorted(variant.dtypes),
+        "dtype": variant.dtype,
         "arch": arch,
         "num_warps": compiled.num_warps,
         "num_stages": variant.num_stages,
@@ -136,10 +144,6 @@ def _record(variant: Variant, arch: int, compiled: Compiled) -> Record:
         ),
         **code.figures(),
     }
-
-
-def _spills(record: Record) -> bool:
-    return bool(record["spill_store_bytes"] or record["spill_load_bytes"] or record["stack_bytes"])
 
 
 def _named(variant: Variant, arch: int, future: "Future[Compiled]") -> RuntimeError:

@@ -71,7 +71,16 @@ class Variant:
     num_warps: int
     num_stages: int
     specs: set[str] = field(default_factory=set, compare=False)
-    dtypes: set[str] = field(default_factory=set, compare=False)
+    """Whom it serves."""
+
+    @property
+    def dtype(self) -> str:
+        """Of DTYPES, by what it reads or writes: half precision where any of it is; or integer."""
+        types = {kind for _, kind in self.signature}
+        if ("PRECISION", "tf32") in self.constants:
+            return "tf32"
+        known = {"*bf16": "bfloat16", "*fp16": "float16", "*fp32": "float32"}
+        return next((name for kind, name in known.items() if kind in types), "integer")
 
     @property
     def label(self) -> str:
@@ -109,17 +118,24 @@ def shipped() -> Iterator[Configuration]:
             yield from _product([f"{specs[0]},select=priority"], ("bfloat16",), (aligned,))
 
 
-def named(specs: Sequence[str]) -> Iterator[Configuration]:
-    """The given formats with every dtype and shape.
+def named(
+    specs: Sequence[str],
+    dtypes: Sequence[str] = DTYPES,
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+) -> Iterator[Configuration]:
+    """The given formats with every given dtype and shape.
 
-    Raises InputError on a format without Triton kernels.
+    Raises InputError on a format without Triton kernels, and on a dtype not in DTYPES.
     """
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     for spec in specs:
         name = spec.partition(":")[0]
         if not isinstance(parse(spec), PruningFormat) or not has_kernels(name):
             known = ", ".join(each for each in FORMATS if has_kernels(each))
             raise InputError(f"format: expected one with Triton kernels ({known}), got {spec!r}")
-    yield from _product(specs, DTYPES, SHAPES)
+    return _product(specs, dtypes, shapes)
 
 
 def has_kernels(name: str) -> bool:
@@ -129,14 +145,13 @@ def has_kernels(name: str) -> bool:
 
 
 def variants(configurations: Iterable[Configuration]) -> list[Variant]:
-    """The distinct variants that store, product and expand launch, each with whom it serves."""
+    """The distinct variants that store, product and expand launch."""
     found: dict[Variant, Variant] = {}
     for configuration in configurations:
         for launch in _launches(configuration):
             variant = specialise(launch)
             variant = found.setdefault(variant, variant)
             variant.specs.add(parse(configuration.spec).spec)
-            variant.dtypes.add(configuration.dtype)
     return list(found.values())
 
 
