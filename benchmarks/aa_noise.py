@@ -1,0 +1,177 @@
+"""Records what the noise of this machine does to comparisons of equal code (A/A).
+
+python -m benchmarks.aa_noise OUT.npz [--comparisons N] [--pairs N] [--minutes M] [--lasting]
+
+Base and head are processes of this very file. They time small kernels of NumPy alternately, in
+random order, one call a sample, on one thread: a fresh process for every sample, or, with
+--lasting, one for all of a side's `--pairs` samples. Each comparison starts anew.
+
+OUT.npz holds `seconds` (comparisons, kernels, pairs, 2) as float32, `kernels`, and the `machine`,
+`date` and `command` in words. Whatever else runs on the machine meanwhile is part of the
+measurement. docs/gate.md says what came of it.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from actprune_ci.files import whole
+
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+LASTING, FRESH = "--serve-lasting", "--serve-fresh"
+RENEWED = 5
+"""Comparisons after which the workers, from which fresh processes are forked, are new ones."""
+Worker = subprocess.Popen[str]
+Rows = npt.NDArray[np.float32]
+
+
+def kernels() -> dict[str, Callable[[], object]]:
+    """Small kernels of 1 to 3 ms each, bound by arithmetic, by memory, or by many small steps."""
+    random = np.random.default_rng(0)
+    a, b = random.random((384, 384)), random.random((384, 384))
+    source = random.random(2_000_000)
+    target = np.empty_like(source)
+    x = random.random((3072, 768), dtype=np.float32)
+    places = random.integers(0, source.size, 200_000)
+
+    def norms_topk() -> object:
+        squares = np.einsum("rbw,rbw->rb", *[x.reshape(3072, 24, 32)] * 2)  # rows, blocks, width
+        norms = squares.reshape(96, 32, 24).sum(1)  # block rows, height, blocks
+        return np.argpartition(norms.ravel(), -230)[-230:]
+
+    return {
+        "gemm": lambda: a @ b,
+        "copy": lambda: np.copyto(target, source),
+        "norms_topk": norms_topk,
+        "gather": lambda: source[places],
+        "exp": lambda: np.exp(source[:300_000]),
+        "sort": lambda: np.sort(source[:150_000]),
+    }
+
+
+def serve(lasting: bool) -> None:
+    """A worker: for each line on stdin, the seconds of one call of each kernel, on one line.
+
+    Unless `lasting`, a fresh child of the worker makes the calls, each after one to warm up.
+    """
+    known = kernels()
+    for call in known.values():
+        call()
+    for _ in sys.stdin:
+        child = 0 if lasting else os.fork()
+        if not child:
+            print(*(timed(call, warm=not lasting) for call in known.values()), flush=True)
+        if child:
+            os.waitpid(child, 0)
+        elif not lasting:
+            os._exit(0)
+
+
+def timed(call: Callable[[], object], warm: bool) -> float:
+    """Seconds of one call."""
+    if warm:
+        call()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def spawn(lasting: bool) -> Worker:
+    """A fresh worker."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.aa_noise", LASTING if lasting else FRESH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **THREADS},
+    )
+
+
+def ask(worker: Worker) -> list[float]:
+    """Seconds of one call of each kernel."""
+    assert worker.stdin
+    assert worker.stdout
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return [float(word) for word in worker.stdout.readline().split()]
+
+
+def compare(sides: tuple[Worker, Worker], pairs: int, random: Random) -> Rows:
+    """(kernels, pairs, 2) seconds of base and head, whose order is drawn anew for each pair."""
+    taken = []
+    for _ in range(pairs):
+        order = random.sample((0, 1), 2)
+        answers = {side: ask(sides[side]) for side in order}
+        taken.append((answers[0], answers[1]))
+    return np.array(taken, np.float32).transpose(2, 0, 1)
+
+
+def several(comparisons: int, pairs: int, lasting: bool, random: Random) -> list[Rows]:
+    """Comparisons by two fresh workers."""
+    sides = spawn(lasting), spawn(lasting)
+    try:
+        return [compare(sides, pairs, random) for _ in range(comparisons)]
+    finally:
+        for worker in sides:
+            worker.communicate()
+
+
+def save(path: Path, rows: list[Rows], date: str) -> None:
+    """Write the recording, whole or not at all."""
+    with whole(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(
+            file,
+            seconds=np.array(rows),
+            kernels=np.array(list(kernels())),
+            machine=np.array(f"{processor()}, {os.cpu_count()} cores, NumPy {np.__version__}"),
+            date=np.array(date),
+            command=np.array(f"python -m benchmarks.aa_noise {' '.join(sys.argv[1:])}"),
+        )
+
+
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    """Record until the comparisons are done or the minutes are over."""
+    if sys.argv[1] in (LASTING, FRESH):
+        return serve(sys.argv[1] == LASTING)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--comparisons", type=int, default=800)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--lasting", action="store_true", help="one process a side per comparison")
+    given = parser.parse_args()
+    random, date = Random(0), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    rows: list[Rows] = []
+    ends = time.monotonic() + 60 * given.minutes
+    while len(rows) < given.comparisons and time.monotonic() < ends:
+        rows += several(1 if given.lasting else RENEWED, given.pairs, given.lasting, random)
+        if len(rows) % 20 == 0:
+            save(given.out, rows, date)
+    save(given.out, rows, date)
+    return None
+
+
+if __name__ == "__main__":
+    main()
