@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# All that a visit to a GPU needs, in under 8 minutes: the CUDA tests, then the figures, into OUT.
+#
+#   benchmarks/gpu_check.sh OUT      needs torch, triton, cupy, numpy, pyyaml, rich and pytest
+#
+#   TUNE=1       then measure grad_weight's plans too, into OUT (copy it to actprune_kernels/tuned)
+#   DEVICE=cpu   the figures only, at small sizes: does the script run?
+#   PYTHON=...   the interpreter (python3)
+#
+# Exits with 1 where a test failed; the figures are measured all the same, as a format that fails its
+# check has none.
+set -uo pipefail
+
+if [[ $# -ne 1 ]]; then
+  echo "usage: benchmarks/gpu_check.sh OUT" >&2
+  exit 2
+fi
+mkdir -p "$1" || exit 2
+out=$(cd "$1" && pwd)
+cd "$(dirname "$0")/.." || exit 2
+python=${PYTHON:-python3}
+device=${DEVICE:-cuda}
+export PYTHONPATH=.:impl:kernels:ci${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONUNBUFFERED=1
+failed=0
+
+"$python" - <<'PYTHON' || exit 2
+import platform
+import torch, triton
+
+print("python", platform.python_version(), "torch", torch.__version__, "triton", triton.__version__)
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")
+PYTHON
+
+options=(--device "$device" --out "$out" --budget-s "${BUDGET:-240}")
+if [[ $device == cuda ]]; then
+  echo '==> tests'
+  # configuration of its own: the project's names plugins and filters that this machine may lack
+  "$python" -m pytest tests/gpu -q -c benchmarks/gpu_pytest.ini --rootdir . -p no:cacheprovider \
+    --junitxml "$out/tests.xml" 2>&1 | tee "$out/tests.txt" | tail -n 40
+  ((PIPESTATUS[0] == 0)) || failed=1
+else
+  options+=(--quick)
+fi
+
+echo '==> figures'
+"$python" benchmarks/gpu_figures.py "${options[@]}" 2>&1 | tee "$out/figures.txt"
+((PIPESTATUS[0] == 0)) || failed=1
+
+if [[ -n ${TUNE:-} && $device == cuda ]]; then
+  echo '==> tuning'
+  "$python" benchmarks/gpu_tune.py --out "$out" || failed=1
+fi
+exit "$failed"

@@ -1,0 +1,103 @@
+"""Measure grad_weight's plans on this GPU and write its table.
+
+``python benchmarks/gpu_tune.py`` tries the search space of actprune_kernels.tuning on ResMLP's
+layers and writes kernels/actprune_kernels/tuned/DEVICE.yaml, where every later run finds it.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from triton.runtime.errors import OutOfResources
+
+from actprune import parse
+from actprune.environment import environment
+from actprune.measuring.clock import cuda_clock
+from actprune.measuring.kernels import Shape, rotating_inputs
+from actprune.tolerance import relative_error, tolerance
+from actprune_kernels import tuning
+from actprune_kernels.sizes import keep_count
+from benchmarks.gpu_figures import BLOCKS, LARGE
+
+SPARSITY = 0.9
+SAMPLES = 7
+
+
+def cases(dtypes: list[torch.dtype]) -> Iterator[tuple[torch.dtype, str, Shape]]:
+    """What is tuned: half precision first, as it is what trains."""
+    for dtype in dtypes:
+        for block in BLOCKS:
+            for shape in LARGE:
+                yield dtype, block, shape
+
+
+def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan] | None:
+    """The class of the shape and its fastest plan that is right; None where the rule's is."""
+    (x, *_), (dy, *_) = rotating_inputs(shape, dtype, 0, "cuda")
+    store = parse(f"bsr:block={block},sparsity={SPARSITY}").compress(x)
+    expected = dy.double().t() @ store.to_dense().double()
+    bm, bn = (int(size) for size in block.split("x"))
+    kept_rows = keep_count(-(-shape.rows // bm), SPARSITY) * bm
+    sizes = (dtype, kept_rows, shape.out_features, shape.features, (bm, bn))
+    rule = tuning.by_rule(*sizes)
+    times: dict[tuning.Plan, float] = {}
+    for plan in (rule, *tuning.search_space(rule)):
+        with forced(plan):
+            try:
+                error = relative_error(store.grad_weight(dy), expected)
+            except OutOfResources:  # more shared memory or registers than the device has
+                continue
+            if error <= tolerance(dtype, shape.rows):
+                samples = [cuda_clock(lambda: store.grad_weight(dy)) for _ in range(SAMPLES)]
+                times[plan] = statistics.median(samples)
+    best = min(times, key=lambda plan: times[plan])
+    print(f"{tuning.shape_class(*sizes)}: {times[rule] / times[best]:.2f} x the rule, {best}")
+    return (tuning.shape_class(*sizes), best) if best.source == "tuned" else None
+
+
+class forced:
+    """While it lasts, grad_weight takes this plan."""
+
+    def __init__(self, plan: tuning.Plan) -> None:
+        self.plan, self.chosen = plan, tuning.grad_weight
+
+    def __enter__(self) -> None:
+        tuning.grad_weight = lambda *_: self.plan
+
+    def __exit__(self, *_: object) -> None:
+        tuning.grad_weight = self.chosen
+
+
+def main() -> None:
+    """Tune until the budget is used; what was measured is written either way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=tuning.FOLDER, help="folder of the table")
+    parser.add_argument("--budget-s", type=float, default=300, help="no new shape after that")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("expected a CUDA device that torch can use, found none")
+    name = torch.cuda.get_device_name()
+    plans = dict(tuning.load(name, given.out))
+    start = time.monotonic()
+    for dtype, block, shape in cases([torch.bfloat16, torch.float32]):
+        if time.monotonic() - start > given.budget_s:
+            print(f"budget used before {dtype} {block} {shape.name}")
+            break
+        found = tune(dtype, block, shape)
+        if found is not None:
+            plans[found[0]] = found[1]
+    given.out.mkdir(parents=True, exist_ok=True)
+    about = environment("python benchmarks/gpu_tune.py")
+    kept = {key: about[key] for key in ("date", "gpu", "driver", "torch", "triton", "commit")}
+    path = given.out / f"{tuning.file_name(name)}.yaml"
+    part = path.with_suffix(".part")
+    part.write_text(tuning.dump(name, plans, kept))
+    part.replace(path)
+    print(f"{path}: {len(plans)} plans")
+
+
+if __name__ == "__main__":
+    main()
