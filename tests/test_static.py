@@ -17,6 +17,7 @@ from rich.console import Console
 
 from actprune.cli import main
 from actprune.errors import InputError
+from actprune.measuring import static as measuring
 from actprune.measuring.sass import MachineCode, occupancy, read_text
 from actprune.measuring.static import spilling
 from actprune.measuring.variants import SHAPES, Variant, named, shipped
@@ -130,7 +131,7 @@ def test_occupancy_counted_by_hand(arguments: tuple[int, ...], blocks: int, warp
 def test_what_ships_covers_every_block_scope_and_dtype() -> None:
     configurations = list(shipped())
     specs = {configuration.spec for configuration in configurations}
-    assert {"bsr:block=1x64", "bsr:block=32x32,scope=global,select=priority"} <= specs
+    assert {"bsr:block=1x64,scope=row", "bsr:scope=global,select=priority"} <= specs
     assert any(spec.startswith("csr") for spec in specs)
     for block in ("32x32", "64x64", "128x128", "1x32", "1x64"):
         mine = [c for c in configurations if c.spec == f"bsr:block={block}"]
@@ -268,6 +269,36 @@ def refused(
     printed, said = capsys.readouterr()
     assert (done.value.code, printed) == (2, "")
     return said
+
+
+def test_a_spill_makes_the_exit_code_1(
+    compiled: tuple[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["actprune", "static"])
+    found = compiled[1]["records"][0] | {"spill_load_bytes": 4}
+    monkeypatch.setattr(measuring, "compile_all", lambda *args, **kwargs: [found])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 1
+    assert found["kernel"] in capsys.readouterr().out
+
+
+def test_a_kernel_that_does_not_compile_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("_gather for sm_90, *bf16: no memory")
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["actprune", "static"])
+    monkeypatch.setattr(measuring, "compile_all", fail)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 1
+    assert capsys.readouterr().err == "actprune: error: _gather for sm_90, *bf16: no memory\n"
 
 
 def test_a_format_without_kernels_names_those_with() -> None:

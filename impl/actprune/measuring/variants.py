@@ -98,24 +98,29 @@ class Variant:
 def shipped() -> Iterator[Configuration]:
     """What `actprune static` proves by itself: every kernel, in a few minutes.
 
-    Column scope with every block, dtype and shape; row and global scope in bf16 and exact fp32 on
-    one shape of each kind; priority sampling, which only scales in the gather and draws ranks, in
-    bf16; coo and csr, where they have Triton kernels, with every dtype.
+    Column scope with every block, in bf16 on every shape, exact fp32 on one of each kind (rows
+    aligned to 16 bytes, and not), fp16 and tf32 on one. Row and global scope, which share their
+    product, in bf16 and exact fp32; priority sampling, which only draws ranks and scales what is
+    gathered, in bf16; coo and csr, where they have Triton kernels, likewise. `named` gives all
+    dtypes and shapes of a format.
     """
-    aligned, ragged = SHAPES[0], SHAPES[2]
+    one, both = SHAPES[:1], (SHAPES[0], SHAPES[2])
     for block in BLOCKS:
         spec = f"bsr:block={block}"
-        yield from _product([spec], DTYPES, SHAPES)
-        scoped = [f"{spec},scope={scope}" for scope in SCOPES if scope != "column"]
-        yield from _product(scoped, ("bfloat16", "float32"), (aligned, ragged))
-        chosen = [f"{each},select=priority" for each in (spec, *scoped)]
-        yield from _product(chosen, ("bfloat16",), (aligned,))
+        yield from _product([spec], ("bfloat16",), SHAPES)
+        yield from _product([spec], ("float32",), both)
+        yield from _product([spec], ("float16", "tf32"), one)
+        yield from _product([f"{spec},scope=global"], ("bfloat16",), both)
+        yield from _product([f"{spec},scope=row", f"{spec},scope=global"], ("float32",), one)
+        yield from _product([f"{spec},scope=row"], ("bfloat16",), one)
+        yield from _product([f"{spec},select=priority"], ("bfloat16",), one)
+    yield from _product([f"bsr:scope={scope},select=priority" for scope in SCOPES], DTYPES[:1], one)
     for name in FORMATS:
         if name != "bsr" and has_kernels(name):
-            specs = [f"{name}:sparsity=0.9,scope={scope}" for scope in SCOPES]
-            yield from _product(specs[:1], DTYPES, SHAPES[:3])
-            yield from _product(specs[1:], ("bfloat16",), (aligned,))
-            yield from _product([f"{specs[0]},select=priority"], ("bfloat16",), (aligned,))
+            yield from _product([f"{name}:scope=column"], ("bfloat16", "float32"), both)
+            yield from _product([f"{name}:scope=column"], ("float16",), one)
+            others = [f"{name}:scope=row", f"{name}:scope=global", f"{name}:select=priority"]
+            yield from _product(others, ("bfloat16",), one)
 
 
 def named(
