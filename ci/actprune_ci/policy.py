@@ -55,7 +55,7 @@ class Strict(BaseModel):
 class Statistics(Strict):
     """How sure the gate must be."""
 
-    confidence: float = Field(0.99, gt=0.5, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of each interval."""
     false_discovery_rate: float = Field(0.01, gt=0, lt=1)
     """Over all noisy figures of one A/B run, by Benjamini and Hochberg."""

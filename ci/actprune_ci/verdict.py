@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import expm1, inf, log1p, nan
+from math import expm1, log1p, nan
 from typing import Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
     """The change of medians; its interval is the whole range where values vary within a side."""
     medians = float(np.median(base)), float(np.median(head))
     constant = base.min() == base.max() and head.min() == head.max()
-    absolute = absolute or medians[0] <= 0 or base.min() <= 0
+    absolute = absolute or float(base.min()) <= 0
     ends = [(medians[0], medians[1]), (base.max(), head.min()), (base.min(), head.max())]
     change, low, high = (float(b - a if absolute else b / a - 1) for a, b in ends)
     p = 0.0 if constant else nan
@@ -70,37 +70,45 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
 def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
     """The verdict on an effect; `believed`: Benjamini and Hochberg's procedure rejects equality."""
     sign = 1 if rule.better(key) == "lower" else -1
-    low, high = sorted((sign * effect.low, sign * effect.high))
+    ends = np.array([effect.change, effect.low, effect.high])
+    least = rule.smallest_change or 0.0
     if effect.exact:
-        if effect.base == effect.head and low == high:
+        if effect.base == effect.head and effect.low == effect.high:
             return "same"
-        least = (rule.smallest_change or 0) - ROUNDING if effect.absolute else 0.0
-        return verdict(low, high, True, max(least, 0.0), 0.0)
-    if effect.absolute:
-        return verdict(low, high, believed, float(rule.smallest_change or 0), effect.floor)
-    low, high = sorted(sign * (log1p(x) if x > -1 else -inf) for x in (effect.low, effect.high))
-    return verdict(low, high, believed, log1p(rule.smallest_effect), log1p(effect.floor))
+        believed, least = True, max(least - ROUNDING, 0.0) if effect.absolute else 0.0
+    floor = effect.floor
+    if not effect.absolute and not effect.exact:
+        ends, least, floor = _logs(ends), log1p(rule.smallest_effect), log1p(floor)
+    low, high = sorted((sign * ends[1:]).tolist())
+    middle, low_, high_, sure = map(np.array, (sign * ends[0], low, high, believed))
+    return VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
 
 
-def verdict(low: float, high: float, believed: bool, smallest: float, floor: float) -> Verdict:
-    """The verdict on an interval (above zero is worse): see `codes`."""
-    return VERDICTS[int(codes(np.array(low), np.array(high), np.array(believed), smallest, floor))]
+def _logs(ends: st.Array) -> st.Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log1p(ends))
 
 
 VERDICTS: tuple[Verdict, ...] = ("inconclusive", "same", "slower", "faster")
 
 
 def codes(
-    low: st.Array, high: st.Array, believed: st.Flags, smallest: float, floor: float
+    middle: st.Array,
+    low: st.Array,
+    high: st.Array,
+    believed: st.Flags,
+    smallest: float | st.Array,
+    floor: float | st.Array,
 ) -> st.Array:
-    """Indices into VERDICTS of many intervals.
+    """Indices into VERDICTS of many medians with their intervals; above zero is worse.
 
-    `slower` and `faster` lie whole beyond the smallest effect that matters and the noise floor, and
-    are believed; `same` lies within the smallest effect; all else is inconclusive.
+    `slower` and `faster`: the interval lies whole beyond the smallest effect that matters, the
+    median beyond the noise floor, and the change is believed. `same`: the interval lies within the
+    smallest effect. All else is inconclusive.
     """
-    bound = max(smallest, floor)
     same = (low >= -smallest) & (high <= smallest)
-    worse, better = believed & (low > bound), believed & (high < -bound)
+    worse = believed & (low > smallest) & (middle > floor)
+    better = believed & (high < -smallest) & (middle < -floor)
     return np.select([worse, better, same], [2.0, 3.0, 1.0], 0.0)
 
 

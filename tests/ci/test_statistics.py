@@ -35,12 +35,12 @@ def noises(random: np.random.Generator, shape: tuple[int, int]) -> dict[str, st.
 
 def test_log_ratios_refuse_what_has_no_ratio() -> None:
     assert st.log_ratios([1.0, 2.0], [2.0, 1.0]) == pytest.approx([np.log(2), -np.log(2)])
-    with pytest.raises(CiError, match="^head: expected figures above 0 for a ratio, got -1$"):
+    with pytest.raises(CiError, match=r"^head: expected figures above 0 for a ratio, got -1$"):
         st.log_ratios([1.0, 2.0], [2.0, -1.0])
 
 
 def test_interval_is_the_exact_one_of_order_statistics() -> None:
-    alternating = np.array([1.0, -1.0] * 10) * np.arange(1, 21)  # no positive autocorrelation
+    alternating = np.array([1.0, -1.0] * 10) * np.arange(1.0, 21.0)  # no positive autocorrelation
     low, high = st.median_interval(alternating, 0.95)
     ordered = np.sort(alternating)
     assert (low, high) == (ordered[5], ordered[14])  # the textbook's 6th and 15th of 20
@@ -118,7 +118,7 @@ def test_many_comparisons_are_as_each_alone() -> None:
 
 def test_equal_times_are_no_evidence() -> None:
     assert st.signed_rank(np.zeros(30)) == 1
-    assert st.median_interval(np.zeros(30)) == (0, 0)
+    assert max(map(abs, st.median_interval(np.zeros(30)))) == 0
     assert st.spread(np.zeros(30)) == 0
 
 
