@@ -35,7 +35,7 @@ def _inside(index, BLOCK: tl.constexpr, PADDED: tl.constexpr):
 
 
 @triton.jit
-def _multiple(size, OF: tl.constexpr):
+def multiple(size, OF: tl.constexpr):
     """`size`, a multiple of OF, so that the compiler knows: rows then move in whole vectors."""
     return size // OF * OF
 
@@ -51,7 +51,7 @@ def _block_norms(
     PM and PN are BM and BN rounded up to powers of 2.
     """
     acc: tl.constexpr = norms.dtype.element_ty
-    features = _multiple(features, VECTOR)
+    features = multiple(features, VECTOR)
     tile_row, tile_col = tl.program_id(1).to(tl.int64), tl.program_id(0)
     row, row_in = _inside(tl.arange(0, HIGH * PM), BM, PM)
     col, col_in = _inside(tl.arange(0, WIDE * PN), BN, PN)
@@ -88,7 +88,7 @@ def _gather(
 
     A program copies TILE rows of blocks. Beyond a ragged edge: zeros.
     """
-    features = _multiple(features, VECTOR)
+    features = multiple(features, VECTOR)
     q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     block, height = q // BM, q % BM
     live = block < nnz
@@ -117,7 +117,7 @@ def _scatter(
     VECTOR: tl.constexpr,
 ):  # fmt: skip
     """The way back: values (nnz, BM, BN) into dense (rows, features), which holds zeros."""
-    features = _multiple(features, VECTOR)
+    features = multiple(features, VECTOR)
     q = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     block = q // BM
     live = block < nnz
@@ -145,7 +145,7 @@ def _grad_weight(
     and starts at kept row part_start[p] of it. DIRECT stores to out (out_features, features), else
     the part stands in out (parts, out_features, BN), fp32.
     """
-    features, out_features = _multiple(features, VECTOR_X), _multiple(out_features, VECTOR_Y)
+    features, out_features = multiple(features, VECTOR_X), multiple(out_features, VECTOR_Y)
     part = tl.program_id(0).to(tl.int64)
     if part_column is None:
         column = part // SPLIT
@@ -202,7 +202,7 @@ def _sum_parts(
     With part_ptr None every column has SPLIT parts; otherwise those of column c are
     part_ptr[place[c]] to part_ptr[place[c] + 1], and a column without parts becomes zeros.
     """
-    features = _multiple(features, VECTOR_X)
+    features = multiple(features, VECTOR_X)
     column = tl.program_id(0).to(tl.int64)
     if part_ptr is None:
         begin, end = column * SPLIT, column * SPLIT + SPLIT
@@ -265,7 +265,7 @@ def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
         HIGH=down,
         WIDE=across,
         NORM=_NORMS[norm],
-        VECTOR=_vector(features),
+        VECTOR=vector(features),
         num_warps=8 if pm * pn > _TILE else 4,
     )
     return norms
@@ -298,7 +298,7 @@ def gather_blocks(
         BN=bn,
         PN=pn,
         TILE=tile,
-        VECTOR=_vector(features),
+        VECTOR=vector(features),
     )
     return values, block_rows
 
@@ -326,7 +326,7 @@ def to_dense(
         BN=bn,
         PN=pn,
         TILE=tile,
-        VECTOR=_vector(features),
+        VECTOR=vector(features),
     )
     return dense
 
@@ -369,7 +369,7 @@ def grad_weight(
     direct = even and split == 1
     parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
     sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
-    sizes["VECTOR_X"] = _vector(features)
+    sizes["VECTOR_X"] = vector(features)
     launch(
         _grad_weight,
         (count, o_tiles),
@@ -388,7 +388,7 @@ def grad_weight(
         SPLIT=split if even else 0,
         DIRECT=direct,
         PRECISION=_precision(grad_output.dtype),
-        VECTOR_Y=_vector(out_features),
+        VECTOR_Y=vector(out_features),
         num_warps=plan.num_warps,
         num_stages=plan.num_stages,
         **sizes,
@@ -423,7 +423,7 @@ def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, .
     return part_column, (part - part_ptr[slot]) * length, part_ptr, order.argsort()
 
 
-def _vector(size: int) -> int:
+def vector(size: int) -> int:
     """Elements that can move at once in rows of `size`: 8 at most, 16 bytes of half precision."""
     return math.gcd(size, 8)
 

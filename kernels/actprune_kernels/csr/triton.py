@@ -32,8 +32,12 @@ def _grad_weight(
     COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
     TILE: tl.constexpr,
+    VECTOR_X: tl.constexpr,
+    VECTOR_Y: tl.constexpr,
 ):
     """out (out_features, features), a tile of COLUMNS x TILE: the weighted sums of dY's rows."""
+    features = bsr.multiple(features, VECTOR_X)
+    out_features = bsr.multiple(out_features, VECTOR_Y)
     first = tl.program_id(0) * COLUMNS
     o = tl.program_id(1) * TILE + tl.arange(0, TILE)
     place = tl.arange(0, COLUMNS)
@@ -95,6 +99,8 @@ def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tenso
         COLUMNS=_COLUMNS,
         STEP=_STEP,
         TILE=_TILE,
+        VECTOR_X=bsr.vector(features),
+        VECTOR_Y=bsr.vector(out_features),
     )
     return out
 
