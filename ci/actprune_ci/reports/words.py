@@ -15,8 +15,8 @@ MOST_POINTS = 60
 
 def headline(report: Report) -> str:
     """The verdict and how many figures had which outcome, in one line."""
-    counts = Counter(finding.word for finding in report.findings)
-    listed = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    counts = Counter(finding.word for finding in ordered(report))  # the worst first
+    listed = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"{CODES[report.code]}: {listed or 'no figure'}"
 
 
