@@ -80,7 +80,10 @@ def test_formats_are_values(name: str) -> None:
         ("bsr:scope=all", "scope: expected one of global, column, row, got 'all'"),
         ("bsr:select=best", "select: expected one of topk, priority, got 'best'"),
         ("bsr:norm=l3", "norm: expected one of l2, l1, max, got 'l3'"),
-        ("bsr:backend=cuda", "backend: expected one of auto, naive, cpu, got 'cuda'"),
+        (
+            "bsr:backend=cuda",
+            "backend: expected one of auto, naive, cpu, triton, cusparse, got 'cuda'",
+        ),
     ],
 )
 def test_bad_specs_say_what_was_expected(spec: str, message: str) -> None:
