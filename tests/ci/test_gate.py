@@ -108,6 +108,18 @@ def test_a_change_counts_only_when_it_recurs() -> None:
     assert gate(Policy.model_validate({"statistics": {"repeats": 1}}), [first]).code == 1
 
 
+def test_among_many_figures_a_change_needs_more_evidence() -> None:
+    policy = Policy.model_validate({"statistics": {"repeats": 1, "confidence": 0.8}})
+    weak = timed(slowdown=0.07, pairs=20, seed=1)
+    alone = only(gate(policy, [run(weak)]))
+    assert alone.outcome == "slower"
+    assert alone.effect
+    assert 0.01 / 60 < alone.effect.p < 0.01
+    others = [timed(Key(f"other{i}"), pairs=20, seed=100 + i) for i in range(59)]
+    findings = gate(policy, [run(weak, *others)]).findings
+    assert next(f for f in findings if f.key == TIME).outcome == "inconclusive"
+
+
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
