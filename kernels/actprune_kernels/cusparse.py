@@ -2,13 +2,19 @@
 
 Xᵀ (features, rows) is sparse. dY (rows, out_features) in row-major order is dYᵀ in the column-major
 order that cuSPARSE takes, and so is dW: the product Xᵀ·(dYᵀ)ᵀ reads and writes torch's own memory,
-without a copy at either end. The algorithms are those that cuSPARSE documents as deterministic to
-the bit. Unmeasured and not yet run: no GPU was at hand.
+without a copy at either end. Index arrays narrower than 32 bits are widened for the call.
+
+The algorithms are those that cuSPARSE documents as deterministic to the bit. CSR_ALG3 does not
+cover a sparse operand to be transposed, which Xᵀ, as it is stored, is not; from CUDA 12.2.1 on
+cuSPARSE refuses what it does not cover, where it took another algorithm before.
+
+CuPy refuses to call cuSPARSE while a CUDA graph is captured: backend=triton can be captured.
+Unmeasured and not yet run: no GPU was at hand.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +28,14 @@ _LIMIT = 2**31 - 1
 def csr(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
     """dW (out_features, features) from Xᵀ in CSR: values (nnz,), rows (nnz,), colptr (features+1,).
 
-    fp32 or fp64. Raises ValueError beyond 2^31 - 1 elements.
+    fp32 or fp64. Raises ValueError where an index needs more than 32 bits, and while a CUDA graph
+    is captured.
     """
     library = _library()
-    index, base = library.CUSPARSE_INDEX_32I, library.CUSPARSE_INDEX_BASE_ZERO
-    rows, colptr = _int32(rows), _int32(colptr)
     shape = colptr.numel() - 1, grad_output.shape[0]
+    _check_sizes(*shape, values.numel())
+    rows, colptr = rows.to(torch.int32), colptr.to(torch.int32)
+    index, base = library.CUSPARSE_INDEX_32I, library.CUSPARSE_INDEX_BASE_ZERO
     made = library.createCsr(
         *shape,
         values.numel(),
@@ -47,10 +55,11 @@ def coo(
 ) -> Tensor:
     """The same from Xᵀ in COO, sorted by `columns` (nnz,), its rows."""
     library = _library()
-    rows, columns = _int32(rows), _int32(columns)
+    shape = features, grad_output.shape[0]
+    _check_sizes(*shape, values.numel())
+    rows, columns = rows.to(torch.int32), columns.to(torch.int32)
     made = library.createCoo(
-        features,
-        grad_output.shape[0],
+        *shape,
         values.numel(),
         columns.data_ptr(),
         rows.data_ptr(),
@@ -64,31 +73,45 @@ def coo(
 
 def _product(sparse: int, features: int, grad_output: Tensor, algorithm: int) -> Tensor:
     """Multiply the matrix that the descriptor `sparse` names, and free the descriptor."""
-    library, kind = _library(), _cuda_type(grad_output)
-    grad_output = grad_output.contiguous()
-    rows, out_features = grad_output.shape
-    out = grad_output.new_empty(out_features, features)
-    scalars = np.array([1, 0], dtype=np.float32 if kind == _cuda_types()[0] else np.float64)
-    one, zero = scalars.ctypes.data, scalars.ctypes.data + scalars.itemsize
-    column_major = library.CUSPARSE_ORDER_COL
-    dense = library.createDnMat(
-        out_features, rows, out_features, grad_output.data_ptr(), kind, column_major
-    )
-    result = library.createDnMat(
-        features, out_features, features, out.data_ptr(), kind, column_major
-    )
-    plain, turned = library.CUSPARSE_OPERATION_NON_TRANSPOSE, library.CUSPARSE_OPERATION_TRANSPOSE
-    call = (plain, turned, one, sparse, dense, zero, result, kind, algorithm)
-    try:
-        with _handle(grad_output.device) as handle:
-            size = library.spMM_bufferSize(handle, *call)
-            workspace = torch.empty(max(size, 1), dtype=torch.uint8, device=grad_output.device)
-            library.spMM(handle, *call, workspace.data_ptr())
-    finally:
-        library.destroySpMat(sparse)
-        library.destroyDnMat(dense)
-        library.destroyDnMat(result)
+    library = _library()
+    with ExitStack() as cleanup:
+        cleanup.callback(library.destroySpMat, sparse)
+        grad_output = grad_output.contiguous()
+        out = grad_output.new_empty(grad_output.shape[1], features)
+        dense, result = _transposed(grad_output), _transposed(out)
+        cleanup.callback(library.destroyDnMat, dense)
+        cleanup.callback(library.destroyDnMat, result)
+        scalars = np.array([1, 0], np.float64 if out.dtype == torch.float64 else np.float32)
+        one, zero = scalars.ctypes.data, scalars.ctypes.data + scalars.itemsize
+        plain = library.CUSPARSE_OPERATION_NON_TRANSPOSE
+        turned = library.CUSPARSE_OPERATION_TRANSPOSE
+        kind = _cuda_type(out)
+        call = (plain, turned, one, sparse, dense, zero, result, kind, algorithm)
+        handle = cleanup.enter_context(_handle(out.device))
+        size = library.spMM_bufferSize(handle, *call)
+        # torch frees it while it may still be in use: what takes its place runs on the same stream
+        workspace = torch.empty(max(size, 1), dtype=torch.uint8, device=out.device)
+        library.spMM(handle, *call, workspace.data_ptr())
     return out
+
+
+def _transposed(matrix: Tensor) -> int:
+    """A descriptor of matrixᵀ in column-major order: `matrix` as it lies in memory."""
+    library = _library()
+    height, width = matrix.shape
+    made: int = library.createDnMat(
+        width, height, width, matrix.data_ptr(), _cuda_type(matrix), library.CUSPARSE_ORDER_COL
+    )
+    return made
+
+
+class Handed(NamedTuple):
+    """A stream's address for CuPy, by CUDA's stream protocol, which not every torch speaks."""
+
+    address: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
 
 
 @contextmanager
@@ -96,15 +119,33 @@ def _handle(device: torch.device) -> Iterator[int]:
     """CuPy's cuSPARSE handle on torch's current stream of `device`."""
     import cupy
 
-    stream = torch.cuda.current_stream(device)
-    with cupy.cuda.Device(device.index), cupy.cuda.ExternalStream(stream.cuda_stream):
-        yield cupy.cuda.device.get_cusparse_handle()
+    with cupy.cuda.Device(device.index), torch.cuda.device(device):
+        if torch.cuda.is_current_stream_capturing():
+            raise ValueError(
+                "backend: expected no CUDA graph to be captured around cuSPARSE, which CuPy then "
+                "refuses to call; use backend=triton"
+            )
+        address = torch.cuda.current_stream(device).cuda_stream
+        with on_stream(cupy.cuda, address):
+            yield cupy.cuda.device.get_cusparse_handle()
+
+
+def on_stream(cuda: Any, address: int) -> Any:
+    """A context in which CuPy's calls run on the stream at `address`; `cuda` is cupy.cuda."""
+    if hasattr(cuda.Stream, "from_external"):  # from CuPy 14 on, where ExternalStream warns
+        return cuda.Stream.from_external(Handed(address))
+    return cuda.ExternalStream(address)
 
 
 def _library() -> Any:
-    from cupy_backends.cuda.libs import cusparse  # needs a GPU's driver: not at import
+    import cupy  # noqa: F401  (finds CUDA's libraries)
+    from cupy_backends.cuda.libs import cusparse
 
     return cusparse
+
+
+def _cuda_type(tensor: Tensor) -> int:
+    return _cuda_types()[tensor.dtype == torch.float64]
 
 
 def _cuda_types() -> tuple[int, int]:
@@ -113,14 +154,9 @@ def _cuda_types() -> tuple[int, int]:
     return runtime.CUDA_R_32F, runtime.CUDA_R_64F
 
 
-def _cuda_type(tensor: Tensor) -> int:
-    return _cuda_types()[tensor.dtype == torch.float64]
-
-
-def _int32(index: Tensor) -> Tensor:
-    if index.numel() > _LIMIT:
+def _check_sizes(features: int, rows: int, nnz: int) -> None:
+    if max(features, rows, nnz) > _LIMIT:
         raise ValueError(
-            f"activation: expected at most {_LIMIT} kept elements for cuSPARSE, got "
-            f"{index.numel()}; use backend=naive"
+            f"activation: expected at most {_LIMIT} rows, features and kept elements for cuSPARSE, "
+            f"got {rows}, {features} and {nnz}; use backend=triton, or naive for float64"
         )
-    return index.to(torch.int32)

@@ -6,6 +6,7 @@ Products in bf16 are left to a GPU, with those of blocks: see test_blocks.
 import ctypes
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from torch import Tensor
 from actprune import parse
 from actprune.tolerance import TOLERANCE, relative_error
 from actprune_kernels import cusparse, launch
-from actprune_kernels.coo.cusparse import grad_weight as coo_by_cusparse
+from actprune_kernels.coo import cusparse as coo_cusparse
+from actprune_kernels.coo import naive as coo_naive
 from actprune_kernels.coo.triton import pointers
-from actprune_kernels.csr.cusparse import grad_weight as csr_by_cusparse
+from actprune_kernels.csr import cusparse as csr_cusparse
+from actprune_kernels.csr import naive as csr_naive
+from actprune_kernels.csr import triton as csr_triton
 from actprune_kernels.sizes import SCOPES
 
 pytestmark = [
@@ -49,6 +53,32 @@ def test_stores_are_those_of_the_definition(
             assert got.dtype == expected.dtype
             assert torch.equal(got, expected)
         assert torch.equal(ours.to_dense(), theirs.to_dense())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sizes"),
+    [(csr_cusparse, csr_naive, (23,)), (coo_cusparse, coo_naive, (23, 9))],
+)
+def test_stores_in_float64_which_only_cusparse_multiplies(
+    ours: ModuleType, theirs: ModuleType, sizes: tuple[int, ...]
+) -> None:
+    x = torch.randint(-4, 5, (23, 9)).double()
+    x[3, 4] += 2.0**-40  # no tie in fp64, one in fp32
+    x[7, 2], x[9, 2] = float("nan"), float("inf")
+    for scope in SCOPES:
+        store = ours.compress(x, 0.7, scope, None)
+        for got, expected in zip(store, theirs.compress(x, 0.7, scope, None), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+        dense = theirs.to_dense(*store, *sizes)
+        torch.testing.assert_close(ours.to_dense(*store, *sizes), dense, equal_nan=True)
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+def test_magnitudes_whose_squares_leave_the_range_keep_their_rank(scale: float) -> None:
+    x = torch.randn(30, 12) * scale
+    ours = parse(spec("csr", 0.9, "global", "triton")).compress(x)
+    theirs = parse(spec("csr", 0.9, "global", "naive")).compress(x)
+    assert all(map(torch.equal, ours.buffers, theirs.buffers))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -83,6 +113,21 @@ def test_an_empty_column_writes_zeros(name: str) -> None:
     assert grad[:, 3:5].all()
     assert not grad[:, :3].any()
     assert not grad[:, 5:].any()
+
+
+def test_the_longest_column_is_started_first() -> None:
+    x = torch.zeros(70, 5)
+    x[:, 3], x[::2, 1], x[0, 4] = 3, 2, 1
+    store = csr_naive.compress(x, 1 - 106 / x.numel(), "global", None)
+    assert store[2].diff().tolist() == [0, 35, 0, 70, 1]
+    order = csr_triton._longest_first(store[2], 106)
+    assert order is not None
+    assert order[:3].tolist() == [3, 1, 4]
+    dy = torch.randn(70, 6)
+    expected = dy.double().t() @ x.double()
+    error = relative_error(csr_triton.grad_weight(*store, dy), expected)
+    assert error <= TOLERANCE[torch.float32]
+    assert csr_triton._longest_first(torch.arange(0, 12, 2), 10) is None  # even: nothing to sort
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -219,9 +264,53 @@ def test_operands_of_cusparse_are_described_as_documented(
     for scope in SCOPES:
         csr = parse(spec("csr", 0.7, scope, "naive")).compress(x)
         values, rows, colptr = csr.buffers
-        check(csr_by_cusparse(values, rows, colptr, dy), csr.to_dense())
+        check(csr_cusparse.grad_weight(values, rows, colptr, dy), csr.to_dense())
         coo = parse(spec("coo", 0.7, scope, "naive")).compress(x)
         values, rows, columns = coo.buffers
-        check(coo_by_cusparse(values, rows, columns, dy, 12), coo.to_dense())
+        check(coo_cusparse.grad_weight(values, rows, columns, dy, 12), coo.to_dense())
     assert library.algorithms == [12, 2] * 3
     assert not library.described  # every descriptor was freed
+
+
+def test_indices_beyond_32_bits_name_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cusparse, "_library", Documented)
+    values = torch.empty(2**31, device="meta")
+    rows, columns = values.short(), values.short()
+    colptr, dy = torch.empty(9, dtype=torch.int64, device="meta"), values.new_empty(300, 4)
+    text = "expected at most 2147483647 rows, features and kept elements for cuSPARSE, "
+    text += "got 300, 8 and 2147483648; use backend=triton, or naive for float64"
+    with pytest.raises(ValueError, match=f"activation: {text}"):
+        cusparse.csr(values, rows, colptr, dy)
+    with pytest.raises(ValueError, match=f"activation: {text}"):
+        cusparse.coo(values, rows, columns, dy, 8)
+
+
+def test_every_descriptor_is_freed_where_cusparse_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = Documented()
+
+    @contextmanager
+    def refused(_: torch.device) -> Any:
+        raise ValueError("refused")
+        yield
+
+    monkeypatch.setattr(cusparse, "_library", lambda: library)
+    monkeypatch.setattr(cusparse, "_cuda_types", lambda: (0, 1))
+    monkeypatch.setattr(cusparse, "_handle", refused)
+    x, dy = torch.randn(40, 12), torch.randn(40, 5)
+    with pytest.raises(ValueError, match="refused"):
+        cusparse.csr(*csr_naive.compress(x, 0.7, "column", None), dy)
+    assert not library.described
+
+
+def test_cupy_takes_a_stream_by_the_protocol_where_it_can() -> None:
+    """ExternalStream warns from CuPy 14 on; before that there is nothing else."""
+
+    def from_external(stream: Any) -> Any:
+        return "protocol", stream.__cuda_stream__()
+
+    new = SimpleNamespace(Stream=SimpleNamespace(from_external=from_external))
+    old = SimpleNamespace(Stream=SimpleNamespace(), ExternalStream=lambda at: ("external", at))
+    assert cusparse.on_stream(new, 7) == ("protocol", (0, 7))
+    assert cusparse.on_stream(old, 7) == ("external", 7)

@@ -1,8 +1,15 @@
 """CSR on the GPU: elements are 1x1 blocks; the product adds rows of dY, column by column.
 
-A program owns some neighbouring columns of X and a tile of out_features, walks each column's
-elements in sequence, and stores once: fixed order, no atomics. Single elements leave the matrix
-units idle, so the bound is the traffic of dY's rows: one row for every element kept.
+A program owns one column of X and a tile of out_features, walks the column's elements in sequence,
+and stores once: fixed order, no atomics. Single elements leave the matrix units idle, so the bound
+is the traffic of dY's rows: one row for every element kept.
+
+dW is made transposed and then copied: neighbours in a column of dW lie `features` apart, and to
+write whole cache lines a program would have to walk many columns one after the other, which leaves
+most of a GPU idle. The copy is one row of dW for each column, next to a row of dY per element.
+
+A column is never divided: with `global` or `row` scope one that is kept whole takes as many steps
+as X has rows / 32, however short the others are. Longest first is all that is done about it.
 """
 
 import triton
@@ -15,8 +22,7 @@ from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
 from actprune_kernels.sizes import kept
 
-_COLUMNS = 16  # neighbours in dW: whole sectors of 32 bytes are stored in half precision
-_STEP = 16  # elements of a column in flight
+_STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
 _TILE = 128
 
 
@@ -25,44 +31,39 @@ def _grad_weight(
     values,
     rows,
     colptr,
+    order,
     grad_output,
     out,
-    features,
     out_features,
-    COLUMNS: tl.constexpr,
     STEP: tl.constexpr,
     TILE: tl.constexpr,
-    VECTOR_X: tl.constexpr,
-    VECTOR_Y: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):
-    """out (out_features, features), a tile of COLUMNS x TILE: the weighted sums of dY's rows."""
-    features = bsr.multiple(features, VECTOR_X)
-    out_features = bsr.multiple(out_features, VECTOR_Y)
-    first = tl.program_id(0) * COLUMNS
+    """out (features, out_features): for each column of X the weighted sum of dY's rows.
+
+    order (features,) gives the columns in the order of the programs; None: as they come.
+    """
+    out_features = bsr.multiple(out_features, VECTOR)
+    column = tl.program_id(0).to(tl.int64)
+    if order is not None:
+        column = tl.load(order + column).to(tl.int64)
+    begin = tl.load(colptr + column).to(tl.int64)
+    end = tl.load(colptr + column + 1).to(tl.int64)
     o = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    place = tl.arange(0, COLUMNS)
-    sums = tl.zeros((TILE, COLUMNS), tl.float32)
-    for i in range(COLUMNS):
-        column = tl.minimum(first + i, features - 1)
-        begin = tl.load(colptr + column).to(tl.int64)
-        end = tl.load(colptr + column + 1).to(tl.int64)
-        acc = tl.zeros((STEP, TILE), tl.float32)
-        for k in range(begin, end, STEP):
-            at = k + tl.arange(0, STEP)
-            live = at < end
-            row = tl.load(rows + at, mask=live, other=0).to(tl.int64)
-            x = tl.load(values + at, mask=live, other=0).to(tl.float32)
-            dy = tl.load(
-                grad_output + row[:, None] * out_features + o[None, :],
-                mask=live[:, None] & (o < out_features)[None, :],
-                other=0,
-            )
-            acc += x[:, None] * dy.to(tl.float32)
-        sums = tl.where((place == i)[None, :], tl.sum(acc, 0)[:, None], sums)
-    column = first + place
-    to = out + o.to(tl.int64)[:, None] * features + column[None, :]
-    mask = (o < out_features)[:, None] & (column < features)[None, :]
-    tl.store(to, sums.to(out.dtype.element_ty), mask=mask)
+    acc = tl.zeros((STEP, TILE), tl.float32)
+    for k in range(begin, end, STEP):
+        at = k + tl.arange(0, STEP)
+        live = at < end
+        row = tl.load(rows + at, mask=live, other=0).to(tl.int64)
+        x = tl.load(values + at, mask=live, other=0).to(tl.float32)
+        dy = tl.load(
+            grad_output + row[:, None] * out_features + o[None, :],
+            mask=live[:, None] & (o < out_features)[None, :],
+            other=0,
+        )
+        acc += x[:, None] * dy.to(tl.float32)
+    total = tl.sum(acc, 0).to(out.dtype.element_ty)
+    tl.store(out + column * out_features + o, total, mask=o < out_features)
 
 
 def compress(
@@ -83,26 +84,35 @@ def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tenso
     """Accumulates in fp32."""
     grad_output = grad_output.contiguous()
     features, out_features = colptr.numel() - 1, grad_output.shape[1]
-    out = grad_output.new_empty(out_features, features)
-    if not values.numel() or not out.numel():
-        return out.zero_()
+    if not values.numel() or not out_features:
+        return grad_output.new_zeros(out_features, features)
+    out = grad_output.new_empty(features, out_features)
     launch(
         _grad_weight,
-        (triton.cdiv(features, _COLUMNS), triton.cdiv(out_features, _TILE)),
+        (features, triton.cdiv(out_features, _TILE)),
         values=values,
         rows=rows,
         colptr=colptr,
+        order=_longest_first(colptr, values.numel()),
         grad_output=grad_output,
         out=out,
-        features=features,
         out_features=out_features,
-        COLUMNS=_COLUMNS,
         STEP=_STEP,
         TILE=_TILE,
-        VECTOR_X=bsr.vector(features),
-        VECTOR_Y=bsr.vector(out_features),
+        VECTOR=bsr.vector(out_features),
     )
-    return out
+    return out.t().contiguous()
+
+
+def _longest_first(colptr: Tensor, nnz: int) -> Tensor | None:
+    """The columns (features,) by falling length; None where all may be equally long.
+
+    With `column` scope nnz is a multiple of the columns. Where it is one by chance, the columns
+    come as they are: the order decides when a sum is made, never its value.
+    """
+    if nnz % (colptr.numel() - 1) == 0:
+        return None
+    return colptr.diff().argsort(descending=True)
 
 
 def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, height: int) -> Tensor:
