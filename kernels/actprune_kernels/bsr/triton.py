@@ -23,6 +23,7 @@ from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
 _LONGEST_SUM = 2048  # rows added one by one in fp32: longer sums lose digits, so they are divided
+_LONGEST_PART = 2**23  # rows: positions within a part are 32-bit
 _NORMS = {"l2": 0, "l1": 1, "max": 2}
 
 
@@ -157,18 +158,24 @@ def _grad_weight(
             return
     begin = tl.load(colptr + column).to(tl.int64) * BM + offset
     end = tl.load(colptr + column + 1).to(tl.int64) * BM
-    end = tl.minimum(end, begin + length)
+    # from here on 32-bit positions within the part, which leave registers for the products
+    count = tl.minimum(end - begin, length).to(tl.int32)
+    values += begin * BN
+    block_rows += begin // BM
+    skipped = (begin % BM).to(tl.int32)  # of the first block
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
     n = tl.arange(0, PN)
     acc = tl.zeros((BLOCK_O, PN), tl.float32)
-    for k in range(begin, end, BLOCK_K):
+    for k in range(0, count, BLOCK_K):
         q = k + tl.arange(0, BLOCK_K)
-        live = q < end
+        live = q < count
         if BM % BLOCK_K == 0:  # within one block: neighbouring rows of dY
-            first = tl.load(block_rows + k // BM).to(tl.int64) * BM + k % BM
-            row = first + tl.arange(0, BLOCK_K)
+            first = skipped + k
+            block = tl.load(block_rows + first // BM).to(tl.int64)
+            row = block * BM + first % BM + tl.arange(0, BLOCK_K)
         else:
-            row = tl.load(block_rows + q // BM, mask=live, other=0).to(tl.int64) * BM + q % BM
+            at = skipped + q
+            row = tl.load(block_rows + at // BM, mask=live, other=0).to(tl.int64) * BM + at % BM
         usable = live & (row < rows)
         dy = tl.load(
             grad_output + row[:, None] * out_features + o[None, :],
@@ -355,9 +362,8 @@ def grad_weight(
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
     plan = tuning.grad_weight(grad_output, average, features, (bm, bn))
-    split = plan.split
-    if grad_output.dtype == torch.float32:
-        split = max(split, triton.cdiv(average, _LONGEST_SUM))
+    longest = _LONGEST_SUM if grad_output.dtype == torch.float32 else _LONGEST_PART
+    split = max(plan.split, triton.cdiv(average, longest))
     length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
     pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
     o_tiles = triton.cdiv(out_features, plan.block_o)
