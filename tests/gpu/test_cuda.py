@@ -163,7 +163,9 @@ def test_gradients_of_a_linear_layer(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("name", ["bsr:block=1x32", "bsr:block=32x32", "csr", "coo"])
+@pytest.mark.parametrize(
+    "name", ["bsr:block=1x32", "bsr:block=32x32", "csr:backend=triton", "coo:backend=triton"]
+)
 def test_a_captured_graph_gives_what_eager_gives(name: str, scope: str) -> None:
     separator = "," if ":" in name else ":"
     text = f"{name}{separator}sparsity=0.9,scope={scope},select=priority"
@@ -196,6 +198,17 @@ def test_a_captured_graph_gives_what_eager_gives(name: str, scope: str) -> None:
         got = captured.clone()
         draw[2] = before + replay
         assert torch.equal(got, step())
+
+
+def test_cusparse_refuses_to_be_captured() -> None:
+    store = parse("csr:sparsity=0.9").compress(torch.randn(200, 64, device="cuda"))
+    dy = torch.randn(200, 32, device="cuda")
+    store.grad_weight(dy)
+    with (
+        pytest.raises(ValueError, match="expected no CUDA graph to be captured"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        store.grad_weight(dy)
 
 
 @pytest.mark.parametrize("select", ["topk", "priority"])

@@ -228,7 +228,9 @@ def _rows(ranks: Tensor, dropped: Tensor | None, keep: int) -> Tensor:
         SIZE=held,
         GROUPS=at_once,
         KEY=_KEYS[ranks.dtype][1],
-        num_warps=_warps(held * at_once * ranks.element_size() // 4),
+        num_warps=_warps(
+            held * at_once * ranks.element_size() // 2
+        ),  # the mask needs registers too
     )
     return mask
 
