@@ -20,9 +20,9 @@ def looks(fewest: int, most: int) -> list[int]:
     return [*found, most]
 
 
-def spent(look: int) -> float:
-    """The share of ERROR that look j, from 1, may use; all of them together use ERROR."""
-    return ERROR / (look * (look + 1))
+def spent(look: int, error: float = ERROR) -> float:
+    """The share of an error that look j, from 1, may use; all of them together use it up."""
+    return error / (look * (look + 1))
 
 
 def settled(d: st.Array, smallest: float, p: float, look: int) -> bool:
@@ -38,7 +38,10 @@ def settled(d: st.Array, smallest: float, p: float, look: int) -> bool:
     return (low > bound or high < -bound) and float(st.signed_rank(d)) <= p
 
 
-def beside(d: st.Array, threshold: float, look: int) -> int:
-    """On which side of a threshold the median of d (pairs,) surely lies: -1, 1, or 0: not sure."""
-    low, high = (float(end) for end in st.median_interval(d, 1 - spent(look)))
+def beside(d: st.Array, threshold: float, look: int, error: float = ERROR) -> int:
+    """On which side of a threshold the median of d (pairs,) lies: -1, 1, or 0 where in doubt.
+
+    All looks together are wrong with at most the probability `error`.
+    """
+    low, high = (float(end) for end in st.median_interval(d, 1 - spent(look, error)))
     return 1 if low > threshold else -1 if high < threshold else 0
