@@ -1,7 +1,8 @@
 # `make` alone lists the commands. Each of them makes .venv on its first run and is quick after it.
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.10 to 3.13)
 #   OUT=DIR ARGS='...'  for compare: where the page goes, and more options for `actprune compare`
-#   ARGS='...'          for test and bench: more options for pytest or the benchmark script
+#   ARGS='...'          for test and bench: more options for pytest or the script of targets
+#   BENCH='...'         for bench: more options for pytest-benchmark
 
 SHELL := /bin/sh
 VENV := .venv
@@ -47,7 +48,9 @@ format: $(STAMP) ## write the format and the lint's safe corrections
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure the speed and memory targets of docs/measuring.md
+bench: $(STAMP) ## pytest-benchmark over the table of cases, then the targets of docs/measuring.md
+	$(say) 'kernels (BENCH=... for pytest, such as -k grad_weight)'
+	@$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-columns=median,iqr,rounds $(BENCH)
 	$(say) 'speed and memory targets'
 	@$(BIN)/python benchmarks/targets.py $(ARGS)
 
