@@ -91,13 +91,18 @@ def asv(store: str | Path, out: Path) -> Exported:
 def csv(store: str | Path, out: Path) -> tuple[str, ...]:
     """Write a CSV with a line per sample, and one for each failed or skipped figure.
 
+    The lines stand by run, benchmark, metric, parameters, and samples as they were measured.
     Returns what was left out. Raises CiError as actprune_ci.query.sql does.
     """
     question = """
-      COPY (SELECT source, "commit", dirty, strftime(date, '%Y-%m-%dT%H:%M:%SZ') AS date, machine,
+      COPY (SELECT * EXCLUDE (number) FROM (
+        SELECT source, "commit", dirty, strftime(date, '%Y-%m-%dT%H:%M:%SZ') AS date, machine,
           benchmark, CAST(to_json(params) AS VARCHAR) AS params, metric, unit, status, detail,
-          unnest(CASE WHEN len(samples) > 0 THEN samples ELSE [NULL] END) AS sample, run
-        FROM measurements ORDER BY run) TO {path} (FORMAT csv, HEADER, USE_TMP_FILE false)
+          unnest(CASE WHEN len(samples) > 0 THEN samples ELSE [NULL] END) AS sample, run,
+          unnest(range(greatest(len(samples), 1))) AS number
+        FROM measurements)
+      ORDER BY run, benchmark, metric, params, number) TO {path}
+        (FORMAT csv, HEADER, USE_TMP_FILE false)
     """
     with whole(out) as beside:
         _, skipped = over(store, lambda db: db.execute(question.format(path=text(str(beside)))))
@@ -192,7 +197,7 @@ def _result_file(
     listed = ", ".join(text(run["run"]) for run in runs)
     rows = connection.execute(f"""
       SELECT benchmark, metric, params, status, samples FROM measurements
-      WHERE run IN ({listed}) ORDER BY run
+      WHERE run IN ({listed}) ORDER BY run, benchmark, metric, params
     """).fetchall()
     cells: dict[tuple[str, str], dict[Point, tuple[Status, list[float]]]] = {}
     for name, metric, params, status, samples in rows:

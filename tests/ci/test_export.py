@@ -1,6 +1,7 @@
 """What a store exports: asv draws it all, and CSV holds every sample."""
 
 import csv
+import itertools
 import json
 import math
 import subprocess
@@ -222,6 +223,31 @@ def test_csv_holds_every_sample_and_every_failure(tmp_path: Path) -> None:
     assert {row["sample"] for row in failed} == {""}
     grid = [row for row in failed if row["benchmark"] == "suite.Grid.time_sum"]
     assert json.loads(grid[0]["params"]) == {"spec": "bsr:block=32x32,sparsity=0.9", "n": "1000"}
+
+
+def test_csv_keeps_the_order_of_samples_whatever_thread_writes_first(tmp_path: Path) -> None:
+    samples = (3.0, 1.0, 2.0)
+    figures = tuple(
+        Measurement(Key(name, (("n", str(n)),)), samples)
+        for name in ("b.time", "a.time")
+        for n in (2, 1)
+    )
+    days = [f"2026-01-{day:02}" for day in range(1, 9)]
+    for day in days:
+        run = Run("asv", "c" * 40, False, f"{day}T00:00:00+00:00", "m", {}, figures)
+        write(run, tmp_path / "store")
+    expected = [
+        (day, name, f'{{"n":"{n}"}}', sample)
+        for day, name, n, sample in itertools.product(days, ("a.time", "b.time"), "12", samples)
+    ]
+    for _ in range(20):
+        export.csv(tmp_path / "store", tmp_path / "out.csv")
+        with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [
+            (row["date"][:10], row["benchmark"], row["params"], float(row["sample"]))
+            for row in rows
+        ] == expected
 
 
 def test_export_command(tmp_path: Path) -> None:
