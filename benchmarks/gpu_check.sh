@@ -4,7 +4,7 @@
 #   benchmarks/gpu_check.sh OUT      needs torch, triton, cupy, numpy, pyyaml, rich and pytest
 #
 #   TUNE=1       then measure grad_weight's plans too, into OUT (copy it to actprune_kernels/tuned)
-#   DEVICE=cpu   the figures only, at small sizes: does the script run?
+#   DEVICE=cpu   what a CPU can run of it, at small sizes: does the script run?
 #   PYTHON=...   the interpreter (python3)
 #
 # Exits with 1 where a test failed; the figures are measured all the same, as a format that fails its
@@ -19,7 +19,8 @@ mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python3}
-device=${DEVICE:-cuda}
+export DEVICE=${DEVICE:-cuda}
+device=$DEVICE
 export PYTHONPATH=.:impl:kernels:ci${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1
 failed=0
@@ -33,15 +34,9 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA de
 PYTHON
 
 options=(--device "$device" --out "$out" --budget-s "${BUDGET:-240}")
-if [[ $device == cuda ]]; then
-  echo '==> tests'
-  # configuration of its own: the project's names plugins and filters that this machine may lack
-  "$python" -m pytest tests/gpu -q -c benchmarks/gpu_pytest.ini --rootdir . -p no:cacheprovider \
-    --junitxml "$out/tests.xml" 2>&1 | tee "$out/tests.txt" | tail -n 40
-  ((PIPESTATUS[0] == 0)) || failed=1
-else
-  options+=(--quick)
-fi
+echo '==> tests'
+"$python" -m benchmarks.gpu_tests --out "$out" || failed=1
+[[ $device == cuda ]] || options+=(--quick)
 
 echo '==> figures'
 "$python" benchmarks/gpu_figures.py "${options[@]}" 2>&1 | tee "$out/figures.txt"
