@@ -1,7 +1,8 @@
 """How long a large store takes to answer: generated runs, three questions, seconds and memory.
 
 ``python -m benchmarks.store_scale`` writes 1,000 runs of 1,000 benchmarks with 10 samples each: 10
-million samples. ``--runs``, ``--figures`` and ``--samples`` change that; ``--store DIR`` keeps it.
+million samples. ``--runs``, ``--figures`` and ``--samples`` change that; ``--store DIR`` keeps it,
+or takes one that is there. Last it looks for change points in all of it, as `history` does.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from actprune_ci.history import findings, load
 from actprune_ci.model import Key, Measurement, Run
 from actprune_ci.query import sql
 from actprune_ci.store import write
@@ -57,7 +59,7 @@ def generated(number: int, figures: int, samples: int) -> Run:
 def measure(store: Path, runs: int, figures: int, samples: int) -> None:
     """Fill the store and ask it; print as it goes."""
     begin = time.perf_counter()
-    for number in range(runs):
+    for number in range(len(list(store.rglob("*.parquet"))), runs):
         write(generated(number, figures, samples), store)
     took = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in store.rglob("*.parquet"))
@@ -69,9 +71,19 @@ def measure(store: Path, runs: int, figures: int, samples: int) -> None:
         begin = time.perf_counter()
         rows = len(sql(store, question).rows)
         print(f"{time.perf_counter() - begin:6.2f} s  {name}: {rows:,} rows", flush=True)
+    begin = time.perf_counter()
+    history = load(store, [f"{number:040x}" for number in range(runs)])
+    loaded = time.perf_counter() - begin
+    print(f"{loaded:6.2f} s  history of {history.values.shape} loaded", flush=True)
+    changes = len(findings(history))
+    print(f"{time.perf_counter() - begin - loaded:6.2f} s  its {changes} changes found", flush=True)
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    print(f"peak resident memory: {peak:,.0f} MiB")
+    for who, whose in (
+        ("this process", resource.RUSAGE_SELF),
+        ("each other", resource.RUSAGE_CHILDREN),
+    ):
+        peak = resource.getrusage(whose).ru_maxrss / unit
+        print(f"peak resident memory, {who}: {peak:,.0f} MiB")
 
 
 def main() -> None:
