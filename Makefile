@@ -52,7 +52,7 @@ bench: $(STAMP) ## pytest-benchmark over the table of cases, then the targets of
 	$(say) 'kernels (BENCH=... for pytest, such as -k grad_weight)'
 	@$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-columns=median,iqr,rounds $(BENCH)
 	$(say) 'speed and memory targets'
-	@$(BIN)/python benchmarks/targets.py $(ARGS)
+	@$(BIN)/python -m benchmarks.scripts.targets $(ARGS)
 
 clean: ## remove .venv and the caches; results stay
 	$(say) 'removing .venv and the caches (results stay)'

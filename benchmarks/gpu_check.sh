@@ -35,15 +35,15 @@ PYTHON
 
 options=(--device "$device" --out "$out" --budget-s "${BUDGET:-240}")
 echo '==> tests'
-"$python" -m benchmarks.gpu_tests --out "$out" || failed=1
+"$python" -m benchmarks.scripts.gpu_tests --out "$out" || failed=1
 [[ $device == cuda ]] || options+=(--quick)
 
 echo '==> figures'
-"$python" benchmarks/gpu_figures.py "${options[@]}" 2>&1 | tee "$out/figures.txt"
+"$python" -m benchmarks.scripts.gpu_figures "${options[@]}" 2>&1 | tee "$out/figures.txt"
 ((PIPESTATUS[0] == 0)) || failed=1
 
 if [[ -n ${TUNE:-} && $device == cuda ]]; then
   echo '==> tuning'
-  "$python" benchmarks/gpu_tune.py --out "$out" || failed=1
+  "$python" -m benchmarks.scripts.gpu_tune --out "$out" || failed=1
 fi
 exit "$failed"

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from actprune.measuring.kernels import Shape
-from benchmarks import gpu_figures
+from benchmarks.scripts import gpu_figures
 
 ROOT = Path(__file__).parents[1]
 PLAN = gpu_figures.Plan(
@@ -109,7 +109,7 @@ def test_the_script_says_what_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_the_figures_say_so(tmp_path: Path) -> None:
     for script in ("gpu_figures", "gpu_tune"):
-        command = [sys.executable, "-m", f"benchmarks.{script}", "--out", str(tmp_path)]
+        command = [sys.executable, "-m", f"benchmarks.scripts.{script}", "--out", str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "expected a CUDA device that torch can use, found none" in done.stderr

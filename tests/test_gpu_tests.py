@@ -14,7 +14,14 @@ ROOT = Path(__file__).parents[1]
 def run(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
     path = folder / "test_made.py"
     path.write_text(f"import os, time\n\n{tests}")
-    words = [sys.executable, "-m", "benchmarks.gpu_tests", "--out", str(folder / "out"), *options]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.scripts.gpu_tests",
+        "--out",
+        str(folder / "out"),
+        *options,
+    ]
     return subprocess.run(
         [*words, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -73,6 +73,22 @@ def test_every_kind_of_figure_is_there() -> None:
     assert {name.partition(".")[0] for name in found} == {"suite"}
 
 
+def test_what_asv_imports_needs_torch_and_nothing_else() -> None:
+    """An older commit's environment has neither this one's API nor its development tools."""
+    absent = ["actprune", "actprune_kernels", "numpy", "triton", "pytest", "scipy", "duckdb"]
+    absent += ["rich", "yaml", "pydantic"]
+    program = f"""
+import sys
+from actprune_ci.runner.suite import discover
+sys.modules.update(dict.fromkeys({absent}))
+found, problems = discover("benchmarks")
+print(sorted(problems.items()), len(found))
+"""
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"[] {len(asvs())}\n"
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("spec", cases.specs(wide=True))
 def test_every_case_runs_and_says_what_it_keeps(spec: str) -> None:

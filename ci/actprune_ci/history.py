@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actprune_ci.changes import Change, Series, changes
 from actprune_ci.model import CiError
@@ -26,17 +27,20 @@ LARGE = 2_000_000
 _TABLES = """
 CREATE OR REPLACE TEMP TABLE place AS
   SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position;
-CREATE OR REPLACE TEMP TABLE point AS
-  SELECT machine, name, benchmark, metric, unit, params, position, median(value) AS value,
-    max(date) AS date
-  FROM measurements JOIN place USING ("commit")
-  WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
-  GROUP BY ALL;
 CREATE OR REPLACE TEMP TABLE figure AS
   SELECT row_number() OVER (ORDER BY machine, name, metric, unit) - 1 AS id, *
-  FROM (SELECT DISTINCT ON (machine, name, metric, unit)
-    machine, name, benchmark, metric, unit, params FROM point);
+  FROM (
+    SELECT machine, name, metric, unit, any_value(benchmark) AS benchmark,
+      any_value(params) AS params
+    FROM measurements JOIN place USING ("commit")
+    WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
+    GROUP BY machine, name, metric, unit);
 """
+_POINTS = """
+SELECT id, position, value
+FROM measurements JOIN place USING ("commit") JOIN figure USING (machine, name, metric, unit)
+WHERE NOT dirty AND value IS NOT NULL
+"""  # numbers alone: the texts of ten million points would fill the memory
 
 
 class NoDataError(CiError):
@@ -140,8 +144,8 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
             f"{store}: no figure of {benchmarks!r} at any of the branch's {len(listed)} commits"
         )
     measured, rows = np.unique(points["position"], return_inverse=True)
-    matrix = np.full((len(measured), len(figures)), np.nan)
-    matrix[rows, points["id"]] = points["value"]
+    shape = (len(measured), len(figures))
+    matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
     made = tuple(
         Figure(machine, name, metric, unit, benchmark, dict(params))
         for machine, name, metric, unit, benchmark, params in figures
@@ -156,10 +160,18 @@ def _points(connection: Any, values: Mapping[str, Any]) -> tuple[list[Any], Mapp
     figures = connection.execute(
         "SELECT machine, name, metric, unit, benchmark, params FROM figure ORDER BY id"
     ).fetchall()
-    points = connection.execute(
-        "SELECT id, position, value FROM point JOIN figure USING (machine, name, metric, unit)"
-    ).fetchnumpy()
+    points = connection.execute(_POINTS).fetchnumpy()
     return figures, points
+
+
+def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -> Series:
+    """A matrix with the median of its values at each flat place; NaN where there is none."""
+    order = np.lexsort((values, places))
+    at, first, count = np.unique(places[order], return_index=True, return_counts=True)
+    low, high = order[first + (count - 1) // 2], order[first + count // 2]
+    matrix = np.full(shape, np.nan)
+    matrix.flat[at] = (values[low] + values[high]) / 2
+    return matrix
 
 
 def findings(history: History, smallest: float = 0.01) -> list[Finding]:

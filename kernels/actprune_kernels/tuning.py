@@ -1,8 +1,8 @@
 """How grad_weight's kernel divides its work: measured where a table has it, else by rule.
 
 Tables are YAML files, one per device, in the folder `tuned` beside this module, written there by
-`benchmarks/gpu_tune.py`; none ships yet, as no GPU was at hand. `source` says which of the two a
-plan is, and `actprune doctor` shows it.
+`benchmarks/scripts/gpu_tune.py`; none ships yet, as no GPU was at hand. `source` says which of the
+two a plan is, and `actprune doctor` shows it.
 """
 
 from collections.abc import Iterator, Mapping

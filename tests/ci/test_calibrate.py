@@ -24,7 +24,7 @@ RECORDING = DATA / "aa_recorded.npz"
 
 
 def recording(path: Path) -> dict[Key, Noise]:
-    """The recorded A/A comparisons of benchmarks/aa_noise.py, per kernel."""
+    """The recorded A/A comparisons of benchmarks/scripts/aa_noise.py, per kernel."""
     with np.load(path) as file:
         seconds = file["seconds"].astype(float)  # comparisons, kernels, pairs, sides
         names = [str(name) for name in file["kernels"]]

@@ -1,7 +1,8 @@
 """Measure grad_weight's plans on this GPU and write its table.
 
-``python benchmarks/gpu_tune.py`` tries the search space of actprune_kernels.tuning on ResMLP's
-layers and writes kernels/actprune_kernels/tuned/DEVICE.yaml, where every later run finds it.
+``python -m benchmarks.scripts.gpu_tune`` tries the search space of actprune_kernels.tuning
+on ResMLP's layers and writes kernels/actprune_kernels/tuned/DEVICE.yaml, where every later run
+finds it.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from actprune.measuring.kernels import Shape, rotating_inputs
 from actprune.tolerance import relative_error, tolerance
 from actprune_kernels import tuning
 from actprune_kernels.sizes import keep_count
-from benchmarks.gpu_figures import BLOCKS, LARGE
+from benchmarks.scripts.gpu_figures import BLOCKS, LARGE
 
 SPARSITY = 0.9
 SAMPLES = 7
@@ -90,7 +91,7 @@ def main() -> None:
         if found is not None:
             plans[found[0]] = found[1]
     given.out.mkdir(parents=True, exist_ok=True)
-    about = environment("python benchmarks/gpu_tune.py")
+    about = environment("python -m benchmarks.scripts.gpu_tune")
     kept = {key: about[key] for key in ("date", "gpu", "driver", "torch", "triton", "commit")}
     path = given.out / f"{tuning.file_name(name)}.yaml"
     part = path.with_suffix(".part")

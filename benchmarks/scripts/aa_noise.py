@@ -1,6 +1,7 @@
 """Records what the noise of this machine does to comparisons of equal code (A/A).
 
-python -m benchmarks.aa_noise OUT.npz [--comparisons N] [--pairs N] [--minutes M] [--lasting]
+python -m benchmarks.scripts.aa_noise OUT.npz
+    [--comparisons N] [--pairs N] [--minutes M] [--lasting]
 
 Base and head are processes of this very file. They time small kernels of NumPy alternately, in
 random order, one call a sample, on one thread: a fresh process for every sample, or, with
@@ -89,7 +90,7 @@ def timed(call: Callable[[], object], warm: bool) -> float:
 def spawn(lasting: bool) -> Worker:
     """A fresh worker."""
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.aa_noise", LASTING if lasting else FRESH],
+        [sys.executable, "-m", "benchmarks.scripts.aa_noise", LASTING if lasting else FRESH],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -135,7 +136,7 @@ def save(path: Path, rows: list[Rows], date: str) -> None:
             kernels=np.array(list(kernels())),
             machine=np.array(f"{processor()}, {os.cpu_count()} cores, NumPy {np.__version__}"),
             date=np.array(date),
-            command=np.array(f"python -m benchmarks.aa_noise {' '.join(sys.argv[1:])}"),
+            command=np.array(f"python -m benchmarks.scripts.aa_noise {' '.join(sys.argv[1:])}"),
         )
 
 

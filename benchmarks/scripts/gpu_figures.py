@@ -1,6 +1,7 @@
 """Figures of a GPU: kernels and training steps, checked, interleaved, beside their lower bounds.
 
-``python benchmarks/gpu_figures.py --out DIR`` needs torch, Triton, CuPy, NumPy, PyYAML and rich.
+``python -m benchmarks.scripts.gpu_figures --out DIR`` needs torch, Triton, CuPy, NumPy, PyYAML
+and rich.
 Parts run in the order of their importance until the budget is used; what was left out is listed.
 Writes DIR/kernels.json, training.json, environment.json, and prints the targets last.
 """

@@ -164,7 +164,7 @@ def main() -> None:
         table.add_row(line.what, f"{line.reached:.3f}", f"{sign} {line.bound:.3g}", mark)
     console = Console()
     console.print(table)
-    found = environment("python benchmarks/targets.py")
+    found = environment("python -m benchmarks.scripts.targets")
     machine = f"{found['date']}, {found['cpu']}, {found['threads']} threads, torch {found['torch']}"
     console.print(machine, highlight=False)
 

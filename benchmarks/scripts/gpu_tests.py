@@ -1,6 +1,7 @@
 """Run tests/gpu in several processes at once, past whatever ends one of them.
 
-``python -m benchmarks.gpu_tests --out DIR`` needs nothing beyond pytest and what the tests import.
+``python -m benchmarks.scripts.gpu_tests --out DIR`` needs nothing beyond pytest and what the
+tests import.
 Most of the time goes into compiling kernels, so every process takes its share of the tests. A test
 that loses the GPU's context, or ends its process, fails; a new process goes on after it. Writes
 DIR/tests.txt and DIR/tests.xml (JUnit); exits with 1 where a test failed or was not reached.
@@ -21,13 +22,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOST = 77
 """Exit status of a process whose GPU context no longer answers."""
 
 
-# As a pytest plugin (-p benchmarks.gpu_tests): a share of the tests, and a journal of each one, as
-# a process that ends on the way writes no report.
+# As a pytest plugin (-p benchmarks.scripts.gpu_tests): a share of the tests, and a journal of each
+# one, as a process that ends on the way writes no report.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -147,7 +148,13 @@ def _pytest(options: list[str], deadline: float) -> tuple[int | None, str]:
     """Exit status (None: stopped at the deadline) and output."""
     # a configuration of its own: the project's names plugins and filters that an image may lack
     command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
-    command += ["-c", "benchmarks/gpu_pytest.ini", "--rootdir=.", "-p", "benchmarks.gpu_tests"]
+    command += [
+        "-c",
+        "benchmarks/scripts/gpu_pytest.ini",
+        "--rootdir=.",
+        "-p",
+        "benchmarks.scripts.gpu_tests",
+    ]
     paths = [".", "impl", "kernels", *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),

@@ -1,8 +1,9 @@
 """How long a large store takes to answer: generated runs, three questions, seconds and memory.
 
-``python -m benchmarks.store_scale`` writes 1,000 runs of 1,000 benchmarks with 10 samples each: 10
-million samples. ``--runs``, ``--figures`` and ``--samples`` change that; ``--store DIR`` keeps it,
-or takes one that is there. Last it looks for change points in all of it, as `history` does.
+``python -m benchmarks.scripts.store_scale`` writes 1,000 runs of 1,000 benchmarks with 10
+samples each: 10 million samples. ``--runs``, ``--figures`` and ``--samples`` change that;
+``--store DIR`` keeps it, or takes one that is there. Last it looks for change points in all of
+it, as `history` does.
 """
 
 import argparse
