@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # once, for all processes forked from this one: custom operators need it
 
 from benchmarks.cases import DEVICES, LAYERS, THREADS, WIDE, Case, case, since, specs
 
 with suppress(ImportError):  # an older commit: its benchmarks say what they lack
-    import actprune  # noqa: F401  once, for all processes that are forked from this one
+    import actprune  # noqa: F401
 
 TRAINED = ["dense", "csr:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=priority"]
 MODELS = ["resmlp_s12", "resmlp_s24", "resmlp_s36", "resmlp_b24"]
