@@ -1,6 +1,7 @@
 """The one table of cases that asv and pytest-benchmark measure: formats, layers, devices.
 
-ACTPRUNE_GRID=wide adds every block and sparsity. Nothing of actprune is imported before it is
+ACTPRUNE_GRID=wide adds every block and sparsity, ACTPRUNE_THREADS sets the threads of torch: one
+by itself, as threads that share their cores with another job wait for each other. Nothing of actprune is imported before it is
 used: an older commit may lack what this one has, and then its benchmark is skipped.
 """
 
@@ -26,7 +27,7 @@ BLOCKS = ("1x32", "1x64", "8x32", "32x32", "64x64")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 DEVICES = ("cpu", "cuda")
 OPS = ("compress", "grad_weight", "linear")
-THREADS = 2
+THREADS = int(os.environ.get("ACTPRUNE_THREADS", "1"))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 Each side has a runner, which imports the suite once. In a round each figure that is still open is
 measured once per side, one side right after the other, in processes forked from the runners. When
-runners have lasted as long as they took to start, fresh ones follow: a pair's sides share the
-moment, no two pairs of a figure share a process, few share a runner, and imports take at most half
-of the time. A figure is closed when its answer is clear (actprune_ci.stopping).
+runners have worked twice as long as they took to start, fresh ones follow: a pair's sides share the
+moment, no two pairs of a figure share a process, few share a runner, and imports take at most a
+third of the time. A figure is closed when its answer is clear (actprune_ci.stopping).
 """
 
 import re

@@ -28,7 +28,7 @@ class Server:
         self.side, self.suite, self.python = side, suite, python
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
-        self._began = self._ready = 0.0  # monotonic
+        self._starting = self._working = 0.0  # seconds
 
     def __enter__(self) -> "Server":
         return self
@@ -54,8 +54,8 @@ class Server:
 
     @property
     def worn(self) -> bool:
-        """Whether it has lasted as long as it took to start: then a fresh one costs no more."""
-        return time.monotonic() - self._ready >= self._ready - self._began
+        """Whether it has worked for twice as long as it took to start: a fresh one is cheap then."""
+        return self._working >= 2 * self._starting
 
     def close(self) -> None:
         """End the runner, with what is running in it, and remove its files."""
@@ -74,16 +74,20 @@ class Server:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, request: Answer, timeout: float) -> Answer:
+        began = time.monotonic()
         if self._process is None:
             self._process = self._start()
             if (failed := self._hear(START)).get("status"):
                 return failed
-            self._ready = time.monotonic()
+            self._starting, self._working = time.monotonic() - began, 0.0
+            began = time.monotonic()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-        return self._hear(timeout)
+        answer = self._hear(timeout)
+        self._working += time.monotonic() - began
+        return answer
 
     def _hear(self, timeout: float) -> Answer:
         """What it says next; it is closed where that is nothing."""
@@ -103,7 +107,6 @@ class Server:
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A fresh runner in a folder that holds the runner's code alone."""
-        self._began = self._ready = time.monotonic()
         self._folder = Path(tempfile.mkdtemp(prefix="actprune-run-", dir=self.suite.parents[1]))
         shutil.copytree(
             Path(runner.__file__).parent,
