@@ -1,8 +1,9 @@
 """The one table of cases that asv and pytest-benchmark measure: formats, layers, devices.
 
 ACTPRUNE_GRID=wide adds every block and sparsity, ACTPRUNE_THREADS sets the threads of torch: one
-by itself, as threads that share their cores with another job wait for each other. Nothing of actprune is imported before it is
-used: an older commit may lack what this one has, and then its benchmark is skipped.
+by itself, as threads that share their cores with another job wait for each other. Nothing of
+actprune is imported before it is used: an older commit may lack what this one has, and then its
+benchmark is skipped.
 """
 
 import os

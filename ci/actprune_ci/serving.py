@@ -54,7 +54,7 @@ class Server:
 
     @property
     def worn(self) -> bool:
-        """Whether it has worked for twice as long as it took to start: a fresh one is cheap then."""
+        """Whether it has worked twice as long as it took to start: a fresh one is cheap then."""
         return self._working >= 2 * self._starting
 
     def close(self) -> None:
