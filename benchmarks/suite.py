@@ -197,11 +197,7 @@ def timeraw_import_actprune() -> str:
     return "import actprune"
 
 
-def timeraw_import_actprune_kernels() -> str:
-    return "import actprune_kernels"
-
-
-timeraw_import_actprune.number = timeraw_import_actprune_kernels.number = 1  # type: ignore[attr-defined]
+timeraw_import_actprune.number = 1  # type: ignore[attr-defined]
 
 
 def configured(**values: Any) -> Any:

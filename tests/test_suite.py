@@ -68,7 +68,6 @@ def test_every_kind_of_figure_is_there() -> None:
         "suite.Static.track_registers",
         "suite.Static.track_spill_bytes",
         "suite.timeraw_import_actprune",
-        "suite.timeraw_import_actprune_kernels",
     } <= found
     assert {name.partition(".")[0] for name in found} == {"suite"}
 
