@@ -9,9 +9,9 @@ from actprune_ci.reports import words
 
 def render(report: Report) -> str:
     """The whole report: alerts in full, all figures folded away."""
-    lines = [f"## {'✅' if report.code == GOOD else '❌'} {_text(words.headline(report))}", ""]
-    lines += [_text(words.subject(report)), ""]
-    lines += [f"- **broken machine**: {_text(reason)}" for reason in report.broken]
+    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(words.headline(report))}", ""]
+    lines += [text(words.subject(report)), ""]
+    lines += [f"- **broken machine**: {text(reason)}" for reason in report.broken]
     for finding in words.ordered(report):
         if finding.alert:
             lines += alert(report, finding)
@@ -25,15 +25,15 @@ def render(report: Report) -> str:
     ]
     if report.environment:
         rows = [[name, base, head] for name, base, head in report.environment]
-        lines += ["", "Environment, where it differs:", "", *_table(["", "base", "head"], rows)]
-    lines += ["", *(f"- {_text(note)}" for note in report.notes)]
+        lines += ["", "Environment, where it differs:", "", *table(["", "base", "head"], rows)]
+    lines += ["", *(f"- {text(note)}" for note in report.notes)]
     if report.repeat:
-        lines += ["", "To confirm:", *_code(words.command(report, report.repeat))]
+        lines += ["", "To confirm:", *code(words.command(report, report.repeat))]
     first, *more = words.trust(report)
-    lines += ["", _text(first)]
+    lines += ["", text(first)]
     if more:
         lines += ["", "<details><summary>What would be found</summary>", ""]
-        lines += [*(f"- {_text(line)}" for line in more), "", "</details>"]
+        lines += [*(f"- {text(line)}" for line in more), "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -42,16 +42,16 @@ def alert(report: Report, finding: Finding) -> list[str]:
     what, values = words.trace(report, finding)
     lines = [
         "",
-        f"### {_text(f'{finding.word}: {finding.key}, {finding.key.metric}')}",
+        f"### {text(f'{finding.word}: {finding.key}, {finding.key.metric}')}",
         "",
-        _text(" · ".join(filter(None, (words.change(finding), words.sides(finding))))),
+        text(" · ".join(filter(None, (words.change(finding), words.sides(finding))))),
         "",
-        _text(f"{finding.severity}: {words.explanation(finding)}".removesuffix(": ")),
+        text(f"{finding.severity}: {words.explanation(finding)}".removesuffix(": ")),
     ]
     if values:
         lines += ["", f"`{words.sparkline(values)}` {what}"]
     command = words.command(report, [finding.key.benchmark])
-    return lines + (_code(command) if command else [])
+    return lines + (code(command) if command else [])
 
 
 def _figures(report: Report) -> list[str]:
@@ -59,20 +59,22 @@ def _figures(report: Report) -> list[str]:
         [f.word, str(f.key), f.key.metric, words.change(f), words.sides(f), words.explanation(f)]
         for f in words.ordered(report)
     ]
-    return _table(["outcome", "figure", "metric", "change", "base → head", ""], rows)
+    return table(["outcome", "figure", "metric", "change", "base → head", ""], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *(list(map(_text, row)) for row in rows)]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; the cells of its rows are escaped."""
+    lines = [head, ["---"] * len(head), *(list(map(text, row)) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _code(text: str) -> list[str]:
-    return ["", "```sh", text.replace("`", "'"), "```"]
+def code(said: str) -> list[str]:
+    """Text as it is, in a block that it cannot end."""
+    return ["", "```sh", said.replace("`", "'"), "```"]
 
 
-def _text(text: str) -> str:
+def text(plain: str) -> str:
     """Text that Markdown leaves as it is: no mention, no tag, no column of its own."""
     for sign in "\\`*_[]<>|#~":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.replace("@", "@\u200b").split())
+        plain = plain.replace(sign, f"\\{sign}")
+    return " ".join(plain.replace("@", "@\u200b").split())

@@ -95,9 +95,13 @@ def command(report: Report, benchmarks: Sequence[str]) -> str:
     """What repeats the measurement; nothing where base is not known."""
     if not report.base or not benchmarks:
         return ""
-    pattern = "|".join(f"^{re.escape(name)}" for name in benchmarks)
-    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern]
+    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern(benchmarks)]
     return shlex.join(words)
+
+
+def pattern(benchmarks: Sequence[str]) -> str:
+    """A regular expression that fits these benchmarks, with all their parameters."""
+    return "|".join(f"^{re.escape(name)}" for name in benchmarks)
 
 
 def trust(report: Report) -> list[str]:

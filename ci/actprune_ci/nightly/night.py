@@ -1,0 +1,165 @@
+"""The loop over a night's steps: each runs once, and what goes wrong with one is its own."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actprune_ci import machine
+from actprune_ci.gate import BROKEN, CODES, NO_DATA, REGRESSION
+from actprune_ci.model import CiError
+from actprune_ci.nightly import readings, step, words
+from actprune_ci.nightly.config import Night, Step
+from actprune_ci.nightly.state import ENDED, Done, State, save
+from actprune_ci.reports.words import pattern
+
+GATE = "gate/gate.json"
+"""In the night's folder: where the gate of a night writes what it wants repeated."""
+TOKENS = ("GH_TOKEN", "GITHUB_TOKEN")
+
+
+class DiskError(CiError):
+    """The state cannot be written: the night ends, and goes on when there is room."""
+
+
+@dataclass
+class Run:
+    """A night that is running."""
+
+    night: Night
+    folder: Path
+    repo: Path
+    values: dict[str, str]
+    """Of placeholders; `base` only where there is an earlier commit."""
+    state: State
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    tell: Callable[[str], None] = lambda _: None
+
+
+def run(made: Run) -> int:
+    """Run what is not done yet; the exit code, which is also in the state.
+
+    Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
+    its way; the same night then starts that step anew.
+    """
+    state = made.state
+    if any(done.status == "running" for done in state.steps.values()):
+        step.end_all(None, state.token)  # what an earlier process of this night left behind
+    for each in made.night.steps:
+        done = state.steps.get(each.name)
+        if done is not None and done.status in ENDED:
+            continue
+        done = _one(made, each)
+        _keep(made, each.name, done)
+        made.tell(told(each, done))
+        if done.status == "lost":
+            break
+    state.code, state.verdict = outcome(made.night, state)
+    _save(made)
+    return state.code
+
+
+def outcome(night: Night, state: State) -> tuple[int, str]:
+    """The night's exit code and verdict: the gate's, unless the machine or a step failed."""
+    ran = [(each, state.steps[each.name]) for each in night.steps if each.name in state.steps]
+    for each, done in ran:
+        if done.status == "lost":
+            return BROKEN, f"broken machine: {done.reason}, at {each.name}"
+    codes = [done.code for each, done in ran if each.verdict and done.status == "ok"]
+    failed = [e.name for e, done in ran if done.status == "failed" and e.failure == "error"]
+    also = f"; failed: {', '.join(failed)}" if failed else ""
+    if not codes or codes[-1] is None:
+        return NO_DATA, f"no data: no verdict{also}"
+    if codes[-1] == 0 and failed:
+        return REGRESSION, f"failed: {', '.join(failed)}; the gate is good"
+    return codes[-1], CODES.get(codes[-1], f"code {codes[-1]}") + also
+
+
+def told(each: Step, done: Done) -> str:
+    """A step's outcome in one line."""
+    verdict = f" ({CODES.get(done.code or 0, '')})" if each.verdict and done.status == "ok" else ""
+    parts = [f"{done.status}{verdict}", f"{done.seconds:.0f} s" if done.attempts else ""]
+    parts += [f"{done.attempts} attempts" if done.attempts > 1 else "", done.reason, *done.notes]
+    return f"{each.name}: {', '.join(part for part in parts if part)}"
+
+
+def _one(made: Run, each: Step) -> Done:
+    """Run one step, as often as it may be tried, or say why it is not run."""
+    before = readings.reading()
+    gone = readings.lost(made.state.gpus, before)
+    if gone:
+        return Done("lost", reason=gone, before=before.document)
+    try:
+        if reason := _not_now(made, each, before):
+            return Done("skipped", reason=reason)
+        values, why = _values(made)
+        command = words.expand(each.run, values, why)
+    except words.MissingError as problem:
+        return Done("skipped", reason=str(problem))
+    log = made.folder / "logs" / f"{each.name}.log"
+    done = Done("running", command, log=f"logs/{log.name}", before=before.document)
+    _keep(made, each.name, done)
+    made.tell(f"{each.name} ...")
+    for attempt in range(each.retries + 1):
+        ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
+        _note(done, each, ended, attempt + 1)
+        after = readings.reading()
+        done.after = after.document
+        done.notes += [n for n in machine.notes(before.state, after.state) if n not in done.notes]
+        if gone := readings.lost(made.state.gpus, after):
+            done.status, done.reason = "lost", gone
+        if done.status != "failed":
+            break
+    return done
+
+
+def _note(done: Done, each: Step, ended: step.Ended, attempt: int) -> None:
+    """Write down how an attempt ended."""
+    verdicts = CODES if each.verdict else {0: ""}
+    good = ended.code in verdicts and not ended.reason
+    done.status = "ok" if good else "failed"
+    done.code, done.attempts = ended.code, attempt
+    done.seconds = round(done.seconds + ended.seconds, 3)
+    done.reason = "" if good else ended.reason or f"exit code {ended.code}"
+    done.tail = "" if good else ended.tail
+    done.notes += [note for note in ended.notes if note not in done.notes]
+
+
+def _not_now(made: Run, each: Step, now: readings.Reading) -> str:
+    """Why a step is not run; nothing where it is."""
+    if each.when == "cuda" and not now.gpus:
+        return "no CUDA device"
+    if each.when == "github" and not (
+        shutil.which("gh", path=made.environment.get("PATH"))
+        and any(made.environment.get(name) for name in TOKENS)
+    ):
+        return "no gh with a token (GH_TOKEN)"
+    missing = [name for name in each.needs if made.state.steps[name].status != "ok"]
+    return f"needs {', '.join(missing)}" if missing else ""
+
+
+def _values(made: Run) -> tuple[dict[str, str], dict[str, str]]:
+    """What placeholders stand for now, and why some stand for nothing."""
+    why = {"base": "no earlier commit in the store", "repeat": "nothing to repeat"}
+    values = dict(made.values)
+    try:
+        names = json.loads((made.folder / GATE).read_text("utf-8"))["repeat"]["benchmarks"]
+        if names:
+            values["repeat"] = pattern(names)
+    except (OSError, ValueError, KeyError, TypeError):
+        why["repeat"] = f"no {GATE} to repeat anything of"
+    return values, why
+
+
+def _keep(made: Run, name: str, done: Done) -> None:
+    made.state.steps[name] = done
+    _save(made)
+
+
+def _save(made: Run) -> None:
+    try:
+        save(made.folder, made.state)
+    except CiError as problem:
+        raise DiskError(str(problem)) from None

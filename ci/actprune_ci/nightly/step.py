@@ -1,0 +1,173 @@
+"""One command, with a process group and a time limit of its own, and a log.
+
+Whatever a step started is ended with it: its process group, and what left that, which is known by
+a word in its environment.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+TOKEN = "ACTPRUNE_NIGHT"
+"""In the environment of all that a night starts."""
+GRACE = 30.0
+"""Seconds between asking a step to end and ending it."""
+FIRST_TO_GO = "1000"
+"""oom_score_adj: where memory runs out the kernel ends the step, and not the night."""
+TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a step ended."""
+
+    code: int | None
+    """None where it could not be started."""
+    seconds: float
+    reason: str
+    """Nothing where it ended by itself with an exit code."""
+    tail: str
+    """The end of what it said."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Log:
+    """What a step says: into a file as long as the disk takes it, and its end in memory."""
+
+    path: Path
+    tail: bytes = b""
+    problem: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    def pump(self, source: IO[bytes]) -> None:
+        """Take what comes until the source is closed."""
+        file: IO[bytes] | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = self.path.open("ab", buffering=0)
+        except OSError as problem:
+            self.problem = _refused(self.path, problem)
+        with suppress(ValueError, OSError):  # closed meanwhile
+            while part := os.read(source.fileno(), 1 << 16):
+                self.tail = (self.tail + part)[-TAIL:]
+                if file is not None and not self.problem:
+                    self._write(file, part)
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+    def _write(self, file: IO[bytes], part: bytes) -> None:
+        try:
+            file.write(part)
+        except OSError as problem:
+            self.problem = _refused(self.path, problem)
+
+
+def run(
+    words: Sequence[str],
+    log: Path,
+    timeout: float,
+    token: str,
+    cwd: Path,
+    environment: Mapping[str, str],
+) -> Ended:
+    """Run a command to its end, or to its time limit. Ctrl-C ends it and goes on its way."""
+    began = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**environment, TOKEN: token},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as problem:
+        return Ended(None, 0.0, f"{words[0]}: cannot be run: {problem.strerror}", "")
+    with suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_GO, "utf-8")
+    assert process.stdout is not None
+    written = _Log(log)
+    pump = threading.Thread(target=written.pump, args=(process.stdout,), daemon=True)
+    pump.start()
+    reason = ""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        reason = f"ended after its time limit of {timeout:g} s"
+        _ask_to_end(process)
+    finally:
+        end_all(process.pid, token)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        pump.join(GRACE)
+        if not pump.is_alive():
+            process.stdout.close()
+    code = process.returncode
+    return Ended(
+        code,
+        round(time.monotonic() - began, 3),
+        reason or _signalled(code),
+        written.tail.decode("utf-8", "replace"),
+        (written.problem,) if written.problem else (),
+    )
+
+
+def end_all(group: int | None, token: str) -> None:
+    """End a process group, and every process whose environment has the token."""
+    if group is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+    until = time.monotonic() + GRACE  # one that is stuck in a driver cannot be ended
+    while (left := _carrying(token)) and time.monotonic() < until:
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _ask_to_end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, and time to write what there is."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+
+
+def _carrying(token: str) -> list[int]:
+    """The processes, zombies apart, with the token in their environment (Linux; else none).
+
+    A night within a step has that step's token, a slash, and its own.
+    """
+    wanted, found = f"{TOKEN}={token}/".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if any((word + b"/").startswith(wanted) for word in path.read_bytes().split(b"\0")):
+                found.append(int(path.parent.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def _signalled(code: int | None) -> str:
+    """What ended a process that did not end by itself."""
+    if code is None:
+        return "could not be ended: stuck in the kernel or a driver"
+    number = -code if code < 0 else code - 128 if code > 128 else 0
+    if number == signal.SIGKILL:
+        return "killed by SIGKILL, as a rule because memory ran out"
+    try:
+        return f"killed by {signal.Signals(number).name}" if number else ""
+    except ValueError:
+        return ""
+
+
+def _refused(path: Path, problem: OSError) -> str:
+    return f"{path.name}: the log cannot be written: {problem.strerror}"

@@ -1,0 +1,76 @@
+"""A night's summary, the verdict first: for a terminal, and as Markdown for a job's page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from actprune_ci.gate import GOOD
+from actprune_ci.nightly.config import Night
+from actprune_ci.nightly.state import Done, State
+from actprune_ci.reports.markdown import code, table, text
+
+GPU = "{clock_mhz} MHz, {celsius} °C, {watts} W, slowed by {slowed_by}"
+LARGEST = 900_000
+"""Bytes; GitHub refuses a job's summary of more than a megabyte."""
+
+
+def headline(state: State) -> str:
+    """The verdict, in one line."""
+    sides = f"{state.base[:10]} → {state.commit[:10]}" if state.base else state.commit[:10]
+    return f"{state.verdict or 'not over'}: {sides}, machine {state.machine}, {state.began}"
+
+
+def terminal(night: Night, state: State, folder: Path) -> str:
+    """The whole summary as text."""
+    lines = [headline(state)]
+    for name, done in _ordered(night, state):
+        seconds = f"{done.seconds:.0f} s" if done.attempts else ""
+        lines.append(f"  {done.status:<8} {name:<16} {seconds:>7}  {_why(done)}".rstrip())
+    failed = [done for _, done in _ordered(night, state) if done.tail]
+    for done in failed:
+        last = [line for line in done.tail.splitlines() if line.strip()][-3:]
+        lines += [f"{folder / done.log}:", *(f"    {line}" for line in last)]
+    return "\n".join([*lines, *(f"note: {note}" for note in state.notes)]) + "\n"
+
+
+def markdown(night: Night, state: State, folder: Path) -> str:
+    """The summary as Markdown, the gate's report under it."""
+    lines = [f"# {'✅' if state.code == GOOD else '❌'} {text(headline(state))}", ""]
+    rows = [
+        [name, done.status, f"{done.seconds:.0f} s" if done.attempts else "", _why(done)]
+        for name, done in _ordered(night, state)
+    ]
+    lines += table(["step", "", "time", ""], rows)
+    lines += [f"- {text(note)}" for note in state.notes]
+    for name, done in _ordered(night, state):
+        if done.tail:
+            lines += ["", f"<details><summary>{name}</summary>", *code(done.tail), "", "</details>"]
+    lines += _machine(night, state)
+    made = "\n".join(lines) + "\n"
+    for report in (folder / "gate/gate.md", folder / "budgets/gate.md"):
+        if report.is_file():
+            room = max(LARGEST - len(made.encode()), 0)
+            made += "\n" + report.read_bytes()[:room].decode("utf-8", "ignore")
+            break
+    return made
+
+
+def _machine(night: Night, state: State) -> Sequence[str]:
+    """Clocks, throttling and load after each step that ran."""
+    rows = []
+    for name, done in _ordered(night, state):
+        if now := done.after:
+            mhz = " to ".join(f"{each:g}" for each in now.get("mhz", ()))
+            gpus = "; ".join(map(GPU.format_map, now.get("gpus", ())))
+            rows.append([name, f"{now.get('load', '')}", mhz, gpus])
+    if not rows:
+        return []
+    heading = ["", "<details><summary>The machine after each step</summary>", ""]
+    return [*heading, *table(["step", "load", "CPU, MHz", "GPU"], rows), "", "</details>"]
+
+
+def _why(done: Done) -> str:
+    return "; ".join(filter(None, (done.reason, *done.notes)))
+
+
+def _ordered(night: Night, state: State) -> list[tuple[str, Done]]:
+    return [(s.name, state.steps[s.name]) for s in night.steps if s.name in state.steps]
