@@ -266,7 +266,7 @@ def test_the_draw_moves_to_the_device_of_the_input() -> None:
     layer = convert(nn.Linear(32, 8), "bsr:block=1x32,sparsity=0.5,select=priority")
     assert isinstance(layer, PrunedLinear)
     for _ in range(2):
-        draw = layer._next_draw(torch.device("meta"))
+        draw = layer.next_draw(torch.device("meta"))
         assert draw is not None
         assert draw.device.type == "meta"
     assert layer.draw is not None

@@ -103,7 +103,7 @@ class PrunedLinear(nn.Linear):
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
                 out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
-                    rows, weight, bias, self.spec, self._next_draw(rows.device)
+                    rows, weight, bias, self.spec, self.next_draw(rows.device)
                 )
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
@@ -118,7 +118,8 @@ class PrunedLinear(nn.Linear):
         bias_needs = self.bias is not None and self.bias.requires_grad
         return input.requires_grad or self.weight.requires_grad or bias_needs
 
-    def _next_draw(self, device: torch.device) -> Tensor | None:
+    def next_draw(self, device: torch.device) -> Tensor | None:
+        """The draw of the selection that is due, on `device`; the next one is another."""
         if self.draw is None:
             return None
         if self.draw.device != device:  # there a captured CUDA graph goes on counting, too

@@ -1,4 +1,4 @@
-"""The three operators that torch traces: any format, named by its spec.
+"""The operators that torch traces: any format, named by its spec, and the 2-bit GELU.
 
 A spec is one string, so torch.compile guards on it as a whole: with numbers as arguments it would
 make them symbolic as soon as a second model brings other ones. The fakes give every shape from the
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from actprune.formats import parse
+from actprune_kernels import gelu
+from actprune_kernels.sizes import wide
 
 _of = lru_cache(maxsize=256)(parse)
 
@@ -47,3 +49,37 @@ def to_dense(buffers: Sequence[Tensor], spec: str, rows: int, features: int) -> 
 @to_dense.register_fake
 def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int) -> Tensor:
     return buffers[0].new_empty(rows, features)
+
+
+@torch.library.custom_op("actprune::row_dot", mutates_args=())
+def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+    return _of(spec).row_dot(tuple(buffers), other)
+
+
+@row_dot.register_fake
+def _(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
+    return other.new_empty(other.shape[0], dtype=wide(other.dtype))
+
+
+@torch.library.custom_op("actprune::gelu_", mutates_args=("h",))
+def gelu_(h: Tensor) -> Tensor:
+    """h, contiguous, becomes GELU(h); the codes of its derivative (actprune_kernels.gelu)."""
+    codes: Tensor = gelu.backend(h.device).forward_(h)
+    return codes
+
+
+@gelu_.register_fake
+def _(h: Tensor) -> Tensor:
+    return h.new_empty(-(-h.numel() // 4), dtype=torch.uint8)
+
+
+@torch.library.custom_op("actprune::gelu_backward_", mutates_args=("grad",))
+def gelu_backward_(grad: Tensor, codes: Tensor) -> None:
+    """grad, contiguous, becomes grad times the derivative that the codes tell."""
+    gelu.backend(grad.device).backward_(grad, codes)
+
+
+@gelu_backward_.register_fake
+def _(grad: Tensor, codes: Tensor) -> None:
+    return None

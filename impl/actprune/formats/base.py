@@ -8,7 +8,7 @@ from torch import Tensor
 
 from actprune.errors import InputError
 from actprune_kernels.backends import check_backend
-from actprune_kernels.sizes import SCOPES, SELECTS
+from actprune_kernels.sizes import SCOPES, SELECTS, wide
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -54,6 +54,10 @@ class Format(ABC):
     @abstractmethod
     def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
         """X (rows, features) with zeros where it was pruned."""
+
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+        return (self.expand(buffers, *other.shape) * other).sum(1, dtype=wide(other.dtype))
 
 
 @dataclass(frozen=True)
