@@ -492,6 +492,20 @@ def test_what_the_gate_wants_repeated(nights: Nights) -> None:
     assert nights.state()["steps"]["again"]["reason"] == reason
 
 
+def test_what_a_step_makes_is_not_left_of_an_earlier_try(nights: Nights) -> None:
+    makes = 'makes: ["{out}/made"]'
+    steps = script("one", f"test -e {nights.out}/made && echo left; exit 0", makes) + GOOD
+    nights.out.mkdir()
+    (nights.out / "made").touch()
+    assert nights.run(steps).exit_code == 0
+    assert (nights.out / "logs/one.log").read_text("utf-8") == "said\n"
+    (nights.out / "made").mkdir()  # what cannot be removed
+    (nights.out / "nightly.json").unlink()
+    assert nights.run(steps).exit_code == 1
+    reason = f"{nights.out / 'made'}: Is a directory"
+    assert nights.state()["steps"]["one"]["reason"] == reason
+
+
 def test_words_that_go_together(tmp_path: Path) -> None:
     for name in ("b.json", "a.json", "c.txt"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
@@ -518,8 +532,8 @@ def test_words_that_go_together(tmp_path: Path) -> None:
         ("steps:\n  - name: a\n", "2: steps[0].run: this key is required"),
         (
             "steps:\n  - {name: a, run: [x], what: 1}\n",
-            "2: steps[0].what: unknown key; known are name, run, timeout, retries, needs, when,"
-            " failure, verdict",
+            "2: steps[0].what: unknown key; known are name, run, makes, timeout, retries, needs,"
+            " when, failure, verdict",
         ),
         (
             "steps:\n  - name: a\n    run: [x, '{outt}']\n",
@@ -527,6 +541,10 @@ def test_words_that_go_together(tmp_path: Path) -> None:
             " {commit}, {short}, {branch}, {base}, {machine}, {python}, {repeat}",
         ),
         ("steps:\n  - name: a\n    run: [[x]]\n", "3: steps[0].run: expected a program first, got"),
+        (
+            "steps:\n  - name: a\n    run: [x]\n    makes: ['{out}/../b']\n",
+            "4: steps[0].makes: expected files in {out}/, got '{out}/../b'",
+        ),
         (
             "steps:\n  - {name: a, run: [x]}\n  - {name: a, run: [x]}\n",
             "1: steps: the name a is given twice",

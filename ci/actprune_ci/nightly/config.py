@@ -31,6 +31,8 @@ class Step(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
     """Also of its log."""
     run: tuple[Words, ...] = Field(min_length=1)
+    makes: tuple[Words, ...] = ()
+    """Files in {out} that it writes, removed before it runs: none is left of an earlier try."""
     timeout: float = Field(3600, gt=0, allow_inf_nan=False)
     """Seconds; then the step and all that it started are ended."""
     retries: int = Field(0, ge=0, le=10)
@@ -50,6 +52,14 @@ class Step(Strict):
         if not isinstance(run[0], str):
             raise ValueError("expected a program first, got words that may be left out")
         return run
+
+    @field_validator("makes")
+    @classmethod
+    def _in_the_folder(cls, makes: tuple[Words, ...]) -> tuple[Words, ...]:
+        for path in makes:
+            if not isinstance(path, str) or not path.startswith("{out}/") or ".." in path:
+                raise ValueError(f"expected files in {{out}}/, got {path!r}")
+        return makes
 
 
 class Night(Strict):

@@ -96,8 +96,12 @@ def _one(made: Run, each: Step) -> Done:
             return Done("skipped", reason=reason)
         values, why = _values(made)
         command = words.expand(each.run, values, why)
+        for path in words.expand(each.makes, values, why):
+            Path(path).unlink(missing_ok=True)
     except words.MissingError as problem:
         return Done("skipped", reason=str(problem))
+    except OSError as problem:
+        return Done("failed", reason=f"{problem.filename}: {problem.strerror}")
     log = made.folder / "logs" / f"{each.name}.log"
     done = Done("running", command, log=f"logs/{log.name}", before=before.document)
     _keep(made, each.name, done)
