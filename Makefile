@@ -1,6 +1,7 @@
 # `make` alone lists the commands. Each of them makes .venv on its first run and is quick after it.
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.10 to 3.13)
 #   OUT=DIR ARGS='...'  for compare: where the page goes, and more options for `actprune compare`
+#                       for nightly: the night's folder, and more options for `actprune-ci nightly`
 #   ARGS='...'          for test and bench: more options for pytest or the script of targets
 #   BENCH='...'         for bench: more options for pytest-benchmark
 
@@ -11,13 +12,14 @@ STAMP := $(VENV)/.installed
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NIGHT := $(or $(OUT),results/nights/$(shell date -u +%Y-%m-%d)-$(shell git rev-parse --short HEAD 2>/dev/null))
 ifndef OUT
 OUT := results/$(shell date -u +%Y-%m-%dT%H%M%SZ)
 endif
 
 say = @printf '==> %s\n'
 
-.PHONY: help compare test check lint types format bench clean python
+.PHONY: help compare test check lint types format bench nightly clean python
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -53,6 +55,10 @@ bench: $(STAMP) ## pytest-benchmark over the table of cases, then the targets of
 	@$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-columns=median,iqr,rounds $(BENCH)
 	$(say) 'speed and memory targets'
 	@$(BIN)/python -m benchmarks.scripts.targets $(ARGS)
+
+nightly: $(STAMP) ## a small night: tests, benchmarks, training, A/B with the last night, gate, pages
+	$(say) 'the night (about ten minutes; the same command goes on where it stopped): $(NIGHT)'
+	@$(BIN)/actprune-ci nightly --config ci/nightly-small.yml --out '$(NIGHT)' --resume $(ARGS)
 
 clean: ## remove .venv and the caches; results stay
 	$(say) 'removing .venv and the caches (results stay)'

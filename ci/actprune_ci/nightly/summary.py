@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from actprune_ci.gate import GOOD
-from actprune_ci.nightly.config import Night
+from actprune_ci.gate import CODES, GOOD
+from actprune_ci.nightly.config import Night, Step
 from actprune_ci.nightly.state import Done, State
 from actprune_ci.reports.markdown import code, table, text
 
@@ -22,9 +22,8 @@ def headline(state: State) -> str:
 def terminal(night: Night, state: State, folder: Path) -> str:
     """The whole summary as text."""
     lines = [headline(state)]
-    for name, done in _ordered(night, state):
-        seconds = f"{done.seconds:.0f} s" if done.attempts else ""
-        lines.append(f"  {done.status:<8} {name:<16} {seconds:>7}  {_why(done)}".rstrip())
+    for name, status, seconds, why in _rows(night, state):
+        lines.append(f"  {status:<8} {name:<16} {seconds:>7}  {why}".rstrip())
     failed = [done for _, done in _ordered(night, state) if done.tail]
     for done in failed:
         last = [line for line in done.tail.splitlines() if line.strip()][-3:]
@@ -35,15 +34,17 @@ def terminal(night: Night, state: State, folder: Path) -> str:
 def markdown(night: Night, state: State, folder: Path) -> str:
     """The summary as Markdown, the gate's report under it."""
     lines = [f"# {'✅' if state.code == GOOD else '❌'} {text(headline(state))}", ""]
-    rows = [
-        [name, done.status, f"{done.seconds:.0f} s" if done.attempts else "", _why(done)]
-        for name, done in _ordered(night, state)
-    ]
-    lines += table(["step", "", "time", ""], rows)
+    lines += table(["step", "", "time", ""], _rows(night, state))
     lines += [f"- {text(note)}" for note in state.notes]
-    for name, done in _ordered(night, state):
+    for each, done in _ordered(night, state):
         if done.tail:
-            lines += ["", f"<details><summary>{name}</summary>", *code(done.tail), "", "</details>"]
+            lines += [
+                "",
+                f"<details><summary>{each.name}</summary>",
+                *code(done.tail),
+                "",
+                "</details>",
+            ]
     lines += _machine(night, state)
     made = "\n".join(lines) + "\n"
     for report in (folder / "gate/gate.md", folder / "budgets/gate.md"):
@@ -57,20 +58,28 @@ def markdown(night: Night, state: State, folder: Path) -> str:
 def _machine(night: Night, state: State) -> Sequence[str]:
     """Clocks, throttling and load after each step that ran."""
     rows = []
-    for name, done in _ordered(night, state):
+    for each, done in _ordered(night, state):
         if now := done.after:
             mhz = " to ".join(f"{each:g}" for each in now.get("mhz", ()))
             gpus = "; ".join(map(GPU.format_map, now.get("gpus", ())))
-            rows.append([name, f"{now.get('load', '')}", mhz, gpus])
+            rows.append([each.name, f"{now.get('load', '')}", mhz, gpus])
     if not rows:
         return []
     heading = ["", "<details><summary>The machine after each step</summary>", ""]
     return [*heading, *table(["step", "load", "CPU, MHz", "GPU"], rows), "", "</details>"]
 
 
-def _why(done: Done) -> str:
-    return "; ".join(filter(None, (done.reason, *done.notes)))
+def _rows(night: Night, state: State) -> list[list[str]]:
+    """A row per step: its name, what became of it, how long that took, and why."""
+    rows = []
+    for each, done in _ordered(night, state):
+        status = "warning" if (done.status, each.failure) == ("failed", "warning") else done.status
+        verdict = CODES.get(done.code or 0, "") if each.verdict and done.status == "ok" else ""
+        seconds = f"{done.seconds:.0f} s" if done.attempts else ""
+        why = "; ".join(filter(None, (verdict, done.reason, *done.notes)))
+        rows.append([each.name, status, seconds, why])
+    return rows
 
 
-def _ordered(night: Night, state: State) -> list[tuple[str, Done]]:
-    return [(s.name, state.steps[s.name]) for s in night.steps if s.name in state.steps]
+def _ordered(night: Night, state: State) -> list[tuple[Step, Done]]:
+    return [(s, state.steps[s.name]) for s in night.steps if s.name in state.steps]
