@@ -58,20 +58,18 @@ def a_a_runs(folder: Path) -> list[AbRun]:
 
 
 def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[AbRun]:
-    """Base and head among runs that were not interleaved: their latest of each tool and machine.
+    """Base and head among runs that were not interleaved: the latest of each figure, tool, machine.
 
     Only what is exact is compared: times measured one after the other say more of the machine than
     of the commits. Figures of two machines are refused with that reason.
     """
     plain = [run for run in runs if run.source != "ab"]
-    latest = {
-        side: {
-            (run.source, run.machine): run
-            for run in sorted(plain, key=lambda run: run.date)
-            if run.commit.startswith(commit)
-        }
-        for side, commit in (("base", base), ("head", head))
-    }
+    latest: dict[str, dict[tuple[str, str], Run]] = {"base": {}, "head": {}}
+    for run in sorted(plain, key=lambda run: run.date):
+        for side, commit in (("base", base), ("head", head)):
+            if run.commit.startswith(commit):
+                place = (run.source, run.machine)
+                latest[side][place] = _upon(latest[side].get(place), run)
     made = []
     for (source, machine), run in latest["head"].items():
         other = latest["base"].get((source, machine))
@@ -95,6 +93,14 @@ def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, t
     ).rows
     found = {(name, metric): tuple(values[-60:]) for name, metric, values in rows}
     return {key: found[place] for place, key in wanted.items() if place in found}
+
+
+def _upon(earlier: Run | None, run: Run) -> Run:
+    """A run with the figures that only an earlier one has: a tool may measure in several parts."""
+    if earlier is None:
+        return run
+    figures = {m.key: m for m in (*earlier.measurements, *run.measurements)}
+    return replace(run, measurements=tuple(figures.values()))
 
 
 def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:

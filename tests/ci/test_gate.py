@@ -1,5 +1,6 @@
 """The gate's verdicts and exit codes, over made A/B runs with fixed seeds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -375,3 +376,20 @@ def test_a_store_compares_what_is_exact_and_refuses_other_machines(
     code, said = cli("gate", *files, "--store", there, *chosen)
     assert code == 3
     assert "machines are never mixed: base was measured on far" in said
+
+
+def test_a_store_compares_all_that_a_tool_measured_in_several_runs(
+    tmp_path: Path, files: Sequence[object]
+) -> None:
+    folder = tmp_path / "store"
+    for commit, spills in (("aaaa", 0.0), ("bbbb", 8.0)):
+        static = results(Measurement(SPILLS, (spills,)))
+        training = results(Measurement(ACCURACY, (81.0,)))
+        later = static.date.replace("2026", "2027")
+        store.write(replace(static, commit=commit), folder)
+        store.write(replace(training, commit=commit, date=later), folder)
+    chosen = ["--store", folder, "--base", "aaaa", "--head", "bbbb", "--format", "json"]
+    code, said = cli("gate", *files, *chosen)
+    assert code == 1
+    found = {f["benchmark"]: f["outcome"] for f in json.loads(said)["findings"] if f["effect"]}
+    assert found == {"static.product": "slower", "training": "same"}
