@@ -507,6 +507,8 @@ def test_what_a_step_makes_is_not_left_of_an_earlier_try(nights: Nights) -> None
 
 
 def test_words_that_go_together(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "night [1]"
+    tmp_path.mkdir()
     for name in ("b.json", "a.json", "c.txt"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).touch()

@@ -17,7 +17,7 @@ FOLDER = ROOT / ".github/workflows"
 WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 VERSION = re.compile(r"uses: [\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+$")
-OURS = re.compile(r"\$/\.github/workflows/([\w-]+\.yml)")
+OURS = re.compile(r"\./\.github/workflows/[\w-]+\.yml")
 UNTRUSTED = {"pull_request", "pull_request_target", "issue_comment", "issues", "workflow_run"}
 Workflow = dict[Any, Any]
 
@@ -121,7 +121,7 @@ def test_all_of_them_are_there() -> None:
         ("nightly-gpu.yml", "  schedule:", "  pull_request:", "night: something else than the"),
         ("nightly-gpu.yml", "refs/heads/main", "refs/heads/x", "night: another branch than the"),
         ("nightly-gpu.yml", "contents: read", "contents: write", "night: our own machine has a"),
-        ("nightly-gpu.yml", "$/.github", "./.github", "pages: not pinned: ./.github"),
+        ("nightly-gpu.yml", "uses: ./", "uses: a/b/", "pages: not pinned: a/b/.github"),
         (
             "pr-comment.yml",
             "          run-id:",

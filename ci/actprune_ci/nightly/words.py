@@ -69,4 +69,5 @@ def _group(words: Sequence[str], values: Values) -> Iterator[str]:
 def _fitting(pattern: Path, repo: Path) -> list[str]:
     """The files, as text, that a pattern from the repository's folder fits."""
     absolute = repo / pattern
-    return sorted(str(path) for path in Path(absolute.anchor).glob(str(absolute)[1:]))
+    inside = str(absolute)[1:].replace("[", "[[]")  # only * is a pattern
+    return sorted(str(path) for path in Path(absolute.anchor).glob(inside))
