@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -45,7 +45,6 @@ class _Log:
     path: Path
     tail: bytes = b""
     problem: str = ""
-    lines: list[str] = field(default_factory=list)
 
     def pump(self, source: IO[bytes]) -> None:
         """Take what comes until the source is closed."""
@@ -82,24 +81,13 @@ def run(
     """Run a command to its end, or to its time limit. Ctrl-C ends it and goes on its way."""
     began = time.monotonic()
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env={**environment, TOKEN: token},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = _started(words, cwd, {**environment, TOKEN: token})
     except OSError as problem:
         return Ended(None, 0.0, f"{words[0]}: cannot be run: {problem.strerror}", "")
-    with suppress(OSError):
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_GO, "utf-8")
     assert process.stdout is not None
-    written = _Log(log)
-    pump = threading.Thread(target=written.pump, args=(process.stdout,), daemon=True)
+    said, reason = _Log(log), ""
+    pump = threading.Thread(target=said.pump, args=(process.stdout,), daemon=True)
     pump.start()
-    reason = ""
     try:
         process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -112,14 +100,27 @@ def run(
         pump.join(GRACE)
         if not pump.is_alive():
             process.stdout.close()
-    code = process.returncode
-    return Ended(
-        code,
-        round(time.monotonic() - began, 3),
-        reason or _signalled(code),
-        written.tail.decode("utf-8", "replace"),
-        (written.problem,) if written.problem else (),
+    seconds, tail = round(time.monotonic() - began, 3), said.tail.decode("utf-8", "replace")
+    notes = (said.problem,) if said.problem else ()
+    return Ended(process.returncode, seconds, reason or _signalled(process.returncode), tail, notes)
+
+
+def _started(
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """The process, in a session of its own, and the first to go where memory runs out."""
+    process = subprocess.Popen(
+        words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
+    with suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_GO, "utf-8")
+    return process
 
 
 def end_all(group: int | None, token: str) -> None:
