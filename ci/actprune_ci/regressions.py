@@ -225,7 +225,7 @@ def _differs(said: Said, now: Said) -> bool:
 def _size(said: Said) -> str:
     if said.effect is None:
         return ""
-    return f"{said.effect:+.6g}" if said.absolute else f"{said.effect:+.2%}"
+    return f"{said.effect:+.6g}" if said.absolute else f"{100 * said.effect:+.4g} %"
 
 
 def _title(word: str, finding: Figure) -> str:

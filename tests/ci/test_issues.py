@@ -99,7 +99,7 @@ def test_a_regression_has_one_issue(hub: GitHub) -> None:
     issue = hub.only()
     assert (issue["title"], issue["state"], issue["comments"]) == (title, "OPEN", [])
     assert issue["labels"] == [github.LABEL]
-    assert "| change | +20.00% |" in issue["body"]
+    assert "| change | +20 % |" in issue["body"]
     assert "| figures | 100 bytes → 120 bytes |" in issue["body"]
     assert "actprune-ci ab aaaa bbbb --benchmarks" in issue["body"]
     assert hub.issues(grown(120)).stdout == "nothing to be done\n"
@@ -131,7 +131,7 @@ def test_a_change_upon_a_change_is_told_in_the_same_issue(hub: GitHub) -> None:
     hub.issues(grown(144, "bbbb", "cccc", 120))
     issue = hub.only()
     assert len(issue["comments"]) == 1
-    assert issue["comments"][0].startswith("**slower** +44.00%\n")
+    assert issue["comments"][0].startswith("**slower** +44 %\n")
     said = marked(issue["body"])
     assert said is not None
     assert said.effect == pytest.approx(0.44)
@@ -144,7 +144,7 @@ def test_the_history_adds_where_it_lies_and_when_it_ends(hub: GitHub) -> None:
     hub.issues(grown(120))
     nothing = judged(base="bbbb", head="cccc")
     hub.issues(nothing, [changed(0.2)])
-    assert hub.only()["comments"][0].startswith("**step** +20.00%\n")
+    assert hub.only()["comments"][0].startswith("**step** +20 %\n")
     assert "| commits | aaaa..cccc |" in hub.only()["body"]
     assert hub.issues(nothing, [changed(0.21)]).stdout == "nothing to be done\n"
     done = hub.issues(nothing, [changed(0.2, lasting=False)])
