@@ -1,10 +1,12 @@
 """A/B runs: two commits measured in pairs, in fresh processes, in random order.
 
 Each side has a runner, which imports the suite once. In a round each figure that is still open is
-measured once per side, one side right after the other, in processes forked from the runners. When
-runners have worked twice as long as they took to start, fresh ones follow: a pair's sides share the
-moment, no two pairs of a figure share a process, few share a runner, and imports take at most a
-third of the time. A figure is closed when its answer is clear (actprune_ci.stopping).
+measured once per side, in processes forked from the runners. Times are measured in turn: while one
+side takes a sample the other waits, and the pair is the median of the ratios of neighbouring
+samples, so that the noise of a machine falls on both sides alike. All else is measured one side
+after the other, in random order. When runners have worked four times as long as they took to start,
+fresh ones follow: no two pairs of a figure share a process, few share a runner, and imports take at
+most a fifth of the time. A figure is closed when its answer is clear (actprune_ci.stopping).
 """
 
 import re

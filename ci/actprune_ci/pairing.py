@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 
 from actprune_ci import statistics, stopping
 from actprune_ci.model import Key, Pairs, Status
@@ -15,6 +16,8 @@ EXACT_ROUNDS = 2
 """After so many a tracked figure that never varied is taken to be deterministic."""
 SECONDS_EACH = 180.0
 """The budget of a figure, where none is given."""
+MEETING = 60.0
+"""Seconds that a side waits for the other one before both start."""
 FALSE_DISCOVERIES = 0.01
 """The gate's false discovery rate: a change is clear when it stands within the whole family."""
 Stop = Callable[[statistics.Array, int, int], bool]
@@ -126,19 +129,48 @@ def one_round(
 
 
 def pair(figure: Figure, base: Server, head: Server, random: Random) -> None:
-    """Measure a figure once on each side, in random order; a failure or a skip closes it."""
-    answers: dict[int, Answer] = {}
+    """Measure a figure once on each side; a failure or a skip closes it.
+
+    Times in turn, call by call; all else one side after the other. In random order.
+    """
     servers = (base, head)
-    if figure.plan is None and figure.benchmark["kind"] in ("time", "timeraw"):
-        first = base.run(figure.benchmark, figure.params, None)  # what warms up is thrown away
-        if first["status"] == "ok":
-            figure.plan = first["plan"]
-        else:
-            answers[0] = first
-    for side in random.sample((0, 1), 2):
-        if side not in answers:
-            answers[side] = servers[side].run(figure.benchmark, figure.params, figure.plan)
-    record(figure, answers[0], answers[1])
+    if figure.benchmark["kind"] not in ("time", "timeraw"):
+        answers = {side: alone(figure, servers[side]) for side in random.sample((0, 1), 2)}
+        record(figure, answers[0], answers[1])
+        return
+    if figure.plan is None:
+        first = alone(figure, base)  # what warms up is thrown away
+        if first["status"] != "ok":
+            record(figure, first, alone(figure, head))
+            return
+        figure.plan = first["plan"]
+    record(figure, *together(figure, servers, random.getrandbits(32)))
+
+
+def alone(figure: Figure, server: Server) -> Answer:
+    """What one side says of a figure."""
+    return server.run(figure.benchmark, figure.params, figure.plan)
+
+
+def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple[Answer, Answer]:
+    """What both sides say of a time that they measured in turn.
+
+    A side whose other one failed is asked again, alone, so that the failure is told of the other.
+    """
+    assert figure.plan is not None
+    waiting = []
+    for side, server in enumerate(servers):
+        # runners work in folders beside each other
+        turns = {"path": f"../turns-{seed}", "side": side, "seed": seed, "patience": MEETING}
+        waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, turns))
+    answers = [answer() for answer in waiting]
+    for side, answer in enumerate(answers):
+        if answer["status"] == "alone":
+            answers[side] = alone(figure, servers[side])
+    if all("samples" in answer for answer in answers):
+        ratios = [h / b for b, h in zip(*(each["samples"] for each in answers), strict=True)]
+        answers[1]["value"] = answers[0]["value"] * median(ratios)
+    return answers[0], answers[1]
 
 
 def record(figure: Figure, base: Answer, head: Answer) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ class Server:
         self.side, self.suite, self.python = side, suite, python
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
+        self._heard = b""
         self._starting = self._working = 0.0  # seconds
 
     def __enter__(self) -> "Server":
@@ -47,19 +49,16 @@ class Server:
 
     def run(self, benchmark: Answer, params: tuple[str, ...], plan: Answer | None) -> Answer:
         """One benchmark, as `list` describes it, in a process of its own."""
-        timeout, cache = benchmark["timeout"], benchmark["cache_timeout"]
-        request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
-        limits = {"timeout": timeout, "cache_timeout": cache}
-        return self._ask({**request, **limits}, 2 * timeout + cache + GRACE)
+        return self._ask(*_request(benchmark, params, plan, None))
 
     @property
     def worn(self) -> bool:
-        """Whether it has worked twice as long as it took to start: a fresh one is cheap then."""
-        return self._working >= 2 * self._starting
+        """Whether it has worked four times as long as it took to start: a fresh one is cheap."""
+        return self._working >= 4 * self._starting
 
     def close(self) -> None:
         """End the runner, with what is running in it, and remove its files."""
-        process, self._process = self._process, None
+        process, self._process, self._heard = self._process, None, b""
         if process is None:
             return
         for stream in (process.stdin, process.stdout):
@@ -73,27 +72,40 @@ class Server:
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def begin(
+        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, turns: Answer
+    ) -> Callable[[], Answer]:
+        """The same in turn with the other side (runner.turns); what returns waits for the end."""
+        return self._begin(*_request(benchmark, params, plan, turns))
+
     def _ask(self, request: Answer, timeout: float) -> Answer:
-        began = time.monotonic()
-        if self._process is None:
-            self._process = self._start()
-            if (failed := self._hear(START)).get("status"):
-                return failed
-            self._starting, self._working = time.monotonic() - began, 0.0
-            began = time.monotonic()
-        assert self._process.stdin is not None
+        return self._begin(request, timeout)()
+
+    def _begin(self, request: Answer, timeout: float) -> Callable[[], Answer]:
+        fresh, began = self._process is None, time.monotonic()
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        answer = self._hear(timeout)
-        self._working += time.monotonic() - began
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+
+        def answer() -> Answer:
+            if fresh:
+                ready = self._hear(START)
+                if "ready" not in ready:
+                    return ready
+                self._starting, self._working = ready["ready"], -ready["ready"]
+            heard = self._hear(timeout)
+            self._working += time.monotonic() - began
+            return heard
+
         return answer
 
     def _hear(self, timeout: float) -> Answer:
         """What it says next; it is closed where that is nothing."""
         process = self._process
         assert process is not None
-        line = _line(process, timeout)
+        line = self._line(process, timeout)
         if line is not None and line.endswith(b"\n"):
             answer: Answer = json.loads(line)
             return answer
@@ -104,6 +116,20 @@ class Server:
         detail = f"the measuring process {how}: {self._said()}"
         self.close()
         return {"status": "failed", "detail": detail}
+
+    def _line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes | None:
+        """A line of its stdout, what there is of it if that ends; None once the time is over."""
+        assert process.stdout is not None
+        handle, ends = process.stdout.fileno(), time.monotonic() + timeout
+        while b"\n" not in self._heard:
+            if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
+                return None
+            part = os.read(handle, 1 << 20)
+            if not part:
+                break
+            self._heard += part
+        line, end, self._heard = self._heard.partition(b"\n")
+        return line + end
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A fresh runner in a folder that holds the runner's code alone."""
@@ -134,16 +160,12 @@ class Server:
         return "no output"
 
 
-def _line(process: subprocess.Popen[bytes], timeout: float) -> bytes | None:
-    """A line of its stdout, what there is of it if that ends; None once the time is over."""
-    assert process.stdout is not None
-    text, ends = b"", time.monotonic() + timeout
-    handle = process.stdout.fileno()
-    while not text.endswith(b"\n"):
-        if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
-            return None
-        part = os.read(handle, 1 << 20)
-        if not part:
-            break
-        text += part
-    return text
+def _request(
+    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, turns: Answer | None
+) -> tuple[Answer, float]:
+    """What a runner is asked, and in how many seconds it must have answered."""
+    timeout = benchmark["timeout"] * (2 if turns else 1)  # the other's turns are waited for
+    cache = benchmark["cache_timeout"]
+    request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
+    limits = {"timeout": timeout, "cache_timeout": cache, "turns": turns}
+    return {**request, **limits}, 2 * timeout + cache + GRACE

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from .suite import Benchmark, CannotRunError
+from .turns import Turns
 
 WARM_UP, SAMPLE, SAMPLING = 0.1, 0.01, 0.25
 """Seconds: of warming up, of one sample (both asv's), and about so many of all samples."""
@@ -26,10 +27,13 @@ Plan = dict[str, int]
 """warm: calls before the first sample; number: calls of a sample; samples."""
 
 
-def measure(benchmark: Benchmark, point: Sequence[Any], plan: Plan | None) -> dict[str, Any]:
+def measure(
+    benchmark: Benchmark, point: Sequence[Any], plan: Plan | None, turns: Turns | None = None
+) -> dict[str, Any]:
     """The figure, with samples and plan if it is a time.
 
-    Raises CannotRunError where the benchmark says so, and whatever the benchmark raises.
+    With `turns`, sample by sample in turn with the other side. Raises CannotRunError where the
+    benchmark says so, AloneError of the turns, and whatever the benchmark raises.
     """
 
     setups, teardowns = benchmark.hooks("setup"), benchmark.hooks("teardown")[::-1]
@@ -48,7 +52,7 @@ def measure(benchmark: Benchmark, point: Sequence[Any], plan: Plan | None) -> di
         raise CannotRunError(str(problem) or "not for this machine") from None
     try:
         if benchmark.kind in ("time", "timeraw"):
-            return timed(benchmark, point, renew, plan)
+            return timed(benchmark, point, renew, plan, turns)
         value = benchmark.function(*point)
         return {"value": peak() if benchmark.kind == "peakmem" else figure(value)}
     except NotImplementedError as problem:
@@ -77,7 +81,11 @@ def peak() -> int:
 
 
 def timed(
-    benchmark: Benchmark, point: Sequence[Any], renew: Callable[[], object], plan: Plan | None
+    benchmark: Benchmark,
+    point: Sequence[Any],
+    renew: Callable[[], object],
+    plan: Plan | None,
+    turns: Turns | None,
 ) -> dict[str, Any]:
     """Seconds of a call, sample by sample. Without a plan one is made first."""
     clock = benchmark.attribute("timer", time.perf_counter)
@@ -88,14 +96,18 @@ def timed(
             return raw_sample(benchmark.function(*point), number)
         return sample(lambda: benchmark.function(*point), number, clock)
 
+    def one(number: int) -> float:
+        renew()
+        return take(number) / number
+
+    def in_turn(call: Callable[[int], float], number: int) -> float:
+        return turns.take(lambda: call(number)) if turns else call(number)
+
     if plan is None:
         plan = planned(benchmark, take, renew)
     elif plan["warm"]:
-        take(plan["warm"])
-    seconds = []
-    for _ in range(plan["samples"]):
-        renew()
-        seconds.append(take(plan["number"]) / plan["number"])
+        in_turn(take, plan["warm"])
+    seconds = [in_turn(one, plan["number"]) for _ in range(plan["samples"])]
     return {"value": median(seconds), "samples": seconds, "plan": plan}
 
 

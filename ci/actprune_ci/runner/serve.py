@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from .measure import measure
 from .suite import Benchmark, CannotRunError, discover, told
+from .turns import AloneError, Turns
 
 PACKAGES = ("torch", "triton", "numpy", "scipy", "cupy-cuda13x")
 """Whose versions are facts of the environment."""
@@ -27,7 +28,8 @@ Job = Callable[[], Answer]
 
 
 def serve(suite: Path) -> None:
-    """Answer until stdin ends."""
+    """Say how many seconds the suite took to import, then answer until stdin ends."""
+    began = time.monotonic()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the suite prints is no answer
     sys.path.insert(0, str(suite.parent))
@@ -36,7 +38,7 @@ def serve(suite: Path) -> None:
     caches: dict[Any, Path] = {}
     gc.collect()
     gc.freeze()  # a child that collects garbage need not copy what it inherits
-    say(answers, {"ready": True})
+    say(answers, {"ready": time.monotonic() - began})
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "list":
@@ -76,10 +78,11 @@ def run(benchmark: Benchmark, request: Answer, caches: dict[Any, Path]) -> Answe
         caches[key] = path
 
     def job() -> Answer:
+        turns = Turns(**request["turns"]) if request.get("turns") else None
         point = benchmark.point(request["params"])
         if key:
             point = (pickle.loads(caches[key].read_bytes()), *point)
-        return measure(benchmark, point, request["plan"])
+        return measure(benchmark, point, request["plan"], turns)
 
     return forked(job, request["timeout"])
 
@@ -96,8 +99,9 @@ def make_cache(benchmark: Benchmark, path: Path) -> Answer:
 def forked(job: Job, timeout: float) -> Answer:
     """The answer of a job in a child process, which has ended then with all that it started.
 
-    status: ok, skipped, or failed, with the reason as detail: an exception, a signal, `timeout`
-    seconds over. If stdin ends meanwhile, so do child and server.
+    status: ok, skipped, alone (without the other side of its turns), or failed, with the reason as
+    detail: an exception, a signal, `timeout` seconds over. If stdin ends meanwhile, so do child and
+    server.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -170,6 +174,8 @@ def be_child(job: Job, writing: int) -> NoReturn:
         answer = {"status": "ok", **job()}
     except CannotRunError as reason:
         answer = {"status": "skipped", "detail": str(reason)}
+    except AloneError as reason:
+        answer = {"status": "alone", "detail": str(reason)}
     except BaseException as problem:
         traceback.print_exc()
         answer = {"status": "failed", "detail": told(problem)}
