@@ -122,7 +122,8 @@ def _pairs(
     key: Key, base: Measurement | None, head: Measurement | None, policy: Policy | None
 ) -> Pairs:
     if base is None or head is None:
-        return Pairs(key, (), (), "skipped", "new" if base is None else "vanished")
+        gone = "vanished" if base and base.status == "ok" else "never measured"
+        return Pairs(key, (), (), "skipped", "new" if base is None else gone)
     if "ok" not in (base.status, head.status) or head.status != "ok":
         status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
         return Pairs(key, base.samples, (), status, head.detail)

@@ -393,3 +393,16 @@ def test_a_store_compares_all_that_a_tool_measured_in_several_runs(
     assert code == 1
     found = {f["benchmark"]: f["outcome"] for f in json.loads(said)["findings"] if f["effect"]}
     assert found == {"static.product": "slower", "training": "same"}
+
+
+def test_what_was_never_measured_does_not_vanish(tmp_path: Path, files: Sequence[object]) -> None:
+    folder = tmp_path / "store"
+    skipped = Measurement(DENSE, (), "skipped", "no CUDA device")
+    head = results(Measurement(BYTES, (10.0,)))
+    figures = (*head.measurements, skipped, Measurement(SPILLS, (0.0,)))
+    store.write(head, folder)
+    store.write(replace(head, commit="aaaa", measurements=figures), folder)
+    chosen = ["--store", folder, "--base", "aaaa", "--head", "bbbb", "--format", "json"]
+    _, said = cli("gate", *files, *chosen)
+    found = {f["name"]: f["outcome"] for f in json.loads(said)["findings"]}
+    assert (found[str(DENSE)], found[str(SPILLS)]) == ("skipped", "vanished")
