@@ -40,6 +40,7 @@ class Kernels:
     params = (specs(), list(LAYERS), list(DEVICES))
     param_names = ("spec", "layer", "device")
     timeout = 120
+    threads = THREADS  # for `actprune-ci ab`: what needs one core shares one
 
     def setup(self, spec: str, layer: str, device: str) -> None:
         self.case = case(spec, layer, device)
@@ -99,6 +100,7 @@ class Training:
     params = (TRAINED, list(DEVICES))
     param_names = ("spec", "device")
     timeout = 300
+    threads = THREADS
 
     def setup(self, spec: str, device: str) -> None:
         if device == "cuda" and not torch.cuda.is_available():

@@ -1,5 +1,8 @@
 """Two sides that take turns: never at once, in an order both draw alike, not without the other."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -89,3 +92,15 @@ def test_the_failure_of_one_side_is_not_the_other_s() -> None:
     waiting, broken = {"status": "alone", "detail": ""}, {"status": "failed", "detail": "why"}
     one, two = together(figure(), (Stub(waiting, fine), Stub(broken)), 0)  # type: ignore[arg-type]
     assert (one["status"], two["status"], two["detail"]) == ("ok", "failed", "why")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_both_sides_share_a_core() -> None:
+    program = "from actprune_ci.runner.turns import share_core; import os; share_core({}); " + (
+        "print(*os.sched_getaffinity(0))"
+    )
+    cores = sorted(os.sched_getaffinity(0))
+    for seed in range(3):
+        words = [sys.executable, "-c", program.format(seed)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [str(cores[seed % len(cores)])]

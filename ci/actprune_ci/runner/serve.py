@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from .measure import measure
 from .suite import Benchmark, CannotRunError, discover, told
-from .turns import AloneError, Turns
+from .turns import AloneError, Turns, share_core
 
 PACKAGES = ("torch", "triton", "numpy", "scipy", "cupy-cuda13x")
 """Whose versions are facts of the environment."""
@@ -78,7 +78,11 @@ def run(benchmark: Benchmark, request: Answer, caches: dict[Any, Path]) -> Answe
         caches[key] = path
 
     def job() -> Answer:
-        turns = Turns(**request["turns"]) if request.get("turns") else None
+        turns = None
+        if request.get("turns"):
+            turns = Turns(**request["turns"])
+            if benchmark.attribute("threads", 0) == 1:
+                share_core(request["turns"]["seed"])
         point = benchmark.point(request["params"])
         if key:
             point = (pickle.loads(caches[key].read_bytes()), *point)

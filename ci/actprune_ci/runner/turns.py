@@ -3,6 +3,7 @@
 Noise of a machine that lasts longer than a call then falls on both sides alike.
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +16,13 @@ Result = TypeVar("Result")
 
 class AloneError(Exception):
     """The other side never came, or has ended."""
+
+
+def share_core(seed: int) -> None:
+    """Run on one core, the same for both sides: what else runs there then slows both alike."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[seed % len(cores)]})
 
 
 class Turns:
