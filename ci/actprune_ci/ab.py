@@ -3,11 +3,11 @@
 Each side has a runner, which imports the suite once. In a round each figure that is still open is
 measured once per side, in processes forked from the runners. Times are measured in turn: while one
 side takes a sample the other waits, and the pair is the median of the ratios of neighbouring
-samples, so that the noise of a machine falls on both sides alike; what has `threads = 1` runs on one
-core on both sides. All else is measured one side
-after the other, in random order. When runners have worked four times as long as they took to start,
-fresh ones follow: no two pairs of a figure share a process, few share a runner, and imports take at
-most a fifth of the time. A figure is closed when its answer is clear (actprune_ci.stopping).
+samples, so that the noise of a machine falls on both sides alike; what has `threads = 1` runs on
+one core on both sides. All else is measured one side after the other, in random order. When runners
+have worked four times as long as they took to start, fresh ones follow: no two pairs of a figure
+share a process, few share a runner, and imports take at most a fifth of the time. A figure is
+closed when its answer is clear (actprune_ci.stopping).
 """
 
 import re
