@@ -16,6 +16,7 @@ from actprune.errors import InputError
 from actprune.formats import parse
 from actprune.measuring.kernels import OPS, Shape, measure_kernels
 from actprune.report.page import write_page
+from actprune.strategies import read
 from actprune.tolerance import TOLERANCE
 from actprune.training.checkpoint import write_whole
 from actprune.training.config import TrainConfig
@@ -154,7 +155,7 @@ class CompareConfig(_Part):
     @field_validator("formats")
     @classmethod
     def _canonical(cls, formats: list[str]) -> list[str]:
-        return list(dict.fromkeys(["dense", *(parse(spec).spec for spec in formats)]))
+        return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
 
     @model_validator(mode="after")
     def _something(self) -> "CompareConfig":
@@ -268,14 +269,15 @@ def _kernels(
         return
     grid = part.heat_map
     # the grid's formats that the comparison measures anyway are not measured twice
-    cells = [spec for spec in grid.specs() if spec not in config.formats] if grid else []
-    full, single = len(config.formats) * part.samples, len(cells) * (grid.samples if grid else 0)
+    formats = [spec for spec in config.formats if not read(spec).strategy]
+    cells = [spec for spec in grid.specs() if spec not in formats] if grid else []
+    full, single = len(formats) * part.samples, len(cells) * (grid.samples if grid else 0)
     total = len(part.shapes) * (len(OPS) * full + single)
     have = {(record["layer"], record["op"], record["spec"]) for record in kept}
     done = 0
     for layer in part.shapes:
         for specs, ops, samples in (
-            (config.formats, OPS, part.samples),
+            (formats, OPS, part.samples),
             (cells, ("grad_weight",), grid.samples if grid else 0),
         ):
             work = len(specs) * samples
@@ -298,7 +300,7 @@ def _kernels(
                 device=part.device,
                 progress=say,
             )
-            what = layer.name if specs is config.formats else f"{layer.name}, heat map"
+            what = layer.name if specs is formats else f"{layer.name}, heat map"
             yield what, [dict(record) for record in records if record["spec"] in specs]
 
 

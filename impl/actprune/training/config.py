@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from actprune.data import check_source
 from actprune.errors import InputError
-from actprune.formats import parse
 from actprune.models import MODELS
+from actprune.strategies import read
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -67,7 +67,7 @@ class TrainConfig(BaseModel):
     @field_validator("spec")
     @classmethod
     def _canonical_spec(cls, spec: str) -> str:
-        return parse(spec).spec
+        return read(spec).spec
 
     @model_validator(mode="after")
     def _warmup_within(self) -> "TrainConfig":

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune.convert import pruned, revert
+from actprune.convert import pruned
 from actprune.data import ImageData, load_data
 from actprune.errors import InputError
+from actprune.lean import LeanBlock
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.memory import saved_bytes
+from actprune.strategies import undo
 from actprune.training.checkpoint import open_directory, write_json
 from actprune.training.config import TrainConfig
 from actprune.training.step import loss_of, threads
@@ -96,13 +98,14 @@ def grad_cosine(model: torch.nn.Module, images: Tensor, labels: Tensor) -> float
 
     Over one batch and with the same weights, each pruned layer's weight gradient with pruning
     against that without: the cosine between the two, averaged over the layers. A layer whose two
-    gradients are both zero counts 1. The model is left as it was; 1 where nothing is pruned.
+    gradients are both zero counts 1. The model is left as it was; 1 where every gradient is exact.
     """
-    if not pruned(model):
+    lean = [name for name, module in model.named_modules() if isinstance(module, LeanBlock)]
+    layers = list(pruned(model)) or [f"{name}.mlp.{fc}" for name in lean for fc in ("fc1", "fc2")]
+    if not layers:
         return 1.0
     sparse = copy.deepcopy(model)
-    dense = revert(copy.deepcopy(model))
-    layers = list(pruned(sparse))
+    dense = undo(copy.deepcopy(model))
     for twin in (sparse, dense):
         twin.train().zero_grad(set_to_none=True)
         loss_of(twin, images, labels).backward()  # type: ignore[no-untyped-call]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune.convert import convert
 from actprune.data import DataShape, data_shape
 from actprune.models import MODELS, ResMLP
+from actprune.strategies import apply
 from actprune.training.config import TrainConfig
 from actprune.training.randomness import Purpose, generator
 
@@ -29,7 +29,7 @@ def build(
         torch.manual_seed(generator(config.seed, Purpose.WEIGHTS).initial_seed())
         model = MODELS[config.model](num_classes=num_classes, in_channels=channels)
     if config.spec != "dense":
-        convert(model, config.spec, config.include, config.exclude)
+        apply(model, config.spec, config.include, config.exclude)
     if device != "cpu":  # fake parameters cannot be moved, not even to where they are
         model.to(device)
     model.train()
