@@ -36,6 +36,7 @@ def blocks(
 
 def gradients(block: nn.Module, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
+    block.zero_grad()
     block(x).backward(grad)
     found = {name: p.grad for name, p in block.named_parameters()} | {"x": x.grad}
     return {name: grad for name, grad in found.items() if grad is not None}
@@ -195,6 +196,23 @@ def test_in_eval_mode_and_without_gradients_it_is_the_block() -> None:
     ours, theirs = gradients(block, x, grad), gradients(plain, x, grad)
     for name, found in ours.items():
         torch.testing.assert_close(found, theirs[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_multiplies_and_keeps_in_its_dtype(dtype: torch.dtype) -> None:
+    block, plain = (each.float() for each in blocks(WHOLE, dim=16, patches=12))
+    x, grad = torch.randn(2, 8, 12, 16)
+    expected = gradients(plain, x, grad)
+    with torch.autocast("cpu", dtype):
+        assert block(x).dtype == torch.float32
+        ours, theirs = gradients(block, x, grad), gradients(plain, x, grad)
+        kept = saved_bytes(block, x.requires_grad_())
+    assert kept < 0.6 * saved_bytes(block, x)
+    for name, exact in expected.items():
+        assert ours[name].dtype == torch.float32
+        # as far from fp32 as the plain block is, but for the order of roundings
+        bound = 2 * relative_error(theirs[name], exact) + 3 * torch.finfo(dtype).eps
+        assert relative_error(ours[name], exact) <= bound, name
 
 
 def test_unlean_and_models_without_a_block() -> None:

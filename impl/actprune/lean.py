@@ -1,8 +1,9 @@
 """The lean ResMLP block: what its linears keep compressed serves every other gradient too.
 
 Two autograd functions, one for each half of a block, residual included. Each keeps the compressed
-inputs of its linears and, of GELU, 2 bits; affine and LayerScale keep nothing. docs/math.md derives
-the gradients, actprune.models.resmlp.Block is the twin that they are tested against.
+inputs of its linears and, of GELU, 2 bits; affine and LayerScale keep nothing. What is kept and
+multiplied has the dtype of the linears' weights, all else that of the block's input. docs/math.md
+derives the gradients, actprune.models.resmlp.Block is the twin that they are tested against.
 """
 
 from typing import Any, NamedTuple, TypeVar
@@ -49,8 +50,8 @@ class _Across(torch.autograd.Function):
         a = torch.empty(batch, dim, patches, dtype=weight.dtype, device=x.device)
         a.copy_(x.transpose(1, 2))
         buffers = compress(a.view(-1, patches), kept.spec, kept.draw)
-        torch.addcmul(beta[:, None], a, alpha[:, None], out=a)
-        across = F.linear(a, weight, bias)
+        a.mul_(alpha[:, None]).add_(beta[:, None])
+        across = F.linear(a, weight, bias).to(x.dtype)
         del a
         ctx.spec = kept.spec
         ctx.save_for_backward(alpha, beta, weight, bias, gamma, *buffers)
@@ -75,7 +76,7 @@ class _Across(torch.autograd.Function):
         grad_weight = product(buffers, rows.view(-1, patches), ctx.spec, patches)
         del rows, buffers
         grad_weight += shift[:, None]
-        grad_x = torch.addcmul(grad_out, v.transpose(1, 2), gamma * alpha)
+        grad_x = torch.addcmul(grad_out, v.transpose(1, 2).to(grad_out.dtype), gamma * alpha)
         return grad_x, gamma * dots, gamma * sums, grad_weight, grad_bias, grad_gamma, None
 
 
@@ -97,12 +98,13 @@ class _Within(torch.autograd.Function):
         exact: bool,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        buffers1 = compress(rows, kept[0].spec, kept[0].draw)
-        u = F.linear(torch.addcmul(beta, rows, alpha), weight1, bias1)
+        dtype = weight1.dtype
+        buffers1 = compress(rows.to(dtype), kept[0].spec, kept[0].draw)
+        u = F.linear(torch.addcmul(beta, rows, alpha).to(dtype), weight1, bias1)
         slope = u if exact else gelu_(u)
         u = F.gelu(u) if exact else u
         buffers2 = compress(u, kept[1].spec, kept[1].draw)
-        out = F.linear(u, weight2, bias2)
+        out = F.linear(u, weight2, bias2).to(x.dtype)
         del u
         ctx.specs, ctx.first, ctx.exact = (kept[0].spec, kept[1].spec), len(buffers1), exact
         parameters = alpha, beta, weight1, weight2, bias2, gamma
@@ -115,20 +117,22 @@ class _Within(torch.autograd.Function):
         alpha, beta, weight1, weight2, bias2, gamma, slope, *buffers = ctx.saved_tensors
         buffers1, buffers2 = buffers[: ctx.first], buffers[ctx.first :]
         d_out = grad_out.reshape(-1, grad_out.shape[-1])
-        s = product(buffers2, d_out, ctx.specs[1], weight2.shape[1])
+        dtype = weight1.dtype
+        s = product(buffers2, d_out.to(dtype), ctx.specs[1], weight2.shape[1])
         sums = d_out.sum(0)
-        grad_gamma = (weight2 * s).sum(1) + bias2 * sums
-        grad_weight2, grad_bias2 = s.mul_(gamma[:, None]), gamma * sums
-        dh = (d_out * gamma) @ weight2
+        grad_gamma = (weight2 * s).sum(1, dtype=sums.dtype) + bias2 * sums
+        grad_weight2, grad_bias2 = s.mul_(gamma[:, None]), (gamma * sums).to(dtype)
+        dh = (d_out * gamma).to(dtype) @ weight2
         if ctx.exact:
             dh = torch.ops.aten.gelu_backward(dh, slope)
         else:
             gelu_backward_(dh, slope)
         g = product(buffers1, dh, ctx.specs[0], weight1.shape[1])
         grad_bias1 = dh.sum(0)
-        grad_alpha, grad_beta = (weight1 * g).sum(0), grad_bias1 @ weight1
-        grad_weight1 = torch.addcmul(grad_bias1[:, None] * beta, g, alpha)
-        grad_x = (dh @ weight1).mul_(alpha).add_(d_out).view(grad_out.shape)
+        grad_alpha = (weight1 * g).sum(0, dtype=d_out.dtype)
+        grad_beta = (grad_bias1 @ weight1).to(d_out.dtype)
+        grad_weight1 = (g * alpha + grad_bias1[:, None] * beta).to(dtype)
+        grad_x = (dh @ weight1).to(d_out.dtype).mul_(alpha).add_(d_out).view(grad_out.shape)
         of_linears = grad_weight1, grad_bias1, grad_weight2, grad_bias2
         return grad_x, grad_alpha, grad_beta, *of_linears, grad_gamma, None, None
 
@@ -148,24 +152,18 @@ class LeanBlock(Block):
         """(batch, patches, dim) to the same shape."""
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
-        attn, mlp = self.attn, self.mlp
         norm1, norm2 = self.norm1, self.norm2
-        x = _Across.apply(  # type: ignore[no-untyped-call]
-            x, norm1.alpha, norm1.beta, attn.weight, attn.bias, self.gamma_1, _kept(attn, x)
-        )
-        fc1, fc2 = mlp.fc1, mlp.fc2
-        out: Tensor = _Within.apply(  # type: ignore[no-untyped-call]
-            x,
-            norm2.alpha,
-            norm2.beta,
-            fc1.weight,
-            fc1.bias,
-            fc2.weight,
-            fc2.bias,
-            self.gamma_2,
-            (_kept(fc1, x), _kept(fc2, x)),
-            self.exact,
-        )
+        attn, fc1, fc2 = self.attn, self.mlp.fc1, self.mlp.fc2
+        across, first, second = (_weights(layer, x) for layer in (attn, fc1, fc2))
+        with torch.autocast(x.device.type, enabled=False):
+            x = _Across.apply(  # type: ignore[no-untyped-call]
+                x, norm1.alpha, norm1.beta, *across, self.gamma_1, _kept(attn, x)
+            )
+            kept = _kept(fc1, x), _kept(fc2, x)
+            scale = norm2.alpha, norm2.beta
+            out: Tensor = _Within.apply(  # type: ignore[no-untyped-call]
+                x, *scale, *first, *second, self.gamma_2, kept, self.exact
+            )
         return out
 
 
@@ -198,3 +196,10 @@ def _kept(layer: nn.Linear, x: Tensor) -> Kept:
     if isinstance(layer, PrunedLinear):
         return Kept(layer.spec, layer.next_draw(x.device))
     return Kept("dense", None)
+
+
+def _weights(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias as they are multiplied: in autocast's dtype, where it is on."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return layer.weight.to(dtype), layer.bias.to(dtype)
