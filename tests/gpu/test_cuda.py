@@ -7,6 +7,7 @@ Each new combination of options and sizes compiles kernels anew, so the cases ro
 sparsities and widths instead of crossing them: `mixed` gives each case some, and all cases all.
 """
 
+import copy
 import itertools
 import os
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from actprune import InputError, convert, parse, pruned, saved_bytes
 from actprune.measuring.predict import predict
-from actprune.models import MODELS
+from actprune.models import MODELS, Block
+from actprune.strategies import apply
 from actprune.tolerance import TOLERANCE, relative_error, tolerance
 
 pytestmark = pytest.mark.gpu
@@ -316,6 +318,23 @@ def test_the_allocator_agrees_with_the_prediction(text: str) -> None:
     del model, optimizer, images, labels
     # What a kernel allocates for itself the prediction does not see: norms, positions, parts.
     assert measured == pytest.approx(predict(build, example, step), rel=0.05)
+
+
+@pytest.mark.parametrize("strategy", ["lean", "lean-exact"])
+def test_a_lean_block_s_gradients(strategy: str) -> None:
+    """Nothing pruned: those of the plain block, but for the two bits of GELU's derivative."""
+    torch.manual_seed(0)
+    plain = Block(48, 49, 0.5).to(DEVICE)
+    made = apply(copy.deepcopy(plain), f"{strategy}+bsr:block=1x32,sparsity=0")
+    x, grad = normal(8, 49, 48), normal(8, 49, 48)
+    for block in (plain, made):
+        block(x).backward(grad)
+    for (name, ours), theirs in zip(made.named_parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        early = strategy == "lean" and not name.startswith(("mlp.fc2", "gamma_2"))
+        bound = 0.3 if early else tolerance(torch.float32, 8 * 49)
+        assert relative_error(ours.grad, theirs.grad) <= bound, name
 
 
 def test_saved_bytes_are_those_of_the_cpu() -> None:
