@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,13 @@ def test_the_kernel_would_end_the_step_and_not_the_night(nights: Nights) -> None
     assert (nights.out / "logs/score.log").read_text("utf-8").split() == ["said", "1000"]
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def alive(marker: str) -> bool:
     """Whether a process has this word in its command."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -215,10 +223,7 @@ def started(nights: Nights, steps: str) -> "subprocess.Popen[bytes]":
 
 
 def wait_for(nights: Nights, name: str) -> None:
-    until = time.monotonic() + 60
-    while name not in nights.counted():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: name in nights.counted())
 
 
 def test_a_killed_night_goes_on_where_it_stopped(nights: Nights) -> None:
@@ -230,7 +235,7 @@ def test_a_killed_night_goes_on_where_it_stopped(nights: Nights) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert nights.steps() == {"one": "ok", "two": "running"}
-    assert alive(marker)  # nobody ended what the night had started
+    wait_until(lambda: alive(marker))  # nobody ended what the night had started
     done = nights.run(steps, "--resume")
     assert done.exit_code == 0, done.output
     assert not alive(marker)
@@ -248,6 +253,26 @@ def test_an_interrupted_night_ends_its_step(nights: Nights) -> None:
     assert process.wait() == 130
     assert not alive(marker)
     assert nights.steps() == {"one": "ok", "two": "running"}
+
+
+def test_ctrl_c_at_the_start_of_a_step_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = f"35.{os.getpid()}"
+    words = ["sh", "-c", f"sleep {marker}; true"]
+    begin, processes = step._started, []
+
+    def interrupted(*given: Any) -> Any:
+        processes.append(begin(*given))
+        wait_until(lambda: alive(marker))
+        raise KeyboardInterrupt  # before anybody knows the process
+
+    monkeypatch.setattr(step, "_started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        step.run(words, tmp_path / "log", 60, "a-token", tmp_path, os.environ)
+    with processes[0] as process:
+        process.wait(5)
+    assert not alive(marker)
 
 
 def test_only_one_night_in_a_folder(nights: Nights) -> None:

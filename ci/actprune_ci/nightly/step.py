@@ -79,27 +79,28 @@ def run(
     environment: Mapping[str, str],
 ) -> Ended:
     """Run a command to its end, or to its time limit. Ctrl-C ends it and goes on its way."""
-    began = time.monotonic()
-    try:
+    began, said, reason = time.monotonic(), _Log(log), ""
+    process: subprocess.Popen[bytes] | None = None
+    try:  # all of it: Ctrl-C may come between the start and the wait
         process = _started(words, cwd, {**environment, TOKEN: token})
+        assert process.stdout is not None
+        source: IO[bytes] = process.stdout
+        pump = threading.Thread(target=said.pump, args=(source,), daemon=True)
+        pump.start()
+        process.wait(timeout)
     except OSError as problem:
         return Ended(None, 0.0, f"{words[0]}: cannot be run: {problem.strerror}", "")
-    assert process.stdout is not None
-    said, reason = _Log(log), ""
-    pump = threading.Thread(target=said.pump, args=(process.stdout,), daemon=True)
-    pump.start()
-    try:
-        process.wait(timeout)
     except subprocess.TimeoutExpired:
+        assert process is not None
         reason = f"ended after its time limit of {timeout:g} s"
         _ask_to_end(process)
     finally:
-        end_all(process.pid, token)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-        pump.join(GRACE)
-        if not pump.is_alive():
-            process.stdout.close()
+        end_all(None if process is None else process.pid, token)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    pump.join(GRACE)
+    if not pump.is_alive():
+        source.close()
     seconds, tail = round(time.monotonic() - began, 3), said.tail.decode("utf-8", "replace")
     notes = (said.problem,) if said.problem else ()
     return Ended(process.returncode, seconds, reason or _signalled(process.returncode), tail, notes)
@@ -129,7 +130,10 @@ def end_all(group: int | None, token: str) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
     until = time.monotonic() + GRACE  # one that is stuck in a driver cannot be ended
-    while (left := _carrying(token)) and time.monotonic() < until:
+    unseen = 0
+    while unseen < 2 and time.monotonic() < until:  # twice: it is empty for the time of an exec
+        left = _carrying(token)
+        unseen = 0 if left else unseen + 1
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
