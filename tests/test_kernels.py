@@ -12,12 +12,15 @@ from torch import Tensor
 from actprune import parse
 from actprune_kernels import backends
 from actprune_kernels.backends import kernels, resolve
+from actprune_kernels.codes import KINDS
 from actprune_kernels.selection import cpu, naive
 from actprune_kernels.sizes import index_dtype, keep_count
 
 SHAPES = [(1, 1), (1, 70), (70, 1), (37, 50), (64, 96), (33, 196), (130, 31)]
 SCOPES = ["column", "row", "global"]
 SPECS = ["coo", "csr", "bsr:block=1x32", "bsr:block=1x5", "bsr:block=7x1,norm=max", "bsr:block=1x1"]
+SPECS += [f"bsr:block=1x32,values={kind}" for kind in KINDS]
+SPECS += ["bsr:block=7x1,values=int2", "csr:values=int4"]
 
 
 def _spec(spec: str, options: str) -> str:

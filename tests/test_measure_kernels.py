@@ -70,7 +70,7 @@ def test_a_wrong_selection_is_found() -> None:
     kept = other.to_dense()
     values = torch.stack([x[:, 8 * c : 8 * c + 8][:32] for c in range(8)]).view(-1, 1, 8)
     first_rows = type(store)(
-        store.format, store.shape, (values, store.buffers[1] * 0, store.buffers[2])
+        store.format, store.shape, store.dtype, (values, store.buffers[1] * 0, store.buffers[2])
     )
     assert compress_error(first_rows, x) > 1e-3
     assert kept.shape == x.shape

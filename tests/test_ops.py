@@ -13,6 +13,8 @@ SPECS = [
     "dense",
     *(f"{name}:sparsity=0.5,scope={scope}" for name in PRUNING for scope in ("column", "row")),
     "bsr:block=1x32,sparsity=0.9,select=priority",
+    "bsr:block=1x32,sparsity=0.5,select=priority,values=int4",
+    "csr:sparsity=0.5,values=fp8",
 ]
 
 
@@ -24,7 +26,7 @@ def test_opcheck(spec: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(ops.compress, (x, spec, draw))
     buffers = list(actprune.parse(spec).compress(x).buffers)
     torch.library.opcheck(ops.grad_weight, (buffers, dy, spec, 50))
-    torch.library.opcheck(ops.to_dense, (buffers, spec, 40, 50))
+    torch.library.opcheck(ops.to_dense, (buffers, spec, 40, 50, dtype))
 
 
 def _model(spec: str) -> nn.Module:
@@ -36,6 +38,7 @@ def _model(spec: str) -> nn.Module:
 @pytest.mark.parametrize("spec", SPECS)
 def test_traces_in_one_graph(spec: str) -> None:
     x = torch.randn(8, 5, 64)
+    torch.compiler.reset()  # all specs share the code, and torch counts what it compiled of it
     eager, model = _model(spec), _model(spec)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for _ in range(3):  # a random selection goes on drawing

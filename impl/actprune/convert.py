@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from actprune.errors import InputError
-from actprune.formats import Dense, Format, PruningFormat, parse
+from actprune.formats import Dense, Format, parse
 from actprune.linear import PrunedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -91,7 +91,7 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     assert isinstance(linear, PrunedLinear)
     linear.spec = format.spec
     linear.draw = None
-    if isinstance(format, PruningFormat) and format.stochastic:
+    if format.stochastic:
         linear.draw = torch.tensor([format.seed, zlib.crc32(name.encode()), 0])
 
 

@@ -41,14 +41,16 @@ def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) 
 
 
 @torch.library.custom_op("actprune::to_dense", mutates_args=())
-def to_dense(buffers: Sequence[Tensor], spec: str, rows: int, features: int) -> Tensor:
+def to_dense(
+    buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
+) -> Tensor:
     """X (rows, features) with zeros where it was pruned."""
-    return _of(spec).expand(tuple(buffers), rows, features)
+    return _of(spec).expand(tuple(buffers), rows, features, dtype)
 
 
 @to_dense.register_fake
-def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int) -> Tensor:
-    return buffers[0].new_empty(rows, features)
+def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype) -> Tensor:
+    return buffers[0].new_empty(rows, features, dtype=dtype)
 
 
 @torch.library.custom_op("actprune::row_dot", mutates_args=())

@@ -166,7 +166,7 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
     with launch.record() as launches:
         store = format.store(x, None)
         grad = format.product(store, x.new_empty(5000, 70), 300)
-        dense = format.expand(store, 5000, 300)
+        dense = format.expand(store, 5000, 300, x.dtype)
     assert (grad.shape, dense.shape) == ((70, 300), (5000, 300))
     for made, expected in zip(store, format.empty(x), strict=True):
         assert (made.shape, made.dtype) == (expected.shape, expected.dtype)

@@ -20,8 +20,15 @@ class Format(ABC):
     tensors, called through the operators in actprune.ops, which torch can trace.
     """
 
+    seed = 0
     stochastic = False
     """Whether `compress` makes use of `draw`."""
+    exact = True
+    """Whether what is kept of an activation, but for a random selection's scale, is its own."""
+
+    def first_draw(self) -> Tensor:
+        """What `compress` takes where no draw is given."""
+        return torch.tensor([self.seed, 0, 0])
 
     @property
     @abstractmethod
@@ -37,7 +44,7 @@ class Format(ABC):
         check_activation(activation)
         rows, features = activation.shape
         buffers = torch.ops.actprune.compress(activation, self.spec, draw)
-        return Compressed(self, (rows, features), tuple(buffers))
+        return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
     @abstractmethod
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
@@ -52,12 +59,20 @@ class Format(ABC):
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
 
     @abstractmethod
-    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        """X (rows, features) with zeros where it was pruned."""
+    def expand(
+        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
+    ) -> Tensor:
+        """X (rows, features) in its dtype, with zeros where it was pruned."""
+
+    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
+        """Elements that the buffers hold."""
+        return buffers[0].numel()
 
     def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
         """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
-        return (self.expand(buffers, *other.shape) * other).sum(1, dtype=wide(other.dtype))
+        rows, features = other.shape
+        kept = self.expand(buffers, rows, features, other.dtype)
+        return (kept * other).sum(1, dtype=wide(other.dtype))
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,10 @@ class Compressed:
 
     format: Format
     shape: tuple[int, int]
+    dtype: torch.dtype
+    """Of the activation, of `to_dense` and of the product."""
     buffers: tuple[Tensor, ...]
-    """The values first, then the index arrays."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.buffers[0].dtype
+    """The values or their codes first, then the index arrays."""
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +93,7 @@ class Compressed:
     @property
     def nnz(self) -> int:
         """Stored elements, the zeros inside kept blocks included."""
-        return self.buffers[0].numel()
+        return self.format.nnz(self.buffers)
 
     @property
     def nbytes(self) -> int:
@@ -107,7 +120,9 @@ class Compressed:
 
     def to_dense(self) -> Tensor:
         """(rows, features), zeros where pruned."""
-        result: Tensor = torch.ops.actprune.to_dense(self.buffers, self.format.spec, *self.shape)
+        result: Tensor = torch.ops.actprune.to_dense(
+            self.buffers, self.format.spec, *self.shape, self.dtype
+        )
         return result
 
 
@@ -150,9 +165,9 @@ class PruningFormat(Format):
 
     def selection_draw(self, draw: Tensor | None) -> Tensor | None:
         """What the kernels take: None for top-k, the first draw where none is given."""
-        if not self.stochastic:
+        if self.select == "topk":
             return None
-        return torch.tensor([self.seed, 0, 0]) if draw is None else draw
+        return self.first_draw() if draw is None else draw
 
 
 def check_option(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,20 +1,25 @@
 """BSR of Xᵀ: whole blocks in block-column order."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from actprune.errors import InputError
-from actprune.formats.base import PruningFormat, check_option
+from actprune.formats.base import check_option
+from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
+from actprune_kernels import codes
 from actprune_kernels.backends import kernels
+from actprune_kernels.codes import SAME
 from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
 
 LARGEST_BLOCK = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bsr(PruningFormat):
+class Bsr(CodedFormat):
     """Prunes blocks of bm rows by bn features; ragged edges are allowed."""
 
     block: tuple[int, int] = (32, 32)
@@ -35,32 +40,49 @@ class Bsr(PruningFormat):
 
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
         kernel = kernels("bsr", self.backend, activation.device, activation.dtype)
-        values, block_rows, colptr = kernel.compress(
-            activation,
-            *self.block,
-            self.sparsity,
-            self.scope,
-            self.norm,
-            self.selection_draw(draw),
+        draws = self.selection_draw(draw), self.values, self.rounding_draw(draw)
+        buffers: tuple[Tensor, ...] = kernel.compress(
+            activation, *self.block, self.sparsity, self.scope, self.norm, *draws
         )
-        return values, block_rows, colptr
+        return buffers
 
     def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
         block_rows = blocks_along(activation.shape[0], self.block[0])
         block_cols = blocks_along(activation.shape[1], self.block[1])
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
+        if self.values == SAME:
+            kept_values: tuple[Tensor, ...] = (activation.new_empty(nnz, *self.block),)
+        else:
+            kept_values = codes.empty(activation, nnz, math.prod(self.block), self.values)
         return (
-            activation.new_empty(nnz, *self.block),
+            *kept_values,
             activation.new_empty(nnz, dtype=index_dtype(block_rows)),
             activation.new_empty(block_cols + 1, dtype=index_dtype(nnz)),
         )
 
+    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
+        return buffers[-2].numel() * math.prod(self.block)
+
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         kernel = kernels("bsr", self.backend, grad_output.device, grad_output.dtype)
-        result: Tensor = kernel.grad_weight(*buffers, grad_output, features, self.scope)
+        kept_values = self._values(buffers, grad_output.dtype)
+        result: Tensor = kernel.grad_weight(
+            kept_values, *buffers[-2:], grad_output, features, self.scope
+        )
         return result
 
-    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        kernel = kernels("bsr", self.backend, buffers[0].device, buffers[0].dtype)
-        result: Tensor = kernel.to_dense(*buffers, rows, features)
+    def expand(
+        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
+    ) -> Tensor:
+        kernel = kernels("bsr", self.backend, buffers[0].device, dtype)
+        result: Tensor = kernel.to_dense(
+            self._values(buffers, dtype), *buffers[-2:], rows, features
+        )
         return result
+
+    def _values(self, buffers: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor | codes.Coded:
+        """As the kernels take them."""
+        if self.values == SAME:
+            return buffers[0]
+        shape = len(buffers[-2]), *self.block
+        return codes.Coded(buffers[:-2], self.values, shape, dtype)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from actprune.formats.base import PruningFormat
@@ -39,7 +40,9 @@ class Coo(PruningFormat):
         result: Tensor = kernel.grad_weight(*buffers, grad_output, features)
         return result
 
-    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        kernel = kernels("coo", self.backend, buffers[0].device, buffers[0].dtype)
+    def expand(
+        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
+    ) -> Tensor:
+        kernel = kernels("coo", self.backend, buffers[0].device, dtype)
         result: Tensor = kernel.to_dense(*buffers, rows, features)
         return result

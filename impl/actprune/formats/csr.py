@@ -1,17 +1,24 @@
-"""CSR of Xᵀ: single elements, each with its row; a pointer per column."""
+"""CSR of Xᵀ: single elements, column by column of X."""
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from actprune.formats.base import PruningFormat
+from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
+from actprune_kernels import codes
 from actprune_kernels.backends import kernels
-from actprune_kernels.sizes import index_dtype, kept
+from actprune_kernels.codes import SAME
+from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+
+GROUP = 64
+"""Coded values that share a scale: neighbours in storage order."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csr(PruningFormat):
+class Csr(CodedFormat):
     """Prunes elements; 4 + 2 bytes for each that stays (fp32, up to 32,767 rows)."""
 
     @property
@@ -23,24 +30,44 @@ class Csr(PruningFormat):
         values, rows, colptr = kernel.compress(
             activation, self.sparsity, self.scope, self.selection_draw(draw)
         )
-        return values, rows, colptr
+        if self.values == SAME:
+            return values, rows, colptr
+        groups = F.pad(values, (0, -len(values) % GROUP)).view(-1, GROUP)
+        encode = codes.backend(values.device, self.backend).encode
+        return *encode(groups, self.values, self.rounding_draw(draw)), rows, colptr
 
     def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         _, nnz = kept(rows, features, self.sparsity, self.scope)
+        if self.values == SAME:
+            values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
+        else:
+            values = codes.empty(activation, blocks_along(nnz, GROUP), GROUP, self.values)
         return (
-            activation.new_empty(nnz),
+            *values,
             activation.new_empty(nnz, dtype=index_dtype(rows)),
             activation.new_empty(features + 1, dtype=index_dtype(nnz)),
         )
 
+    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
+        return buffers[-2].numel()
+
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         kernel = kernels("csr", self.backend, grad_output.device, grad_output.dtype)
-        result: Tensor = kernel.grad_weight(*buffers, grad_output)
+        values = self._values(buffers, grad_output.dtype)
+        result: Tensor = kernel.grad_weight(values, *buffers[-2:], grad_output)
         return result
 
-    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
-        result: Tensor = kernels("csr", self.backend, buffers[0].device, buffers[0].dtype).to_dense(
-            *buffers, rows
-        )
+    def expand(
+        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
+    ) -> Tensor:
+        kernel = kernels("csr", self.backend, buffers[0].device, dtype)
+        result: Tensor = kernel.to_dense(self._values(buffers, dtype), *buffers[-2:], rows)
         return result
+
+    def _values(self, buffers: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+        if self.values == SAME:
+            return buffers[0]
+        decode = codes.backend(buffers[0].device, self.backend).decode
+        groups: Tensor = decode(buffers[:-2], self.values, GROUP, wide(dtype))
+        return groups.view(-1)[: len(buffers[-2])].to(dtype)

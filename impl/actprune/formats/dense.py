@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from actprune.formats.base import Format
@@ -25,5 +26,7 @@ class Dense(Format):
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         return grad_output.t() @ buffers[0]
 
-    def expand(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> Tensor:
+    def expand(
+        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
+    ) -> Tensor:
         return buffers[0].clone()

@@ -217,7 +217,7 @@ def _launches(configuration: Configuration) -> list[Launch]:
     with record() as launches, _matmul_precision("high" if fast else "highest"):
         buffers = format.store(activation, None)
         format.product(buffers, grad_output, features)
-        format.expand(buffers, rows, features)
+        format.expand(buffers, rows, features, dtype)
     return launches
 
 

@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actprune_kernels import codes
 from actprune_kernels.bsr import naive
+from actprune_kernels.codes import SAME, Coded
+from actprune_kernels.codes import cpu as coding
 from actprune_kernels.selection import cpu as selection
-from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
 """Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
@@ -23,22 +27,32 @@ def compress(
     scope: str,
     norm: str,
     draw: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    kind: str = SAME,
+    rounding: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, bm, bn, sparsity, scope, norm, draw)
+        return naive.compress(activation, bm, bn, sparsity, scope, norm, draw, kind, rounding)
     activation = activation.contiguous()
     rows, features = activation.shape
     grid = blocks_along(rows, bm), blocks_along(features, bn)
-    keep, nnz = kept(*grid, sparsity, scope)
+    keep, nnz = keep_count(*grid, sparsity, scope)
     norms = block_norms(activation, bm, bn, norm).t().contiguous()  # block columns, block rows
     mask, scale = selection.select(norms, keep, scope, draw)
     column, block_rows = mask.nonzero(as_tuple=True)
-    values = gather_blocks(activation, block_rows, column, bm, bn)
-    if scale is not None:
-        values.mul_(scale.to(wide(values.dtype))[:, None, None])
-    counts = mask.sum(1)
-    colptr = F.pad(counts.cumsum(0), (1, 0))
-    return values, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
+    colptr = F.pad(mask.sum(1).cumsum(0), (1, 0))
+
+    def gathered(piece: slice) -> Tensor:
+        values = gather_blocks(activation, block_rows[piece], column[piece], bm, bn)
+        if scale is not None:
+            values.mul_(scale[piece].to(wide(values.dtype))[:, None, None])
+        return values
+
+    if kind == SAME:
+        parts: codes.Parts = (gathered(slice(None)),)
+    else:
+        parts = codes.empty(activation, nnz, bm * bn, kind)
+        coding.encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, rounding)
+    return *parts, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
 
 
 def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
@@ -101,8 +115,9 @@ def gather_blocks(
 
 
 def to_dense(
-    values: Tensor, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+    kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, rows: int, features: int
 ) -> Tensor:
+    values = codes.values(kept)
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
     column = torch.repeat_interleave(torch.arange(grid[1]), colptr.long().diff())
@@ -112,7 +127,7 @@ def to_dense(
 
 
 def grad_weight(
-    values: Tensor,
+    kept: Tensor | Coded,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
@@ -120,15 +135,14 @@ def grad_weight(
     scope: str,
 ) -> Tensor:
     """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
-    _, bm, bn = values.shape
+    count, bm, bn = kept.shape
     rows, out_features = grad_output.shape
-    if not values.numel() or not out_features:
+    if not count or not out_features:
         return grad_output.new_zeros(out_features, features)
     acc = wide(grad_output.dtype)
     # Transposed: (block columns, bn, out_features), the order in which the GEMMs write.
     result = grad_output.new_zeros(colptr.numel() - 1, bn, out_features, dtype=acc)
     row = (block_rows.long()[:, None] * bm + torch.arange(bm)).clamp_(max=rows - 1).view(-1)
-    values = values.view(-1, bn)
     bounds = [bm * start for start in colptr.tolist()]  # where each column's rows start
     longest = max(stop - start for start, stop in pairwise(bounds))
     at_once = 1
@@ -143,7 +157,7 @@ def grad_weight(
         picked = torch.index_select(grad_output, 0, row[start:stop], out=gathered[: stop - start])
         target = result[column : column + at_once]
         shape = (len(target), (stop - start) // len(target), -1)  # columns, rows kept, width
-        kept = values[start:stop].to(acc).view(shape)
-        torch.bmm(kept.transpose(1, 2), picked.to(acc).view(shape), out=target)
+        blocks = kept[start // bm : stop // bm].to(acc).view(shape)
+        torch.bmm(blocks.transpose(1, 2), picked.to(acc).view(shape), out=target)
     flat = result.view(-1, out_features)[:features]
     return flat.to(grad_output.dtype).t().contiguous()

@@ -14,11 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actprune_kernels import tuning
+from actprune_kernels import codes, tuning
 from actprune_kernels.bsr import naive
+from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
-from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
+from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import kept as keep_count
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
@@ -236,16 +238,21 @@ def compress(
     scope: str,
     norm: str,
     draw: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    kind: str = SAME,
+    rounding: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, bm, bn, sparsity, scope, norm, None)
+        return naive.compress(activation, bm, bn, sparsity, scope, norm, None, kind, rounding)
     activation = activation.contiguous()
     grid = blocks_along(activation.shape[0], bm), blocks_along(activation.shape[1], bn)
-    keep, _ = kept(*grid, sparsity, scope)
+    keep, _ = keep_count(*grid, sparsity, scope)
     norms = block_norms(activation, bm, bn, norm)
     position, colptr, scale = selection.select(norms, keep, scope, draw)
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
-    return values, block_rows, colptr
+    if kind == SAME:
+        return values, block_rows, colptr
+    parts = codes.backend(values.device).encode(values.flatten(1), kind, rounding)
+    return *parts, block_rows, colptr
 
 
 def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
@@ -311,8 +318,9 @@ def gather_blocks(
 
 
 def to_dense(
-    values: Tensor, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+    kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, rows: int, features: int
 ) -> Tensor:
+    values = codes.values(kept)
     nnz, bm, bn = values.shape
     dense = values.new_zeros(rows, features)
     if not values.numel():
@@ -346,13 +354,14 @@ def columns_of(colptr: Tensor, nnz: int) -> Tensor:
 
 
 def grad_weight(
-    values: Tensor,
+    kept: Tensor | Coded,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
     features: int,
     scope: str,
 ) -> Tensor:
+    values = codes.values(kept)
     nnz, bm, bn = values.shape
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()

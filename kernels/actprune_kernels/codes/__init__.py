@@ -1,0 +1,124 @@
+"""Blocks of values in fewer bits, each block with a scale of its own.
+
+kind   to a value                   parts
+bf16   2 bytes, nearest             values (n, width) bfloat16
+fp8    1 byte, nearest              float8_e4m3fn as uint8 (n, width), scales (n,) bfloat16
+int8   8 bits, stochastic rounding  codes (n, width) uint8, scales (n,) bfloat16, zeros (n,) uint8
+int4   4 bits, the same             codes (n, ⌈width / 2⌉)
+int2   2 bits, the same             codes (n, ⌈width / 4⌉)
+
+A code c means (c - zero) * scale: zero is a level of its own, which zeros stay at, and the levels
+are spread over the block's range, so a block of one sign does not waste half of them. Rounding is
+up with the probability that makes the expectation the value itself (Gupta et al. 2015; ActNN, Chen
+et al. 2021, quantises activations so). A byte holds codes that lie ⌈width / per byte⌉ apart, the
+first in its lowest bits, so that packing works on contiguous pieces.
+
+A block with a NaN or Inf becomes one without any finite value: its scale is not finite.
+
+Every backend exports
+encode(blocks, kind, draw) -> parts: blocks (n, width); draw int64 (3,): seed, stream, counter
+decode(parts, kind, width, dtype) -> (n, width), dtype being fp32 or fp64
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actprune_kernels.sizes import wide
+
+SAME = "same"
+"""The kind of values that stay as they are."""
+BITS = {"int8": 8, "int4": 4, "int2": 2}
+"""Of the kinds that round stochastically."""
+KINDS = ("bf16", "fp8", *BITS)
+LARGEST = 448.0
+"""Of float8_e4m3fn."""
+TINY = 2.0**-126
+"""The least scale, a normal number of bf16."""
+FRACTION = 1 << 16
+"""Rounding compares with one of so many equally likely fractions."""
+
+Parts = tuple[Tensor, ...]
+
+
+def backend(device: torch.device, name: str = "auto") -> ModuleType:
+    """The module that serves `device`: the fast one of the CPU, elsewhere the definition.
+
+    name: the backend of the kernels beside it; `naive` is the definition everywhere.
+    """
+    fast = device.type == "cpu" and name != "naive"
+    return import_module(f"{__name__}.{'cpu' if fast else 'naive'}")
+
+
+def per_byte(kind: str) -> int:
+    """Codes to a byte."""
+    return 8 // BITS.get(kind, 8)
+
+
+def empty(like: Tensor, count: int, width: int, kind: str) -> Parts:
+    """Uninitialised parts of `count` blocks of `width` values, on the device of `like`."""
+    if kind == "bf16":
+        return (like.new_empty(count, width, dtype=torch.bfloat16),)
+    scales = like.new_empty(count, dtype=torch.bfloat16)
+    codes = like.new_empty(count, -(-width // per_byte(kind)), dtype=torch.uint8)
+    if kind == "fp8":
+        return codes, scales
+    return codes, scales, like.new_empty(count, dtype=torch.uint8)
+
+
+def rounding(draw: Tensor) -> np.random.PCG64:
+    """The source of the rounding's random bits; the selection's are others."""
+    return np.random.PCG64([*(int(part) for part in draw.tolist()), 1])
+
+
+def fractions(source: np.random.PCG64, count: int) -> Tensor:
+    """The next `count` fractions times FRACTION, int32; a multiple of four leaves none unused."""
+    words = source.random_raw(-(-count // 4)).view(np.uint16)[:count]
+    return torch.from_numpy(words.astype(np.int32))
+
+
+def grid(low: Tensor, high: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Scales and zeros, both of the blocks' dtype, for values from low to high.
+
+    The zero is the level that splits the levels as 0 splits the range, and the scale the smallest
+    that then covers both sides.
+    """
+    last = (1 << BITS[kind]) - 1
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    zeros = (low * -last / (high - low)).nan_to_num_(0).round_()
+    zeros = zeros.clamp_((low < 0).to(low.dtype), last - (high > 0).to(low.dtype))
+    scales = torch.maximum(high / (last - zeros).clamp(min=1), -low / zeros.clamp(min=1))
+    return rounded_up(scales), zeros
+
+
+def rounded_up(scales: Tensor) -> Tensor:
+    """The scales as bf16 will hold them: never less, so that codes reach the ends of the range."""
+    return (scales * (1 + 2**-8)).clamp(min=TINY).to(torch.bfloat16).to(scales.dtype)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Blocks (n, height, width) that are decoded when they are asked for."""
+
+    parts: Parts
+    kind: str
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+    """Of the activation."""
+
+    def __getitem__(self, piece: slice) -> Tensor:
+        """Some of the blocks, in the dtype to accumulate in."""
+        height, width = self.shape[1:]
+        parts = tuple(part[piece] for part in self.parts)
+        decode = backend(parts[0].device).decode
+        blocks: Tensor = decode(parts, self.kind, height * width, wide(self.dtype))
+        return blocks.view(-1, height, width)
+
+
+def values(kept: "Tensor | Coded") -> Tensor:
+    """All blocks, in the activation's dtype."""
+    return kept[:].to(kept.dtype) if isinstance(kept, Coded) else kept
