@@ -1,0 +1,36 @@
+"""The lean ResMLP block."""
+
+import torch
+from torch import Tensor
+
+from actprune.lean.functions import Across, Chain, Options, kept, weights
+from actprune.models.resmlp import Block
+
+
+class LeanBlock(Block):
+    """A Block that keeps the compressed inputs of its three linears, 2 bits of GELU, and no more.
+
+    Outputs are the Block's. Gradients are exact but for what pruning takes from those of weights,
+    α and γ, and for GELU's derivative, off by up to 0.16. In eval mode and
+    without gradients it is the Block.
+    """
+
+    exact: bool
+    """Whether GELU keeps its input whole instead of 2 bits of its derivative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, patches, dim) to the same shape."""
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        norm1, norm2 = self.norm1, self.norm2
+        attn, fc1, fc2 = self.attn, self.mlp.fc1, self.mlp.fc2
+        across, first, second = (weights(layer, x) for layer in (attn, fc1, fc2))
+        with torch.autocast(x.device.type, enabled=False):
+            x = Across.apply(  # type: ignore[no-untyped-call]
+                x, norm1.alpha, norm1.beta, *across, self.gamma_1, kept(attn, x.device)
+            )
+            both, scale = (kept(fc1, x.device), kept(fc2, x.device)), (norm2.alpha, norm2.beta)
+            out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
+                x, *scale, *first, *second, self.gamma_2, both, Options(self.exact, True)
+            )
+        return out
