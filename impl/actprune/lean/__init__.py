@@ -6,32 +6,50 @@ from torch import nn
 
 from actprune.errors import InputError
 from actprune.lean.blocks import LeanBlock
+from actprune.lean.patterns import LeanForward, search
 from actprune.models.resmlp import Block
 
-__all__ = ["LeanBlock", "lean", "unlean"]
+__all__ = ["LeanBlock", "chains", "lean", "unlean"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def lean(model: Model, *, exact: bool = False) -> Model:
-    """Make every ResMLP block of `model` lean, in place; returns `model`.
+    """Make every ResMLP block of `model` lean, and every chain of other layers; returns `model`.
 
-    What its linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input.
+    Chains are linear-GELU-linear and affine-linear-scale; `chains` says which are recognised. What
+    their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input.
     Parameters, their names and the state_dict stay. exact: keep GELU's input whole, not 2 bits of
-    its derivative. Raises InputError where the model has no such block.
+    its derivative. Raises InputError, with the reasons, where there is no block and no chain.
     """
-    found = [module for module in model.modules() if type(module) in (Block, LeanBlock)]
-    if not found:
-        raise InputError("lean: expected a model with ResMLP blocks, got one without")
-    for block in found:
+    blocks = [module for module in model.modules() if type(module) in (Block, LeanBlock)]
+    unlean(model)
+    found = search(model, exact)
+    if not blocks and not found.graphs:
+        reasons = "; ".join(f"{name}: {word}" for name, word in list(found.words.items())[:4])
+        raise InputError(
+            "lean: expected ResMLP blocks, linear-GELU-linear or affine-linear-scale, found none "
+            f"({reasons or 'no linear'})"
+        )
+    for block in blocks:
         block.__class__ = LeanBlock
         assert isinstance(block, LeanBlock)
         block.exact = exact
+    for name, graph in found.graphs.items():
+        module = model.get_submodule(name)
+        module.forward = LeanForward(module, graph)
     return model
 
 
+def chains(model: nn.Module) -> dict[str, str]:
+    """Of each linear outside ResMLP blocks: the chain that lean makes of it, or why none."""
+    return search(model, exact=False).words
+
+
 def unlean(model: nn.Module) -> None:
-    """Turn every lean block back into the one it was."""
+    """Turn everything lean back into what it was."""
     for module in model.modules():
         if isinstance(module, LeanBlock):
             del module.exact
             module.__class__ = Block  # type: ignore[assignment]
+        if isinstance(vars(module).get("forward"), LeanForward):
+            del module.forward

@@ -121,11 +121,11 @@ class Chain(torch.autograd.Function):
         bias = bias1 if weight2 is None else bias2
         saved = alpha, beta, weight1, weight2, bias, gamma, slope
         ctx.save_for_backward(*saved, *buffers1, *buffers2)
-        out = u.to(x.dtype)
+        ctx.dtype, out = x.dtype, u
         if gamma is not None:
-            out.mul_(gamma)
+            out = out.to(x.dtype).mul_(gamma)
         if options.residual:
-            out.add_(rows)
+            out = out.to(x.dtype).add_(rows)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
@@ -133,7 +133,7 @@ class Chain(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         alpha, beta, weight1, weight2, bias, gamma, slope, *buffers = ctx.saved_tensors
         buffers1, buffers2 = buffers[: ctx.first], buffers[ctx.first :]
-        d_out = grad_out.reshape(-1, grad_out.shape[-1])
+        d_out = grad_out.reshape(-1, grad_out.shape[-1]).to(ctx.dtype)
         dtype, sums = weight1.dtype, d_out.sum(0)
         grad_weight2 = grad_bias2 = grad_gamma = None
         if weight2 is None:
