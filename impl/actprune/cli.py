@@ -210,6 +210,40 @@ def report(
 
 
 @_command
+def advise(
+    model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_s24, ...")],
+    batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)],
+    budget: Annotated[str, typer.Option(help="Memory of a training step: 4GiB, 800MiB, ...")],
+    channels: Annotated[int, typer.Option(help="Of the images.", min=1)] = 3,
+    classes: Annotated[int, typer.Option(help="Of the images.", min=1)] = 1000,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A results.json; repeat. Else what is recorded."),
+    ] = None,
+) -> None:
+    """Say which setting fits a budget of memory, by predicted peaks and recorded runs."""
+    from actprune import advise as advising
+    from actprune.data import DataShape
+    from actprune.report.table import print_advice
+    from actprune.results import read
+
+    size = advising.parse_budget(budget)
+    files = [read(path) for path in results or []]
+    known = [setting for file in files for setting in advising.settings_of(file)]
+    console = _console()
+    with console.status("predicting peaks") as status:
+        advice = advising.advise(
+            model,
+            batch,
+            size,
+            known if files else advising.recorded(),
+            shape=DataShape(channels, classes),
+            progress=lambda spec: status.update(f"predicting the peak of {spec}"),
+        )
+    print_advice(advice, console)
+
+
+@_command
 def doctor() -> None:
     """Say what this machine can run."""
     from actprune.environment import backends, environment, version

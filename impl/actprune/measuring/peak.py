@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from actprune.config import check
+from actprune.data import DataShape
 from actprune.errors import InputError
 from actprune.measuring.predict import STEPS, predict
 from actprune.training.config import TrainConfig
@@ -24,12 +25,17 @@ _LARGE = 65536
 _RESULT = re.compile(r"^peak_bytes=(\d+)$", re.MULTILINE)
 
 
-def predicted_peak(config: TrainConfig) -> int:
+def predicted_peak(config: TrainConfig, shape: DataShape | None = None) -> int:
     """Bytes at the peak of training `config`, by MemTracker on fake tensors: nothing is allocated.
 
-    Deterministic, at any scale, without the device.
+    Deterministic, at any scale, without the device. shape: channels and classes; by default those
+    of config.data.
     """
-    return predict(lambda: build(config), lambda: example_batch(config), training_step)
+    return predict(
+        lambda: build(config, shape=shape),
+        lambda: example_batch(config, shape=shape),
+        training_step,
+    )
 
 
 def measured_peak(config: TrainConfig) -> int | None:

@@ -6,6 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from actprune.advise import Advice, sentence
 from actprune.report.summary import Row, failures, headline, rows
 from actprune.results import Results
 
@@ -66,5 +67,32 @@ def print_table(results: Results, console: Console) -> None:
         "Ratios are of this run, interleaved with dense: below 1 is less. "
         "dW is the weight gradient, linear a whole layer "
         "forward and backward; these are medians over the layers measured.",
+        highlight=False,
+    )
+
+
+def print_advice(advice: Advice, console: Console) -> None:
+    """Print a line per setting, the least memory first, and the answer in words."""
+    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    out.add_column("setting", overflow="fold")
+    for heading in ("peak\nMiB", "peak\n/dense", "fits", "against\ndense", "seeds", "step\n/dense"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    for option in advice.options:
+        setting = option.setting
+        error = "" if setting.error is None else f" ±{setting.error:.2f}"
+        out.add_row(
+            setting.spec.replace(",", ", "),
+            f"{option.peak / 2**20:,.0f}",
+            f"{option.peak / advice.dense_peak:.3f}",
+            "yes" if option.fits else "no",
+            f"{setting.delta:+.2f}{error}",
+            str(setting.seeds or "—"),
+            f"{setting.step_ratio:.2f}",
+        )
+    console.print(out)
+    console.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        "Peaks are predicted for this model and batch. Accuracy (points, with its standard error) "
+        "and time are those of recorded runs of other models and data: try the setting on yours.",
         highlight=False,
     )

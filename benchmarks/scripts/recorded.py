@@ -1,0 +1,21 @@
+"""What `actprune advise` knows: the settings of some results.json, written into the package.
+
+python -m benchmarks.scripts.recorded docs/results/*.json
+"""
+
+import sys
+from pathlib import Path
+
+from actprune import results
+from actprune.advise import RECORDED, dumped, settings_of
+from actprune.training.checkpoint import write_whole
+
+
+def main(files: list[str]) -> None:
+    """Write RECORDED from `files`."""
+    found = [setting for file in files for setting in settings_of(results.read(Path(file)))]
+    write_whole(RECORDED, dumped(found).encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

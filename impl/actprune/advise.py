@@ -1,0 +1,186 @@
+"""Which setting fits a budget of memory, by predicted peaks and by recorded training runs."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from actprune.config import check
+from actprune.data import DataShape
+from actprune.errors import InputError
+from actprune.measuring.peak import predicted_peak
+from actprune.results import Results
+from actprune.training.config import TrainConfig
+
+RECORDED = Path(__file__).with_name("recorded.json")
+"""Made by benchmarks/scripts/recorded.py from the files under docs/results/."""
+TOLERATED = 0.3
+"""Points of accuracy below dense that count as none."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A spec as it was trained, over the seeds of one comparison; ratios are to dense."""
+
+    spec: str
+    model: str
+    data: str
+    epochs: int
+    seeds: int
+    delta: float
+    """Points of accuracy against dense of the same seed, averaged."""
+    error: float | None
+    """Standard error of delta; None for a single seed."""
+    step_ratio: float
+    saved_ratio: float
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting for the model that was asked about."""
+
+    setting: Setting
+    peak: int
+    """Predicted bytes at the peak of a training step."""
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Advice:
+    """All options, the least bytes first, and the one to take; None where none fits."""
+
+    options: list[Option]
+    dense_peak: int
+    budget: int
+    taken: Option | None
+
+
+def advise(
+    model: str,
+    batch_size: int,
+    budget: int,
+    settings: Sequence[Setting],
+    *,
+    shape: DataShape,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Advice:
+    """The setting to train `model` with in `budget` bytes, of those that were recorded.
+
+    Of what fits: dense, if it does; else what lost at most TOLERATED points of accuracy, the
+    fastest first; else what lost least. Peaks are predicted for this model and batch, accuracy and
+    time are those of the recorded runs, of whatever model those were. Raises InputError on bad
+    values.
+    """
+    if budget < 1:
+        raise InputError(f"budget: expected 1 byte or more, got {budget}")
+
+    def peak(spec: str) -> int:
+        progress(spec)
+        values = {"model": model, "batch_size": batch_size, "spec": spec}
+        return predicted_peak(check(TrainConfig, values), shape)
+
+    dense = peak("dense")
+    merged = _merged([s for s in settings if s.spec != "dense"])
+    plain = Setting("dense", model, "", 0, 0, 0.0, None, 1.0, 1.0)
+    options = [Option(plain, dense, dense <= budget)]
+    for setting in merged:
+        size = peak(setting.spec)
+        options.append(Option(setting, size, size <= budget))
+    options.sort(key=lambda option: option.peak)
+    return Advice(options, dense, budget, _best([option for option in options if option.fits]))
+
+
+def parse_budget(text: str) -> int:
+    """Bytes from a text such as 4GiB or 800MB. Raises InputError on any other."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise InputError(f"budget: expected a size such as 4GiB or 800MB, got {text!r}") from None
+
+
+def settings_of(results: Results) -> list[Setting]:
+    """What a results.json says of each spec that was trained in it."""
+    specs = dict.fromkeys(record.spec for record in results.training)
+    found = []
+    for spec in specs:
+        runs = [record for record in results.training if record.spec == spec]
+        deltas = [run.accuracy_delta for run in runs]
+        error = statistics.stdev(deltas) / len(runs) ** 0.5 if len(runs) > 1 else None
+        found.append(
+            Setting(
+                spec=spec,
+                model=runs[0].model,
+                data=runs[0].data.partition(":")[0],
+                epochs=runs[0].epochs,
+                seeds=len(runs),
+                delta=round(statistics.fmean(deltas), 3),
+                error=None if error is None else round(error, 3),
+                step_ratio=round(statistics.median(run.ratio_to_dense for run in runs), 3),
+                saved_ratio=round(statistics.fmean(run.saved_ratio for run in runs), 4),
+            )
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def recorded() -> tuple[Setting, ...]:
+    """The settings that come with the package."""
+    return tuple(Setting(**values) for values in json.loads(RECORDED.read_text("utf-8")))
+
+
+def dumped(settings: Iterable[Setting]) -> str:
+    """As RECORDED holds them, a line each."""
+    lines = ",\n".join(json.dumps(asdict(setting)) for setting in settings)
+    return f"[\n{lines}\n]\n"
+
+
+def sentence(advice: Advice) -> str:
+    """The answer in words."""
+    taken, budget = advice.taken, _mib(advice.budget)
+    if taken is None:
+        least = advice.options[0]
+        return (
+            f"Nothing fits {budget}: the least is {_mib(least.peak)}, {least.setting.spec}. "
+            "A smaller batch, or more memory, is needed."
+        )
+    if taken.setting.spec == "dense":
+        return f"Dense fits: {_mib(taken.peak)} of {budget}. Keep everything."
+    share = taken.peak / advice.dense_peak
+    return (
+        f"Take {taken.setting.spec}: {_mib(taken.peak)} of {budget} ({share:.0%} of dense's "
+        f"{_mib(advice.dense_peak)}), {_accuracy(taken.setting)}, at "
+        f"{taken.setting.step_ratio:.2f} of dense's step time."
+    )
+
+
+def _accuracy(setting: Setting) -> str:
+    error = "" if setting.error is None else f" ± {setting.error:.2f}"
+    seeds = f"{setting.seeds} seed{'s' * (setting.seeds > 1)}"
+    return f"{setting.delta:+.2f}{error} points of accuracy over {seeds} ({setting.data})"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _merged(settings: Iterable[Setting]) -> list[Setting]:
+    """One for each spec: where several comparisons trained it, the one in which it lost most."""
+    worst: dict[str, Setting] = {}
+    for setting in settings:
+        other = worst.get(setting.spec)
+        if other is None or setting.delta < other.delta:
+            worst[setting.spec] = setting
+    return list(worst.values())
+
+
+def _best(fitting: Sequence[Option]) -> Option | None:
+    def rank(option: Option) -> tuple[Any, ...]:
+        setting, lost = option.setting, max(0.0, -option.setting.delta - TOLERATED)
+        return setting.spec != "dense", lost, setting.step_ratio, option.peak
+
+    return min(fitting, key=rank, default=None)
