@@ -197,6 +197,7 @@ def test_interrupted_and_resumed(tmp_path: Path, call: Call) -> None:
 
 def test_kernels_alone(tmp_path: Path, call: Call) -> None:
     words = ["--format", "bsr:block=1x8", "--shape", "64x32x16", "--samples", "2", "--threads", "1"]
+    words += ["--format", "head=>csr;*=>dense", "--format", "lean+csr"]  # no kernels of their own
     code, printed, errors = call("kernels", *words, "--json", "k.json")
     assert (code, errors) == (0, "")
     assert "bsr:block=1x8" in printed

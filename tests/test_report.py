@@ -37,6 +37,14 @@ def test_the_table_fits_and_has_every_format(width: int) -> None:
         assert spec.split(":")[0] in text
 
 
+def test_a_plan_is_shown_whole() -> None:
+    spec = "lean+blocks.[01].*=>csr:sparsity=0.5;*=>dense"
+    made = results.make(environment("x"), [], [training("dense"), training(spec)])
+    assert "lean+blocks.[01].*=>csr:sparsity=0.5; *=>dense" in printed(made, 180)
+    shown = "lean+blocks.[01].*=&gt;<wbr>csr:<wbr>sparsity=0.5;<wbr>*=&gt;<wbr>dense"
+    assert shown in render(made)
+
+
 def test_a_failed_check_shows_no_time() -> None:
     failed = kernel(
         "csr:sparsity=0.9",
@@ -139,6 +147,8 @@ def test_short_names_and_round_ticks() -> None:
     assert label("bsr:block=1x32,sparsity=0.9,select=priority") == "bsr 1x32 90 % priority"
     assert label("dense") == "dense"
     assert label("new:sparsity=most,<b>") == "new most <b>"
+    assert label("lean+*.attn=>csr:sparsity=0.5") == "lean+*.attn csr 50 %"
+    assert label("lean+*.attn=>csr:sparsity=0.5;*=>dense") == "lean+*.attn csr 50 % and 1 more"
     assert ticks(75.2, 84.9) == [76, 78, 80, 82, 84]
     assert ticks(0.11, 0.31) == pytest.approx([0.15, 0.2, 0.25, 0.3])
 

@@ -1,15 +1,17 @@
 """Strategies: their text, what they do to a model, and how it is undone."""
 
 import copy
+import shlex
 
 import pytest
 import torch
+import yaml
 
-from actprune import InputError, PrunedLinear, pruned, saved_bytes
+from actprune import InputError, PrunedLinear, parse, pruned, saved_bytes
 from actprune.lean import LeanBlock
 from actprune.models import Block, ResMLP
 from actprune.models.resmlp import Variant
-from actprune.strategies import STRATEGIES, CheckpointedBlock, apply, read, undo
+from actprune.strategies import STRATEGIES, CheckpointedBlock, apply, plan, read, undo
 from actprune.training.config import TrainConfig
 from actprune.training.records import grad_cosine
 
@@ -37,6 +39,63 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
         read("lean+nothing")
     with pytest.raises(InputError, match="checkpoint: expected a model with ResMLP blocks"):
         apply(torch.nn.Sequential(torch.nn.Linear(2, 2)), "checkpoint+dense")
+
+
+PLAN = "lean+*.attn=>dense;blocks.0.*=>csr:sparsity=0.5;*=>bsr:block=1x8,sparsity=0.9"
+
+
+def test_a_format_for_each_glob_the_first_that_matches() -> None:
+    made = apply(model(), PLAN)
+    assert all(type(block) is LeanBlock for block in made.blocks)
+    assert {name: layer.spec for name, layer in pruned(made).items()} == {
+        "blocks.0.mlp.fc1": "csr:sparsity=0.5",
+        "blocks.0.mlp.fc2": "csr:sparsity=0.5",
+        "blocks.1.mlp.fc1": "bsr:block=1x8,sparsity=0.9",
+        "blocks.1.mlp.fc2": "bsr:block=1x8,sparsity=0.9",
+        "head": "bsr:block=1x8,sparsity=0.9",
+    }
+    assert list(pruned(apply(model(), "head=>csr"))) == ["head"]
+    assert not pruned(apply(model(), "head=>dense;*=>dense"))
+    with pytest.raises(InputError, match=r"spec: 'tail' matches no nn.Linear; the model has bl"):
+        apply(model(), "tail=>csr")
+
+
+def test_a_plan_is_written_in_one_way_and_is_a_format_only_if_it_is_no_more() -> None:
+    assert read(PLAN).spec == PLAN
+    assert TrainConfig(spec=PLAN).spec == PLAN
+    loose = " lean + *.attn => dense ; blocks.0.*=>csr:sparsity=0.50;*=>bsr:block=1x8"
+    assert read(loose) == read(PLAN)
+    assert read("*=>csr").spec == "csr:sparsity=0.9"
+    formats = {"*.attn": "csr:sparsity=0.5", "*": "dense"}
+    assert plan(formats, "lean").spec == "lean+*.attn=>csr:sparsity=0.5;*=>dense"
+    assert read("csr").format == parse("csr")
+    assert [read(spec).format for spec in (PLAN, "lean+csr", "head=>csr")] == [None] * 3
+
+
+def test_a_plan_survives_yaml_and_a_shell() -> None:
+    assert yaml.safe_load(yaml.safe_dump([PLAN, PLAN.removeprefix("lean+")])) == [
+        PLAN,
+        PLAN.removeprefix("lean+"),
+    ]
+    assert yaml.safe_load(f"spec: {PLAN}") == {"spec": PLAN}
+    assert PLAN in shlex.split(TrainConfig(spec=PLAN).command())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("a=>csr;dense", r"expected GLOB=>FORMAT between ';', got 'dense' in 'a=>csr;dense'"),
+        ("csr;", r"expected GLOB=>FORMAT between ';', got 'csr' in 'csr;'"),
+        ("a=>csr;a=>dense", r"glob 'a' is given twice in 'a=>csr;a=>dense'"),
+        ("a=>ell", r"expected a format of dense, coo, csr, bsr, got 'ell'"),
+        ("a b=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got 'a b'"),
+        ("=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got ''"),
+        ("x+a=>csr", r"expected a strategy of .* before '\+', got 'x'"),
+    ],
+)
+def test_a_bad_plan_says_what_was_expected(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"spec: {message}"):
+        read(spec)
 
 
 @pytest.mark.parametrize("spec", SPECS)

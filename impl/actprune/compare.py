@@ -269,7 +269,7 @@ def _kernels(
         return
     grid = part.heat_map
     # the grid's formats that the comparison measures anyway are not measured twice
-    formats = [spec for spec in config.formats if not read(spec).strategy]
+    formats = [spec for spec in config.formats if read(spec).format]
     cells = [spec for spec in grid.specs() if spec not in formats] if grid else []
     full, single = len(formats) * part.samples, len(cells) * (grid.samples if grid else 0)
     total = len(part.shapes) * (len(OPS) * full + single)

@@ -1,9 +1,12 @@
-"""What is done to a model to keep less: a format for its linears, and strategies beside it.
+"""What is done to a model to keep less: formats for its linears, and a strategy beside them.
 
-Written before the format and joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `checkpoint+dense`.
+A format for all, `bsr:block=1x32,sparsity=0.9`, or one for each glob on layer names, of which the
+first that matches decides: `*.attn=>csr:sparsity=0.5;*=>bsr:block=1x32,sparsity=0.9`. A strategy
+stands before it and is joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `checkpoint+dense`.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from actprune.convert import convert, revert
 from actprune.errors import InputError
-from actprune.formats import Format, parse
+from actprune.formats import Dense, Format, parse
 from actprune.lean import lean, unlean
 from actprune.models.resmlp import Block
 
@@ -20,40 +23,80 @@ STRATEGIES = ("checkpoint", "lean", "lean-exact")
 """checkpoint: every ResMLP block is computed again in the backward pass; lean: actprune.lean;
 lean-exact: the same, with GELU's input kept whole."""
 Model = TypeVar("Model", bound=nn.Module)
+_ALL, _THEN, _NEXT = "*", "=>", ";"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A format, and at most one strategy."""
+    """A format for each glob on layer names, in order, and at most one strategy."""
 
-    format: Format
+    rules: tuple[tuple[str, Format], ...]
     strategy: str = ""
 
     @property
     def spec(self) -> str:
         """As text; `read` reads it back."""
-        return f"{self.strategy}+{self.format.spec}" if self.strategy else self.format.spec
+        globs = [glob for glob, _ in self.rules]
+        if globs == [_ALL]:
+            text = self.rules[0][1].spec
+        else:
+            text = _NEXT.join(f"{glob}{_THEN}{format.spec}" for glob, format in self.rules)
+        return f"{self.strategy}+{text}" if self.strategy else text
+
+    @property
+    def format(self) -> Format | None:
+        """The one format that all of this is, which kernels can be measured with; else None."""
+        alone = len(self.rules) == 1 and self.rules[0][0] == _ALL and not self.strategy
+        return self.rules[0][1] if alone else None
 
 
 def read(spec: str) -> Plan:
     """The plan that a spec describes. Raises InputError naming what is wrong in it."""
-    strategy, plus, format = spec.rpartition("+") if isinstance(spec, str) else ("", "", spec)
+    strategy, plus, text = spec.rpartition("+") if isinstance(spec, str) else ("", "", spec)
     if plus and strategy.strip() not in STRATEGIES:
         known = ", ".join(STRATEGIES)
         raise InputError(f"spec: expected a strategy of {known} before '+', got {strategy!r}")
-    return Plan(parse(format), strategy.strip())
+    return Plan(_rules(text), strategy.strip())
+
+
+def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
+    """The plan of a mapping of globs to specs, as `actprune.convert` takes it.
+
+    Raises InputError on a glob that the text of a plan cannot hold.
+    """
+    for glob in formats:
+        if not re.fullmatch(r"[^\s;+=>]+", glob):
+            raise InputError(
+                f"spec: expected a glob without spaces and ; + = > before '=>', got {glob!r}"
+            )
+    return Plan(tuple((glob, parse(text)) for glob, text in formats.items()), strategy)
 
 
 def apply(
     model: Model, spec: str, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
 ) -> Model:
     """Convert `model` in place as a spec says; returns it. Raises as convert and lean do."""
-    plan = read(spec)
-    if plan.format.spec != "dense":
-        convert(model, plan.format, include, exclude)
-    if plan.strategy == "checkpoint":
+    chosen = read(spec)
+    if any(not isinstance(format, Dense) for _, format in chosen.rules):
+        convert(model, dict(chosen.rules), include, exclude)
+    if chosen.strategy == "checkpoint":
         return checkpointed(model)
-    return lean(model, exact=plan.strategy == "lean-exact") if plan.strategy else model
+    return lean(model, exact=chosen.strategy == "lean-exact") if chosen.strategy else model
+
+
+def _rules(text: str) -> tuple[tuple[str, Format], ...]:
+    """What the formats of a spec say. Raises InputError."""
+    if not isinstance(text, str) or (_THEN not in text and _NEXT not in text):
+        return ((_ALL, parse(text)),)
+    formats: dict[str, str] = {}
+    for rule in text.split(_NEXT):
+        glob, then, format = (part.strip() for part in rule.partition(_THEN))
+        if not then:
+            raise InputError(f"spec: expected GLOB=>FORMAT between ';', got {rule!r} in {text!r}")
+        if glob in formats:
+            raise InputError(f"spec: glob {glob!r} is given twice in {text!r}")
+        formats[glob] = format
+    return plan(formats).rules
 
 
 class CheckpointedBlock(Block):

@@ -31,7 +31,16 @@ def options(spec: str) -> dict[str, str]:
 
 
 def label(spec: str) -> str:
-    """A short name: `bsr 1x32 90 % priority` for `bsr:block=1x32,sparsity=0.9,select=priority`."""
+    """A short name: `bsr 1x32 90 % priority` for `bsr:block=1x32,sparsity=0.9,select=priority`.
+
+    Of a plan with formats for several globs: that of the first, and how many follow.
+    """
+    first, *others = spec.split(";")
+    name = _label(first.replace("=>", " "))
+    return f"{name} and {len(others)} more" if others else name
+
+
+def _label(spec: str) -> str:
     words = [spec.partition(":")[0]]
     for key, value in options(spec).items():
         if key == "sparsity":

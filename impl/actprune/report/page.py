@@ -1,6 +1,7 @@
 """index.html: one file that opens without a network."""
 
 import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -67,5 +68,6 @@ def render(results: Results) -> str:
 
 
 def _breakable(spec: str) -> Markup:
-    """A spec that may go on in a new line after a colon or a comma."""
-    return Markup(str(escape(spec)).replace(":", ":<wbr>").replace(",", ",<wbr>"))
+    """A spec that may go on in a new line after a colon, a comma or a part of a plan."""
+    parts = re.split(r"(?<=[:,;])|(?<==>)", spec)
+    return Markup("<wbr>").join(escape(part) for part in parts)

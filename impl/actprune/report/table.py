@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from actprune.advise import Advice, sentence
@@ -57,7 +58,8 @@ def print_table(results: Results, console: Console) -> None:
     for heading, _, _ in columns:
         out.add_column(heading, justify="right", no_wrap=True)
     for row in table:
-        out.add_row(row.spec.replace(",", ", "), *(cell(row) for _, _, cell in columns))
+        spec = escape(row.spec.replace(",", ", ").replace(";", "; "))  # a glob may have brackets
+        out.add_row(spec, *(cell(row) for _, _, cell in columns))
     console.print(out)
     for line in failures(results):
         console.print(line, highlight=False, markup=False)

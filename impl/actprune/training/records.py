@@ -1,6 +1,7 @@
 """Several specs trained against each other in one process: the training records of results.json."""
 
 import copy
+import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -168,12 +169,20 @@ def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> Record:
 def _open(config: TrainConfig, data: ImageData, directory: Path | None, resume: bool) -> Trainer:
     if directory is None:
         return Trainer(config, data)
-    name = "".join(c if c.isalnum() or c in ".=-" else "-" for c in config.spec)
-    folder = directory / f"{name}-seed{config.seed}"
+    folder = directory / f"{_folder_name(config.spec)}-seed{config.seed}"
     trainer = Trainer(config, data, folder)
     open_directory(folder, config, resume=resume)
     trainer.restore()
     return trainer
+
+
+def _folder_name(spec: str) -> str:
+    """A name of its own for each spec, short enough for a file system."""
+    name = "".join(c if c.isalnum() or c in ".=-" else "-" for c in spec)
+    if "=>" not in spec:
+        return name
+    # two plans may differ in their globs' wildcards alone, and be longer than a name may be
+    return f"{name[:80]}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
 
 
 def _check_configs(configs: Sequence[TrainConfig], chunk: int) -> None:
