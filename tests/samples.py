@@ -7,6 +7,8 @@ from actprune.environment import environment
 
 SPECS = ["dense", "csr:sparsity=0.9", "bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9"]
 
+LAYERS = ["blocks.0.attn", "blocks.0.mlp.fc1", "head"]
+
 
 def kernel(spec: str, op: str = "linear", layer: str = "fc1", **changes: Any) -> dict[str, Any]:
     index = SPECS.index(spec) if spec in SPECS else 1
@@ -32,6 +34,18 @@ def kernel(spec: str, op: str = "linear", layer: str = "fc1", **changes: Any) ->
     } | changes
 
 
+def layer(name: str, rel_error: float, **changes: Any) -> dict[str, Any]:
+    """Of a gradient whose error is all bias."""
+    return {
+        "layer": name,
+        "cosine": 1 - rel_error**2 / 2,
+        "norm_ratio": 1 - rel_error / 2,
+        "rel_error": rel_error,
+        "bias": rel_error,
+        "draws": 8,
+    } | changes
+
+
 def training(spec: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     index = SPECS.index(spec) if spec in SPECS else 1
     return {
@@ -54,6 +68,7 @@ def training(spec: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
         "accuracy_per_epoch": [70.0, 80.0 - index + seed],
         "accuracy_delta": -1.0 * index,
         "grad_cosine": 1 - index / 10,
+        "layers": [layer(name, index / 10) for name in LAYERS] if index else [],
         "command": f"actprune train --spec '{spec}'",
     } | changes
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from actprune import convert, saved_bytes
+from actprune.gradients import loss_of
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.training.config import TrainConfig
-from actprune.training.step import build, example_batch, loss_of
+from actprune.training.step import build, example_batch
 
 
 def test_a_linear_keeps_its_input_and_no_weight() -> None:

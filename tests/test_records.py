@@ -1,22 +1,23 @@
 """Training records: specs against each other, seed by seed, resumable."""
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
 
-from actprune import InputError, convert, draws
+from actprune import InputError
 from actprune.data import load_data
-from actprune.training import TrainConfig, Trainer, build
+from actprune.training import TrainConfig, Trainer
 from actprune.training import records as module
-from actprune.training.records import Record, grad_cosine, train_specs
+from actprune.training.records import Record, train_specs
 
 KEYS = {
     "spec", "model", "data", "data_digest", "seed", "epochs", "steps", "batch_size", "step_ms",
     "step_samples_ms", "ratio_to_dense", "saved_bytes", "saved_ratio", "predicted_peak_bytes",
     "measured_peak_bytes", "accuracy", "accuracy_delta", "accuracy_per_epoch", "grad_cosine",
-    "command",
+    "layers", "command",
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "epochs": 2,
@@ -72,6 +73,10 @@ def test_records_compare_specs_within_a_seed(peaks_found: list[str]) -> None:
     assert bsr["saved_ratio"] == bsr["saved_bytes"] / dense["saved_bytes"]
     assert 0.3 < bsr["saved_ratio"] < 0.9
     assert 0 < bsr["grad_cosine"] < 1
+    assert dense["layers"] == []
+    assert len(bsr["layers"]) == 10
+    assert bsr["grad_cosine"] == fmean(layer["cosine"] for layer in bsr["layers"])
+    assert {layer["draws"] for layer in bsr["layers"]} == {8}
     assert bsr["ratio_to_dense"] == bsr["step_ms"] / dense["step_ms"]
     assert len(bsr["step_samples_ms"]) == bsr["steps"] == 10
     assert len(bsr["accuracy_per_epoch"]) == 2
@@ -151,27 +156,3 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 def test_wrong_lists_are_refused(runs: list[TrainConfig], chunk: int, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         list(train_specs(runs, chunk=chunk))
-
-
-def test_grad_cosine_is_exact_at_sparsity_zero_and_falls_with_it() -> None:
-    images, labels = torch.randn(32, 1, 32, 32), torch.arange(32) % 10
-    found = []
-    for sparsity in (0.0, 0.5, 0.9, 0.99):
-        model, _ = build(TrainConfig(spec=f"csr:sparsity={sparsity}"))
-        found.append(grad_cosine(model, images, labels))
-    assert found[0] == pytest.approx(1, abs=1e-6)
-    assert found == sorted(found, reverse=True)
-    assert found[-1] < 0.8
-
-
-def test_grad_cosine_leaves_the_model_as_it_was() -> None:
-    model, _ = build(TrainConfig())
-    convert(model, "coo:sparsity=0.9,select=priority")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.eval()
-    first = grad_cosine(model, torch.randn(8, 1, 32, 32), torch.arange(8))
-    assert 0 < first < 1
-    assert not model.training
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert set(draws(model).values()) == {0}
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -10,13 +10,14 @@ from rich.console import Console
 from actprune import results
 from actprune.environment import environment
 from actprune.report.figures import heat_maps
+from actprune.report.layers import layers
 from actprune.report.marks import label, place, ticks
 from actprune.report.page import render, write_page
 from actprune.report.picture import draw
 from actprune.report.picture import main as picture_main
 from actprune.report.summary import failures, headline, kernel_table, rows
 from actprune.report.table import print_table
-from tests.samples import SPECS, kernel, sample, training
+from tests.samples import LAYERS, SPECS, kernel, layer, sample, training
 
 
 def printed(made: results.Results, width: int) -> str:
@@ -88,7 +89,7 @@ def test_the_page_loads_nothing() -> None:
     assert len(html) - len(own) > 1_000_000  # plotly is inside
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", html)
     assert "@import" not in own
-    assert own.count('class="plot"') == 4
+    assert own.count('class="plot"') == 5
     for made in sample().training:
         assert made.command.replace("'", "&#39;") in own
 
@@ -120,6 +121,37 @@ def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
     (heat,) = figure.data
     assert list(heat.y) == ["1x32", "1x64", "32x32", "64x64"]
     assert list(heat.x) == ["50 %", "90 %"]
+
+
+def test_the_gradients_of_each_layer_stand_beside_the_accuracy() -> None:
+    figure = layers(sample())
+    assert figure is not None
+    (heat,) = figure.data
+    assert list(heat.y) == LAYERS
+    assert list(figure.layout.xaxis.ticktext) == [
+        "csr 90 %<br>79.5 %",
+        "bsr 32x32 90 %<br>78.5 %",
+        "bsr 1x32 90 %<br>77.5 %",
+    ]
+    assert heat.z[0] == pytest.approx([0.1, 0.2, 0.3])
+    assert heat.text[0][0] == "0.10 biased"
+    assert "cosine 0.995, norm 0.95 of dense's" in heat.customdata[0][0]
+    assert "bias 0.100 after 8 draws, of which noise would leave 0.035" in heat.customdata[0][0]
+    assert 'id="layers"' in render(sample())
+
+
+def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> None:
+    fair = layer("a", 0.8, bias=0.8 / 8**0.5)
+    lost = layer("b", float("nan"))
+    runs = [training("csr:sparsity=0.9", layers=[fair]), training("coo", layers=[lost])]
+    made = results.make(environment("x"), [], [training("dense"), *runs])
+    figure = layers(made)
+    assert figure is not None
+    (heat,) = figure.data
+    assert [list(line) for line in heat.text] == [["0.80", ""], ["", "—"]]
+    assert [list(line) for line in heat.z] == [[0.8, None], [None, None]]
+    assert layers(results.make(environment("x"), [], [training("dense")])) is None
+    assert 'id="layers"' not in render(results.make(environment("x"), [], [training("dense")]))
 
 
 def test_the_picture_is_an_svg_with_every_format() -> None:

@@ -10,7 +10,7 @@ from actprune import InputError, results
 from actprune.environment import environment
 from actprune.measuring.kernels import Shape, measure_kernels
 from actprune_ci.results import read as read_without_torch
-from tests.samples import kernel, sample, training
+from tests.samples import LAYERS, kernel, sample, training
 
 
 def test_the_shipped_schema_is_that_of_the_records() -> None:
@@ -98,6 +98,23 @@ def test_a_figure_that_is_not_finite_is_null() -> None:
     )
     made = results.make(environment("x"), *records)
     assert (made.kernels[0].rel_error, made.training[0].grad_cosine) == (None, None)
+
+
+def test_layers_are_of_this_version_and_older_files_lack_them(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.write(path, results.make(environment("x"), [], [training("csr:sparsity=0.9")]))
+    values = json.loads(path.read_text())
+    assert [layer["layer"] for layer in values["training"][0]["layers"]] == LAYERS
+    values["training"][0]["layers"][1]["bias"] = "much"
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        InputError, match=r"training\[0\]\.layers\[1\]\.bias: should be a valid num"
+    ):
+        results.read(path)
+    del values["training"][0]["layers"]
+    path.write_text(json.dumps(values))
+    assert results.read(path).training[0].layers == []
+    assert len(read_without_torch(path).training) == 1
 
 
 def test_a_line_per_record(tmp_path: Path) -> None:

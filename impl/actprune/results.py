@@ -97,6 +97,17 @@ class KernelRecord(_Record):
         return self
 
 
+class LayerRecord(_Record):
+    """One layer's weight gradient with pruning against that without (measuring.fidelity)."""
+
+    layer: Text
+    cosine: Figure
+    norm_ratio: Figure
+    rel_error: Figure
+    bias: Figure
+    draws: int
+
+
 class TrainingRecord(_Record):
     """One training run; its ratios are to dense of the same seed."""
 
@@ -119,6 +130,8 @@ class TrainingRecord(_Record):
     accuracy_per_epoch: list[float]
     accuracy_delta: float
     grad_cosine: Figure
+    layers: list[LayerRecord] = []
+    """Empty where no gradient is approximate, and in files from before there was this field."""
     command: str
 
 

@@ -10,6 +10,7 @@ import plotly.offline
 from markupsafe import Markup, escape
 
 from actprune.report import figures
+from actprune.report.layers import layers
 from actprune.report.marks import colour, label, symbol
 from actprune.report.summary import OPS, failures, headline, kernel_table, rows
 from actprune.report.table import text
@@ -49,6 +50,8 @@ def render(results: Results) -> str:
             "speed": figures.speed(table),
             "epochs": figures.epochs(results),
         }
+    of_layers = layers(results)
+    pictures |= {"layers": of_layers} if of_layers else {}
     heat_maps = figures.heat_maps(results)
     pictures |= {f"heat-{index}": figure for index, (_, figure) in enumerate(heat_maps)}
     return environment.from_string(source).render(

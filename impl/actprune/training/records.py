@@ -1,30 +1,27 @@
 """Several specs trained against each other in one process: the training records of results.json."""
 
-import copy
 import hashlib
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from actprune.convert import pruned
 from actprune.data import ImageData, load_data
 from actprune.errors import InputError
-from actprune.lean import LeanBlock
+from actprune.gradients import loss_of
+from actprune.measuring.fidelity import fidelity, mean_cosine
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.memory import saved_bytes
-from actprune.strategies import undo
 from actprune.training.checkpoint import open_directory, write_json
 from actprune.training.config import TrainConfig
-from actprune.training.step import loss_of, threads
+from actprune.training.step import threads
 from actprune.training.trainer import Trainer
 
 RECORD = "record.json"
+DRAWS = 8
+"""Of each random selection, for the gradients' bias."""
 _MAY_DIFFER = {"spec", "seed", "include", "exclude"}
 
 Record = dict[str, Any]
@@ -73,6 +70,7 @@ def training_record(trainer: Trainer, peaks: Peaks) -> Record:
     images, labels = trainer.batch(0)
     accuracies = [epoch["accuracy"] for epoch in trainer.history]
     predicted, measured = peaks
+    layers = fidelity(trainer.model, (images, labels), draws=DRAWS)
     return {
         "spec": config.spec,
         "model": config.model,
@@ -89,36 +87,10 @@ def training_record(trainer: Trainer, peaks: Peaks) -> Record:
         "measured_peak_bytes": measured,
         "accuracy": accuracies[-1],
         "accuracy_per_epoch": accuracies,
-        "grad_cosine": grad_cosine(trainer.model, images, labels),
+        "grad_cosine": mean_cosine(layers),
+        "layers": [asdict(layer) for layer in layers],
         "command": config.command(),
     }
-
-
-def grad_cosine(model: torch.nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How well pruning keeps the direction of the weight gradients: 1 is perfectly.
-
-    Over one batch and with the same weights, each pruned layer's weight gradient with pruning
-    against that without: the cosine between the two, averaged over the layers. A layer whose two
-    gradients are both zero counts 1. The model is left as it was; 1 where every gradient is exact.
-    """
-    lean = [name for name, module in model.named_modules() if isinstance(module, LeanBlock)]
-    layers = list(pruned(model)) or [f"{name}.mlp.{fc}" for name in lean for fc in ("fc1", "fc2")]
-    if not layers:
-        return 1.0
-    sparse = copy.deepcopy(model)
-    dense = undo(copy.deepcopy(model))
-    for twin in (sparse, dense):
-        twin.train().zero_grad(set_to_none=True)
-        loss_of(twin, images, labels).backward()  # type: ignore[no-untyped-call]
-    cosines = []
-    for name in layers:
-        ours, theirs = (twin.get_submodule(name).weight.grad for twin in (sparse, dense))
-        assert isinstance(ours, Tensor)
-        assert isinstance(theirs, Tensor)
-        same = torch.equal(ours, theirs)
-        cosine = F.cosine_similarity(ours.double().flatten(), theirs.double().flatten(), dim=0)
-        cosines.append(1.0 if same else float(cosine))
-    return statistics.fmean(cosines)
 
 
 def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actprune.data import DataShape, data_shape
+from actprune.gradients import loss_of
 from actprune.models import MODELS, ResMLP
 from actprune.strategies import apply
 from actprune.training.config import TrainConfig
@@ -48,11 +48,6 @@ def training_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
-
-
-def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of a batch, a scalar."""
-    return F.cross_entropy(model(images), labels)
 
 
 def example_batch(
