@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actprune import convert, parse, saved_bytes
 from actprune.errors import InputError
 from actprune.lean import LeanBlock, lean, unlean
-from actprune.models import Block
+from actprune.models import MODELS, Block
 from actprune.tolerance import relative_error
 from actprune_kernels import gelu
 from actprune_kernels.gelu import CELL, EDGE, LEVELS, cpu, naive
@@ -225,3 +225,22 @@ def test_unlean_and_models_without_a_block() -> None:
         InputError, match=r"lean: expected ResMLP blocks, .*, found none \(no linear\)"
     ):
         lean(nn.GELU())
+
+
+def test_the_last_affine_keeps_nothing() -> None:
+    plain = MODELS["resmlp_tiny"](num_classes=5, in_channels=1).double()
+    for parameter in plain.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    made = lean(copy.deepcopy(plain))
+    x = torch.randn(4, 64, 96, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(made.pooled(x), plain.pooled(x), rtol=1e-12, atol=1e-12)
+    grads = [
+        torch.autograd.grad(model.pooled(x).square().sum(), (x, *model.norm.parameters()))
+        for model in (made, plain)
+    ]
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert saved_bytes(made.pooled, x) == 4 * 96 * 8
+    assert saved_bytes(plain.pooled, x) == 4 * 64 * 96 * 8
+    unlean(made)
+    assert type(made) is type(plain)

@@ -64,8 +64,8 @@ class Format(ABC):
     ) -> Tensor:
         """X (rows, features) in its dtype, with zeros where it was pruned."""
 
-    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
-        """Elements that the buffers hold."""
+    def nnz(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> int:
+        """Elements of X (rows, features) that the buffers hold."""
         return buffers[0].numel()
 
     def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Compressed:
     @property
     def nnz(self) -> int:
         """Stored elements, the zeros inside kept blocks included."""
-        return self.format.nnz(self.buffers)
+        return self.format.nnz(self.buffers, *self.shape)
 
     @property
     def nbytes(self) -> int:

@@ -40,32 +40,34 @@ class Bsr(CodedFormat):
 
     def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
         kernel = kernels("bsr", self.backend, activation.device, activation.dtype)
+        block = self._block(*activation.shape)
         draws = self.selection_draw(draw), self.values, self.rounding_draw(draw)
         buffers: tuple[Tensor, ...] = kernel.compress(
-            activation, *self.block, self.sparsity, self.scope, self.norm, *draws
+            activation, *block, self.sparsity, self.scope, self.norm, *draws
         )
         return buffers
 
     def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
-        block_rows = blocks_along(activation.shape[0], self.block[0])
-        block_cols = blocks_along(activation.shape[1], self.block[1])
+        block = self._block(*activation.shape)
+        block_rows, block_cols = map(blocks_along, activation.shape, block)
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
         if self.values == SAME:
-            kept_values: tuple[Tensor, ...] = (activation.new_empty(nnz, *self.block),)
+            kept_values: tuple[Tensor, ...] = (activation.new_empty(nnz, *block),)
         else:
-            kept_values = codes.empty(activation, nnz, math.prod(self.block), self.values)
+            kept_values = codes.empty(activation, nnz, math.prod(block), self.values)
         return (
             *kept_values,
             activation.new_empty(nnz, dtype=index_dtype(block_rows)),
             activation.new_empty(block_cols + 1, dtype=index_dtype(nnz)),
         )
 
-    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
-        return buffers[-2].numel() * math.prod(self.block)
+    def nnz(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> int:
+        return buffers[-2].numel() * math.prod(self._block(rows, features))
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         kernel = kernels("bsr", self.backend, grad_output.device, grad_output.dtype)
-        kept_values = self._values(buffers, grad_output.dtype)
+        block = self._block(len(grad_output), features)
+        kept_values = self._values(buffers, block, grad_output.dtype)
         result: Tensor = kernel.grad_weight(
             kept_values, *buffers[-2:], grad_output, features, self.scope
         )
@@ -75,14 +77,19 @@ class Bsr(CodedFormat):
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
     ) -> Tensor:
         kernel = kernels("bsr", self.backend, buffers[0].device, dtype)
-        result: Tensor = kernel.to_dense(
-            self._values(buffers, dtype), *buffers[-2:], rows, features
-        )
+        kept_values = self._values(buffers, self._block(rows, features), dtype)
+        result: Tensor = kernel.to_dense(kept_values, *buffers[-2:], rows, features)
         return result
 
-    def _values(self, buffers: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor | codes.Coded:
+    def _block(self, rows: int, features: int) -> tuple[int, int]:
+        """No larger than the activation, so that a narrow one stores no zeros beyond its edge."""
+        return min(self.block[0], max(1, rows)), min(self.block[1], max(1, features))
+
+    def _values(
+        self, buffers: tuple[Tensor, ...], block: tuple[int, int], dtype: torch.dtype
+    ) -> Tensor | codes.Coded:
         """As the kernels take them."""
         if self.values == SAME:
             return buffers[0]
-        shape = len(buffers[-2]), *self.block
+        shape = len(buffers[-2]), *block
         return codes.Coded(buffers[:-2], self.values, shape, dtype)

@@ -49,7 +49,7 @@ class Csr(CodedFormat):
             activation.new_empty(features + 1, dtype=index_dtype(nnz)),
         )
 
-    def nnz(self, buffers: tuple[Tensor, ...]) -> int:
+    def nnz(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> int:
         return buffers[-2].numel()
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:

@@ -5,9 +5,9 @@ from typing import TypeVar
 from torch import nn
 
 from actprune.errors import InputError
-from actprune.lean.blocks import LeanBlock
+from actprune.lean.blocks import LeanBlock, LeanResMLP
 from actprune.lean.patterns import LeanForward, search
-from actprune.models.resmlp import Block
+from actprune.models.resmlp import Block, ResMLP
 
 __all__ = ["LeanBlock", "chains", "lean", "unlean"]
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,6 +34,9 @@ def lean(model: Model, *, exact: bool = False) -> Model:
         block.__class__ = LeanBlock
         assert isinstance(block, LeanBlock)
         block.exact = exact
+    for module in model.modules():
+        if type(module) is ResMLP:
+            module.__class__ = LeanResMLP
     for name, graph in found.graphs.items():
         module = model.get_submodule(name)
         module.forward = LeanForward(module, graph)
@@ -51,5 +54,7 @@ def unlean(model: nn.Module) -> None:
         if isinstance(module, LeanBlock):
             del module.exact
             module.__class__ = Block  # type: ignore[assignment]
+        if isinstance(module, LeanResMLP):
+            module.__class__ = ResMLP  # type: ignore[assignment]
         if isinstance(vars(module).get("forward"), LeanForward):
             del module.forward

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from actprune.lean.functions import Across, Chain, Options, kept, weights
-from actprune.models.resmlp import Block
+from actprune.models.resmlp import Block, ResMLP
 
 
 class LeanBlock(Block):
@@ -33,4 +33,13 @@ class LeanBlock(Block):
             out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
                 x, *scale, *first, *second, self.gamma_2, both, Options(self.exact, True)
             )
+        return out
+
+
+class LeanResMLP(ResMLP):
+    """A ResMLP that applies its last affine to the mean over patches: the same, nothing kept."""
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(batch, patches, dim) to (batch, dim)."""
+        out: Tensor = self.norm(x.mean(1))
         return out

@@ -99,7 +99,12 @@ class ResMLP(nn.Module):
         x = self.patch_embed(images)
         for block in self.blocks:
             x = block(x)
-        out: Tensor = self.head(self.norm(x).mean(1))
+        out: Tensor = self.head(self.pooled(x))
+        return out
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(batch, patches, dim) to (batch, dim): the last affine and the mean over patches."""
+        out: Tensor = self.norm(x).mean(1)
         return out
 
 

@@ -19,7 +19,7 @@ from actprune_kernels.codes import (
 )
 from actprune_kernels.sizes import wide
 
-PIECE = 1 << 16
+PIECE = 1 << 18
 """Values, about; four times a number of blocks, so that no random bits are left over."""
 
 

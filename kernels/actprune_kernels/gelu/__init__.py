@@ -5,8 +5,8 @@ the middles of four equal cells of that range, so no derivative is off by more t
 like, with other levels: Yang et al. 2024, ReGELU2, arXiv 2406.16282.)
 
 Every backend exports
-forward_(h) -> codes: h, contiguous, becomes GELU(h); codes (⌈n / 4⌉,) uint8, four to a byte,
-    the first in the lowest bits
+forward_(h) -> codes: h, contiguous, becomes GELU(h); codes (⌈n / 4⌉,) uint8, four to a byte: h as
+    rows of ROW elements, each packed as in actprune_kernels.codes, and the rest as one more row
 backward_(grad, codes): grad, contiguous, becomes grad times the levels
 """
 
@@ -15,14 +15,23 @@ from math import e, erf, pi, sqrt
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 EDGE = 0.5 * erf(1) + 1 / (e * sqrt(pi))
 """How far the derivative gets from a half: at h = ±√2, where its own derivative is zero."""
 CELL = 2 * EDGE / 4
-EDGES = (-0.41742740896540403, 0.0, 0.41742740896540403)
-"""Where the derivative passes from cell to cell. It does so once at each, as it rises between ±√2
+STEP = 0.41742740896540403
+"""The derivative passes from cell to cell at -STEP, 0 and STEP, once at each: it rises between ±√2
 and stays within the outer cells beyond."""
-LEVELS = tuple(0.5 - EDGE + CELL * (0.5 + code) for code in range(4))
+FIRST = 0.5 - EDGE + CELL / 2
+LEVELS = tuple(FIRST + CELL * code for code in range(4))
+ROW = 1024
+
+
+def rows(flat: Tensor, size: int) -> list[Tensor]:
+    """A flat tensor as rows of `size`, and the rest as one more row: views."""
+    whole = len(flat) // size * size
+    return [flat[:whole].view(-1, size), flat[whole:].view(1, -1)]
 
 
 def backend(device: torch.device) -> ModuleType:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.gelu import CELL, EDGE, LEVELS
+from actprune_kernels.codes import naive as coding
+from actprune_kernels.gelu import CELL, EDGE, FIRST, ROW, rows
 from actprune_kernels.sizes import wide
 
 
@@ -17,8 +18,8 @@ def forward_(h: Tensor) -> Tensor:
 
 
 def backward_(grad: Tensor, codes: Tensor) -> None:
-    levels = torch.tensor(LEVELS, dtype=wide(grad.dtype), device=grad.device)
-    grad.mul_(levels[unpacked(codes, grad.numel()).long()].view_as(grad))
+    levels = unpacked(codes, grad.numel()).to(wide(grad.dtype)) * CELL + FIRST
+    grad.mul_(levels.view_as(grad))
 
 
 def derivative(h: Tensor) -> Tensor:
@@ -35,11 +36,11 @@ def quantised(derivatives: Tensor) -> Tensor:
 
 def packed(codes: Tensor) -> Tensor:
     """Four codes to a byte."""
-    a, b, c, d = F.pad(codes, (0, -len(codes) % 4)).view(-1, 4).unbind(1)
-    return a | b << 2 | c << 4 | d << 6
+    return torch.cat([coding.packed(row, 4).view(-1) for row in rows(codes, ROW)])
 
 
 def unpacked(codes: Tensor, count: int) -> Tensor:
     """The first `count` codes."""
-    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=codes.device)
-    return (codes[:, None] >> shifts & 3).view(-1)[:count]
+    whole, rest = rows(codes, ROW // 4)
+    parts = coding.unpacked(whole, 4, ROW), coding.unpacked(rest, 4, count % ROW)
+    return torch.cat([part.reshape(-1) for part in parts])
