@@ -10,7 +10,7 @@ from rich.console import Console
 from actprune import results
 from actprune.environment import environment
 from actprune.report.figures import heat_maps
-from actprune.report.layers import layers
+from actprune.report.layers import layer_table
 from actprune.report.marks import label, place, ticks
 from actprune.report.page import render, write_page
 from actprune.report.picture import draw
@@ -89,7 +89,7 @@ def test_the_page_loads_nothing() -> None:
     assert len(html) - len(own) > 1_000_000  # plotly is inside
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", html)
     assert "@import" not in own
-    assert own.count('class="plot"') == 5
+    assert own.count('class="plot"') == 4
     for made in sample().training:
         assert made.command.replace("'", "&#39;") in own
 
@@ -124,34 +124,41 @@ def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
 
 
 def test_the_gradients_of_each_layer_stand_beside_the_accuracy() -> None:
-    figure = layers(sample())
-    assert figure is not None
-    (heat,) = figure.data
-    assert list(heat.y) == LAYERS
-    assert list(figure.layout.xaxis.ticktext) == [
-        "csr 90 %<br>79.5 %",
-        "bsr 32x32 90 %<br>78.5 %",
-        "bsr 1x32 90 %<br>77.5 %",
+    table = layer_table(sample())
+    assert table.layers == LAYERS
+    assert [(line.spec, line.accuracy) for line in table.lines] == [
+        (SPECS[1], 79.5),
+        (SPECS[2], 78.5),
+        (SPECS[3], 77.5),
     ]
-    assert heat.z[0] == pytest.approx([0.1, 0.2, 0.3])
-    assert heat.text[0][0] == "0.10 biased"
-    assert "cosine 0.995, norm 0.95 of dense's" in heat.customdata[0][0]
-    assert "bias 0.100 after 8 draws, of which noise would leave 0.035" in heat.customdata[0][0]
-    assert 'id="layers"' in render(sample())
+    cell = table.lines[0].cells[0]
+    assert cell is not None
+    assert cell.biased
+    assert cell.error == cell.tint == pytest.approx(0.1)
+    assert cell.words == (
+        "cosine 0.995, norm 0.95 of dense's, relative error 0.100, "
+        "bias 0.100 over 8 draws, of which noise would leave 0.035"
+    )
+    shown = re.search(r'<table id="layers">.*?</table>', render(sample()), re.DOTALL)
+    assert shown is not None
+    assert shown[0].count('style="background: rgba(224, 108, 40, 0.10)">0.10 <b>b</b></td>') == 3
+    assert "<th>blocks.0.<wbr>mlp.<wbr>fc1</th>" in shown[0]
 
 
 def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> None:
     fair = layer("a", 0.8, bias=0.8 / 8**0.5)
-    lost = layer("b", float("nan"))
-    runs = [training("csr:sparsity=0.9", layers=[fair]), training("coo", layers=[lost])]
+    runs = [training("csr", layers=[fair]), training("coo", layers=[layer("b", float("nan"))])]
     made = results.make(environment("x"), [], [training("dense"), *runs])
-    figure = layers(made)
-    assert figure is not None
-    (heat,) = figure.data
-    assert [list(line) for line in heat.text] == [["0.80", ""], ["", "—"]]
-    assert [list(line) for line in heat.z] == [[0.8, None], [None, None]]
-    assert layers(results.make(environment("x"), [], [training("dense")])) is None
-    assert 'id="layers"' not in render(results.make(environment("x"), [], [training("dense")]))
+    (first, gap), (other_gap, lost) = (line.cells for line in layer_table(made).lines)
+    assert (gap, other_gap) == (None, None)
+    assert first is not None
+    assert (first.error, first.biased) == (0.8, False)
+    assert lost is not None
+    assert (lost.error, lost.words, lost.tint) == (None, "not finite", 0)
+    assert ">—</td>" in render(made)
+    dense = results.make(environment("x"), [], [training("dense")])
+    assert layer_table(dense).lines == []
+    assert '<table id="layers">' not in render(dense)
 
 
 def test_the_picture_is_an_svg_with_every_format() -> None:

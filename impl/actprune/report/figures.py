@@ -26,7 +26,7 @@ _FASTER_TO_SLOWER = [
 ]
 
 
-def layout(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
+def _layout(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
@@ -74,7 +74,7 @@ def pareto(table: Sequence[Row]) -> go.Figure:
             name=row.spec,
             hovertemplate="%{y:.2f} % at %{x:.1f} MiB",
         )
-    layout(figure, "saved for the backward pass, MiB", "accuracy, %", 440)
+    _layout(figure, "saved for the backward pass, MiB", "accuracy, %", 440)
     figure.update_xaxes(range=xs)
     return figure.update_yaxes(range=ys)
 
@@ -94,7 +94,7 @@ def speed(table: Sequence[Row]) -> go.Figure:
             hovertemplate="%{y:.2f} of dense's step at %{x:.1f} MiB",
         )
     figure.add_hline(y=1, line={"dash": "dot", "color": _INK, "width": 1})
-    return layout(figure, "saved for the backward pass, MiB", "step time / dense", 340)
+    return _layout(figure, "saved for the backward pass, MiB", "step time / dense", 340)
 
 
 def epochs(results: Results) -> go.Figure:
@@ -113,7 +113,7 @@ def epochs(results: Results) -> go.Figure:
             hovertemplate=f"%{{y:.2f}} %, seed {record.seed}",
         )
     figure.update_xaxes(dtick=max(1, -(-max(r.epochs for r in results.training) // 10)))
-    return layout(figure, "epoch", "accuracy, %", 340)
+    return _layout(figure, "epoch", "accuracy, %", 340)
 
 
 def heat_maps(results: Results) -> list[tuple[str, go.Figure]]:
@@ -165,7 +165,7 @@ def _heat_map(found: dict[tuple[str, float], float]) -> go.Figure:
             showscale=False,
         )
     )
-    layout(figure, "sparsity", "block, rows x features", 300)
+    _layout(figure, "sparsity", "block, rows x features", 300)
     figure.update_xaxes(type="category")
     return figure.update_layout(margin={"l": 74}).update_yaxes(type="category")
 

@@ -1,87 +1,84 @@
-"""The page's picture of what each layer's weight gradient loses: layer by format."""
+"""What each layer's weight gradient loses: a table of format by layer."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from actprune.report.figures import layout
-from actprune.report.marks import label
 from actprune.report.summary import rows
 from actprune.results import LayerRecord, Results
 
 BIASED = 1.5
 """A bias of so many times what noise would leave is one."""
-_LITTLE_TO_MUCH = [[0, "#f7f7f7"], [0.5, "#fdae6b"], [1, "#a63603"]]
-_LINE, _FRAME = 26, 96  # pixels: of a layer, and of the axis with its labels
+SEEN = 0.005
+"""A bias below it does not show in two digits."""
 
 
-def layers(results: Results) -> go.Figure | None:
-    """Relative error of the weight gradient, over the seeds, under each format its accuracy.
+@dataclass(frozen=True)
+class Cell:
+    """A layer of a format, over the seeds."""
 
-    None where no record has a layer.
-    """
+    error: float | None
+    """Relative error of the weight gradient; None where it is not finite."""
+    biased: bool
+    words: str
+    """All figures."""
+
+    @property
+    def tint(self) -> float:
+        """How strongly the cell is coloured, 0 to 1."""
+        return min(1.0, self.error or 0.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A format; `cells` are in the order of the table's layers, None where a layer is exact."""
+
+    spec: str
+    accuracy: float | None
+    cells: list[Cell | None]
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Without lines, where every gradient is exact or none was looked at."""
+
+    layers: list[str]
+    lines: list[Line]
+
+
+def layer_table(results: Results) -> LayerTable:
+    """A line per format whose gradients are approximate, a column per layer."""
     found: dict[str, dict[str, list[LayerRecord]]] = {}
     for run in results.training:
         for record in run.layers:
             found.setdefault(run.spec, {}).setdefault(record.layer, []).append(record)
-    if not found:
+    layers = list(dict.fromkeys(name for of_spec in found.values() for name in of_spec))
+    lines = [
+        Line(row.spec, row.accuracy, [_cell(found[row.spec].get(name)) for name in layers])
+        for row in rows(results)
+        if row.spec in found
+    ]
+    return LayerTable(layers, lines)
+
+
+def _cell(records: Sequence[LayerRecord] | None) -> Cell | None:
+    if not records:
         return None
-    accuracies = {row.spec: row.accuracy for row in rows(results)}
-    names = list(dict.fromkeys(name for of_spec in found.values() for name in of_spec))
-    cells = [[found[spec].get(name, []) for spec in found] for name in names]
-    errors = [[_mean(cell, "rel_error") for cell in line] for line in cells]
-    figure = go.Figure(
-        go.Heatmap(
-            y=names,
-            z=errors,
-            text=[[_text(cell) for cell in line] for line in cells],
-            customdata=[[_words(cell) for cell in line] for line in cells],
-            texttemplate="%{text}",
-            hovertemplate="%{y}: %{customdata}<extra></extra>",
-            hoverongaps=False,
-            colorscale=_LITTLE_TO_MUCH,
-            zmin=0,
-            zmax=1,
-            xgap=2,
-            ygap=2,
-            showscale=False,
-        )
+    cosine, norm, error, bias = (
+        _mean(records, key) for key in ("cosine", "norm_ratio", "rel_error", "bias")
     )
-    layout(figure, "", "", _FRAME + _LINE * len(names))
-    # places by number: two plans may have one short name
-    ticks = [f"{label(spec)}<br>{accuracies[spec]:.1f} %" for spec in found]
-    figure.update_xaxes(tickvals=list(range(len(ticks))), ticktext=ticks, automargin=True)
-    return figure.update_yaxes(type="category", autorange="reversed", automargin=True)
-
-
-def _mean(cell: Sequence[LayerRecord], figure: str) -> float | None:
-    """Over the seeds; None where there is none or one is not finite."""
-    values = [getattr(record, figure) for record in cell]
-    return None if not values or None in values else statistics.fmean(values)
-
-
-def _text(cell: Sequence[LayerRecord]) -> str:
-    error = _mean(cell, "rel_error")
-    if error is None:
-        return "—" if cell else ""
-    bias = _mean(cell, "bias") or 0.0
-    biased = bias > BIASED * _noise(cell, error) and bias >= 0.005  # less is not seen in 2 digits
-    return f"{error:.2f} biased" if biased else f"{error:.2f}"
-
-
-def _words(cell: Sequence[LayerRecord]) -> str:
-    figures = [_mean(cell, key) for key in ("cosine", "norm_ratio", "rel_error", "bias")]
-    if None in figures:
-        return ""
-    cosine, norm, error, bias = (figure or 0.0 for figure in figures)
-    return (
+    if cosine is None or norm is None or error is None or bias is None:
+        return Cell(None, biased=False, words="not finite")
+    noise = error / math.sqrt(records[0].draws)
+    words = (
         f"cosine {cosine:.3f}, norm {norm:.2f} of dense's, relative error {error:.3f}, "
-        f"bias {bias:.3f} after {cell[0].draws} draws, of which noise would leave "
-        f"{_noise(cell, error):.3f}"
+        f"bias {bias:.3f} over {records[0].draws} draws, of which noise would leave {noise:.3f}"
     )
+    return Cell(error, bias > max(BIASED * noise, SEEN), words)
 
 
-def _noise(cell: Sequence[LayerRecord], error: float) -> float:
-    return error / math.sqrt(cell[0].draws)
+def _mean(records: Sequence[LayerRecord], figure: str) -> float | None:
+    """Over the seeds; None where one is not finite."""
+    values = [getattr(record, figure) for record in records]
+    return None if None in values else statistics.fmean(values)

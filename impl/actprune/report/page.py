@@ -10,7 +10,7 @@ import plotly.offline
 from markupsafe import Markup, escape
 
 from actprune.report import figures
-from actprune.report.layers import layers
+from actprune.report.layers import layer_table
 from actprune.report.marks import colour, label, symbol
 from actprune.report.summary import OPS, failures, headline, kernel_table, rows
 from actprune.report.table import text
@@ -50,8 +50,6 @@ def render(results: Results) -> str:
             "speed": figures.speed(table),
             "epochs": figures.epochs(results),
         }
-    of_layers = layers(results)
-    pictures |= {"layers": of_layers} if of_layers else {}
     heat_maps = figures.heat_maps(results)
     pictures |= {f"heat-{index}": figure for index, (_, figure) in enumerate(heat_maps)}
     return environment.from_string(source).render(
@@ -61,6 +59,7 @@ def render(results: Results) -> str:
         headline=headline(table),
         failures=failures(results),
         kernels=kernel_table(results),
+        layers=layer_table(results),
         key=[(colour(i), _SIGNS[symbol(i)], row.spec) for i, row in enumerate(table)],
         heat_maps=[(f"heat-{index}", layer) for index, (layer, _) in enumerate(heat_maps)],
         # plotly's own JSON, which knows its types; the filter tojson escapes < > & '
@@ -71,6 +70,6 @@ def render(results: Results) -> str:
 
 
 def _breakable(spec: str) -> Markup:
-    """A spec that may go on in a new line after a colon, a comma or a part of a plan."""
-    parts = re.split(r"(?<=[:,;])|(?<==>)", spec)
+    """A spec or a layer's name that may go on in a new line after its parts."""
+    parts = re.split(r"(?<=[:,;])|(?<==>)|(?<=\.)(?=[a-z])", spec)
     return Markup("<wbr>").join(escape(part) for part in parts)
