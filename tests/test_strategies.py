@@ -14,9 +14,16 @@ from actprune.models import Block, ResMLP
 from actprune.models.resmlp import Variant
 from actprune.strategies import STRATEGIES, CheckpointedBlock, apply, plan, read, undo
 from actprune.training.config import TrainConfig
+from actprune.wrappers import moved_to_host
 
 SMALL = Variant(image_size=16, patch_size=4, dim=8, depth=2, layer_scale=0.3)
-SPECS = ["checkpoint+dense", "lean+csr:sparsity=0.5", "lean-exact+bsr:block=1x8,sparsity=0.5"]
+SPECS = [
+    "checkpoint+dense",
+    "bf16+checkpoint+dense",
+    "bf16+lean+csr:sparsity=0.5",
+    "lean+csr:sparsity=0.5",
+    "lean-exact+bsr:block=1x8,sparsity=0.5",
+]
 
 
 def model() -> ResMLP:
@@ -90,6 +97,8 @@ def test_a_plan_survives_yaml_and_a_shell() -> None:
         ("a=>ell", r"expected a format of dense, coo, csr, bsr, got 'ell'"),
         ("a b=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got 'a b'"),
         ("=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got ''"),
+        ("lean+checkpoint+csr", r"expected one of checkpoint, lean, lean-exact, got 'lean\+check"),
+        ("bf16+bf16+csr", r"strategy 'bf16' is given twice in 'bf16\+bf16'"),
         ("x+a=>csr", r"expected a strategy of .* before '\+', got 'x'"),
     ],
 )
@@ -102,12 +111,14 @@ def test_a_bad_plan_says_what_was_expected(spec: str, message: str) -> None:
 def test_apply_and_undo(spec: str) -> None:
     plain = model()
     made = apply(copy.deepcopy(plain), spec)
-    kind = CheckpointedBlock if spec.startswith("checkpoint") else LeanBlock
+    kind = CheckpointedBlock if "checkpoint" in spec else LeanBlock
     assert all(type(block) is kind for block in made.blocks)
     assert list(made.state_dict()) == list(plain.state_dict())
     images = torch.randn(2, 1, 16, 16)
-    torch.testing.assert_close(made(images), plain(images))
+    near = 0.05 if "bf16" in spec else 1e-5
+    torch.testing.assert_close(made(images), plain(images), rtol=near, atol=near)
     undo(made)
+    assert torch.equal(made(images), plain(images))
     assert all(type(block) is Block for block in made.blocks)
     assert not pruned(made)
     assert saved_bytes(made, images) == saved_bytes(plain, images)
@@ -165,3 +176,63 @@ def test_a_lean_step_trains() -> None:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_bf16_is_autocast_with_a_loss_in_fp32() -> None:
+    plain, made = model(), apply(model(), "bf16+dense")
+    images = torch.randn(4, 1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = plain(images)
+    assert made(images).dtype == torch.float32
+    assert torch.equal(made(images), expected.float())
+    for block in (plain, made):
+        block.zero_grad()
+    made(images).square().sum().backward()
+    expected.float().square().sum().backward()
+    for ours, theirs in zip(made.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    assert saved_bytes(made, images) < 0.8 * saved_bytes(plain, images)
+    assert read("lean + bf16 + csr").spec == "bf16+lean+csr:sparsity=0.9"
+
+
+def test_wrappers_go_around_what_is_there_and_come_off() -> None:
+    made = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.GELU(), torch.nn.Linear(8, 2))
+    x = torch.randn(3, 4)
+    lean_forward = vars(apply(made, "lean+dense"))["forward"]
+    apply(made, "bf16+lean+dense")
+    assert made(x).dtype == torch.float32
+    assert type(vars(made)["forward"].inner) is type(lean_forward)
+    twin = copy.deepcopy(made)
+    for parameter in twin[2].parameters():
+        parameter.data.zero_()
+    assert not torch.equal(twin(x), made(x))  # a copy runs on its own parameters
+    undo(made)
+    assert "forward" not in vars(made)
+
+
+def test_offload_wants_a_gpu() -> None:
+    made = apply(model(), "offload+dense")
+    message = "offload: expected a model on a GPU, got one on the CPU: all is in host memory"
+    with pytest.raises(InputError, match=message):
+        made(torch.randn(1, 1, 16, 16))
+
+
+def test_what_is_moved_comes_back_and_weights_stay() -> None:
+    plain = model()
+    images = torch.randn(4, 1, 16, 16)
+    plain(images).square().sum().backward()
+    expected = [p.grad for p in plain.parameters() if p.grad is not None]
+    plain.zero_grad(set_to_none=True)
+    hooks = moved_to_host(pin=False)
+    with hooks:
+        out = plain(images).square().sum()
+    out.backward()
+    for parameter, grad in zip(plain.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, grad)
+    kept, device = hooks.pack_hook(plain.head.weight)
+    assert kept is plain.head.weight
+    assert device is None
+    moved, device = hooks.pack_hook(images)
+    assert moved.data_ptr() != images.data_ptr()
+    assert device == images.device

@@ -2,7 +2,7 @@
 
 A format for all, `bsr:block=1x32,sparsity=0.9`, or one for each glob on layer names, of which the
 first that matches decides: `*.attn=>csr:sparsity=0.5;*=>bsr:block=1x32,sparsity=0.9`. A strategy
-stands before it and is joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `checkpoint+dense`.
+stands before it and is joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `bf16+checkpoint+dense`.
 """
 
 import re
@@ -18,17 +18,20 @@ from actprune.errors import InputError
 from actprune.formats import Dense, Format, parse
 from actprune.lean import lean, unlean
 from actprune.models.resmlp import Block
+from actprune.wrappers import WRAPPERS, unwrap, wrap
 
-STRATEGIES = ("checkpoint", "lean", "lean-exact")
-"""checkpoint: every ResMLP block is computed again in the backward pass; lean: actprune.lean;
-lean-exact: the same, with GELU's input kept whole."""
+BLOCKS = ("checkpoint", "lean", "lean-exact")
+"""Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
+pass; lean: actprune.lean; lean-exact: the same, with GELU's input kept whole."""
+STRATEGIES = (*WRAPPERS, *BLOCKS)
+"""bf16: the forward pass under autocast; offload: what autograd saves goes to host memory."""
 Model = TypeVar("Model", bound=nn.Module)
 _ALL, _THEN, _NEXT = "*", "=>", ";"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A format for each glob on layer names, in order, and at most one strategy."""
+    """A format for each glob on layer names, in order, and strategies, joined by +."""
 
     rules: tuple[tuple[str, Format], ...]
     strategy: str = ""
@@ -53,10 +56,7 @@ class Plan:
 def read(spec: str) -> Plan:
     """The plan that a spec describes. Raises InputError naming what is wrong in it."""
     strategy, plus, text = spec.rpartition("+") if isinstance(spec, str) else ("", "", spec)
-    if plus and strategy.strip() not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        raise InputError(f"spec: expected a strategy of {known} before '+', got {strategy!r}")
-    return Plan(_rules(text), strategy.strip())
+    return Plan(_rules(text), _strategy(strategy) if plus else "")
 
 
 def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
@@ -69,7 +69,8 @@ def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
             raise InputError(
                 f"spec: expected a glob without spaces and ; + = > before '=>', got {glob!r}"
             )
-    return Plan(tuple((glob, parse(text)) for glob, text in formats.items()), strategy)
+    rules = tuple((glob, parse(text)) for glob, text in formats.items())
+    return Plan(rules, _strategy(strategy) if strategy else "")
 
 
 def apply(
@@ -77,11 +78,28 @@ def apply(
 ) -> Model:
     """Convert `model` in place as a spec says; returns it. Raises as convert and lean do."""
     chosen = read(spec)
+    strategies = chosen.strategy.split("+")
     if any(not isinstance(format, Dense) for _, format in chosen.rules):
         convert(model, dict(chosen.rules), include, exclude)
-    if chosen.strategy == "checkpoint":
-        return checkpointed(model)
-    return lean(model, exact=chosen.strategy == "lean-exact") if chosen.strategy else model
+    if "checkpoint" in strategies:
+        checkpointed(model)
+    if not {"lean", "lean-exact"}.isdisjoint(strategies):
+        lean(model, exact="lean-exact" in strategies)
+    return wrap(model, [name for name in strategies if name in WRAPPERS])
+
+
+def _strategy(text: str) -> str:
+    """Strategies in the order of STRATEGIES. Raises InputError."""
+    found = [name.strip() for name in text.split("+")]
+    for name in found:
+        if name not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise InputError(f"spec: expected a strategy of {known} before '+', got {name!r}")
+        if found.count(name) > 1:
+            raise InputError(f"spec: strategy {name!r} is given twice in {text!r}")
+    if sum(name in BLOCKS for name in found) > 1:
+        raise InputError(f"spec: expected one of {', '.join(BLOCKS)}, got {text!r}")
+    return "+".join(sorted(found, key=STRATEGIES.index))
 
 
 def _rules(text: str) -> tuple[tuple[str, Format], ...]:
@@ -113,6 +131,7 @@ class CheckpointedBlock(Block):
 
 def undo(model: Model) -> Model:
     """Turn every block and linear of `model` back into the plain one that it was; returns it."""
+    unwrap(model)
     for module in model.modules():
         if isinstance(module, CheckpointedBlock):
             module.__class__ = Block  # type: ignore[assignment]
