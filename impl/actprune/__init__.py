@@ -7,6 +7,7 @@ and the rest of a training script stays as it is.
 """
 
 from actprune import ops
+from actprune.allocate import Allocation, allocate
 from actprune.convert import convert, draws, pruned, revert, set_draws
 from actprune.errors import InputError
 from actprune.formats import FORMATS, Compressed, Format, parse
@@ -16,10 +17,12 @@ from actprune.memory import saved_bytes
 __version__ = "0.1.0"
 __all__ = [
     "FORMATS",
+    "Allocation",
     "Compressed",
     "Format",
     "InputError",
     "PrunedLinear",
+    "allocate",
     "convert",
     "draws",
     "ops",
