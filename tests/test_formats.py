@@ -299,6 +299,34 @@ def test_priority_sampling_is_unbiased(name: str, scope: str) -> None:
     assert float(bias.abs().max()) > 6.5
 
 
+@pytest.mark.parametrize("spec", ["csr", "coo", "bsr:block=1x4", "bsr:block=3x2"])
+def test_weights_say_what_is_selected_and_leave_it_unbiased(spec: str) -> None:
+    x = torch.randn(12, 8, dtype=torch.float64)
+    weights = torch.logspace(-1, 1, 12)
+    options = f"{spec}{',' if ':' in spec else ':'}sparsity=0.5"
+    priority = parse(f"{options},select=priority")
+    draws = torch.stack(
+        [priority.compress(x, torch.tensor([0, 0, i]), weights).to_dense() for i in range(3000)]
+    )
+    error = (draws.mean(0) - x) / (draws.std(0) / len(draws) ** 0.5).clamp(min=1e-12)
+    varies = draws.std(0) > 1e-12
+    assert torch.allclose(draws.mean(0)[~varies], x[~varies])
+    assert float(error[varies].abs().max()) < 6.5
+    kept = (draws != 0).double().mean((0, 2))
+    assert float(kept[:3].max()) < float(kept[-3:].min())
+    # the largest of magnitude times weight: the heavy half, where magnitudes are alike
+    even = parse(options).compress(torch.ones(12, 8), None, weights).to_dense()
+    assert not even[:6].any()
+    assert bool((even[6:] == 1).all())
+    ones = torch.ones(12)
+    assert torch.equal(priority.compress(x, None, ones).to_dense(), priority.compress(x).to_dense())
+
+
+def test_weights_of_another_shape() -> None:
+    with pytest.raises(InputError, match=r"weights: expected shape \(4,\), got \(3,\)"):
+        parse("csr").compress(torch.ones(4, 2), None, torch.ones(3))
+
+
 def test_other_draws_select_otherwise() -> None:
     x = torch.randn(64, 64)
     format = parse("bsr:block=1x8,sparsity=0.5,select=priority")

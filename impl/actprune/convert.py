@@ -13,7 +13,7 @@ from actprune.formats import Dense, Format, parse
 from actprune.linear import PrunedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
-_STATE = ("spec", "draw")
+_STATE = ("spec", "draw", "sample_weights")
 
 
 def convert(
@@ -64,6 +64,23 @@ def revert(model: Model) -> Model:
 def pruned(model: nn.Module) -> dict[str, PrunedLinear]:
     """The pruned layers of `model` by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, PrunedLinear)}
+
+
+def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
+    """Say what each sample of the next batches is worth to the selections of `model`'s layers.
+
+    weights: (batch,), positive, or None: all alike. A layer's rows are those of the samples in
+    their order, as they are where the batch is the first dimension. Random selections
+    (select=priority) stay unbiased whatever the weights; the closer these are to the norms of the
+    samples' gradients, the less noise they add. Raises InputError on other shapes and dtypes.
+    """
+    if weights is not None and (weights.dim() != 1 or not weights.is_floating_point()):
+        raise InputError(
+            f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} of "
+            f"shape {tuple(weights.shape)}"
+        )
+    for layer in pruned(model).values():
+        layer.sample_weights = weights
 
 
 def draws(model: nn.Module) -> dict[str, int]:

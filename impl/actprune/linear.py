@@ -23,10 +23,11 @@ class _PrunedLinear(torch.autograd.Function):
         bias: Tensor | None,
         spec: str,
         draw: Tensor | None,
+        weights: Tensor | None,
     ) -> Tensor:
         input_needs, weight_needs = ctx.needs_input_grad[:2]
         ctx.spec, ctx.features = spec, x.shape[1]
-        buffers = compress(x, spec, draw) if weight_needs else ()
+        buffers = compress(x, spec, draw, weights) if weight_needs else ()
         ctx.save_for_backward(weight if input_needs else None, *buffers)
         return F.linear(x, weight, bias)
 
@@ -40,7 +41,7 @@ class _PrunedLinear(torch.autograd.Function):
         if weight_needs:
             grad_weight = product(buffers, grad_output, ctx.spec, ctx.features)
         grad_bias = grad_output.sum(0) if bias_needs else None
-        return grad_input, grad_weight, grad_bias, None, None
+        return grad_input, grad_weight, grad_bias, None, None, None
 
 
 class _KeepNothing(torch.autograd.Function):
@@ -89,6 +90,8 @@ class PrunedLinear(nn.Linear):
 
     spec: str
     draw: Tensor | None
+    sample_weights: Tensor | None = None
+    """Of actprune.weigh: what each sample of the batch is worth in the selection."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -103,7 +106,12 @@ class PrunedLinear(nn.Linear):
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
                 out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
-                    rows, weight, bias, self.spec, self.next_draw(rows.device)
+                    rows,
+                    weight,
+                    bias,
+                    self.spec,
+                    self.next_draw(rows.device),
+                    self.per_row(len(rows)),
                 )
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
@@ -117,6 +125,17 @@ class PrunedLinear(nn.Linear):
     def _graph_needed(self, input: Tensor) -> bool:
         bias_needs = self.bias is not None and self.bias.requires_grad
         return input.requires_grad or self.weight.requires_grad or bias_needs
+
+    def per_row(self, rows: int) -> Tensor | None:
+        """The samples' weights for each of `rows` rows, those of a sample next to each other."""
+        weights = self.sample_weights
+        if weights is None:
+            return None
+        if not len(weights) or rows % len(weights):
+            raise InputError(
+                f"weights: expected one for each sample, got {len(weights)} for {rows} rows"
+            )
+        return weights.repeat_interleave(rows // len(weights))
 
     def next_draw(self, device: torch.device) -> Tensor | None:
         """The draw of the selection that is due, on `device`; the next one is another."""

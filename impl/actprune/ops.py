@@ -19,13 +19,17 @@ _of = lru_cache(maxsize=256)(parse)
 
 
 @torch.library.custom_op("actprune::compress", mutates_args=())
-def compress(activation: Tensor, spec: str, draw: Tensor | None) -> list[Tensor]:
-    """The buffers that `spec` keeps of activation (rows, features)."""
-    return list(_of(spec).store(activation, draw))
+def compress(
+    activation: Tensor, spec: str, draw: Tensor | None, weights: Tensor | None = None
+) -> list[Tensor]:
+    """The buffers that `spec` keeps of activation (rows, features); weights (rows,)."""
+    return list(_of(spec).store(activation, draw, weights))
 
 
 @compress.register_fake
-def _(activation: Tensor, spec: str, draw: Tensor | None) -> list[Tensor]:
+def _(
+    activation: Tensor, spec: str, draw: Tensor | None, weights: Tensor | None = None
+) -> list[Tensor]:
     return list(_of(spec).empty(activation))
 
 

@@ -23,8 +23,11 @@ from actprune.wrappers import WRAPPERS, unwrap, wrap
 BLOCKS = ("checkpoint", "lean", "lean-exact")
 """Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
 pass; lean: actprune.lean; lean-exact: the same, with GELU's input kept whole."""
-STRATEGIES = (*WRAPPERS, *BLOCKS)
-"""bf16: the forward pass under autocast; offload: what autograd saves goes to host memory."""
+WEIGHTED = "weighted"
+STRATEGIES = (WEIGHTED, *WRAPPERS, *BLOCKS)
+"""weighted: training weighs the selection of an image's rows by its last error, which changes no
+model (actprune.training.importance); bf16: the forward pass under autocast; offload: what autograd
+saves goes to host memory."""
 Model = TypeVar("Model", bound=nn.Module)
 _ALL, _THEN, _NEXT = "*", "=>", ";"
 
@@ -79,6 +82,8 @@ def apply(
     """Convert `model` in place as a spec says; returns it. Raises as convert and lean do."""
     chosen = read(spec)
     strategies = chosen.strategy.split("+")
+    if WEIGHTED in strategies and not any(format.stochastic for _, format in chosen.rules):
+        raise InputError(f"weighted: expected a format with select=priority, got {chosen.spec!r}")
     if any(not isinstance(format, Dense) for _, format in chosen.rules):
         convert(model, dict(chosen.rules), include, exclude)
     if "checkpoint" in strategies:

@@ -35,20 +35,29 @@ class Format(ABC):
     def spec(self) -> str:
         """The format and its options as text; `actprune.parse` reads it back."""
 
-    def compress(self, activation: Tensor, draw: Tensor | None = None) -> "Compressed":
+    def compress(
+        self, activation: Tensor, draw: Tensor | None = None, weights: Tensor | None = None
+    ) -> "Compressed":
         """Prune and store X (rows, features); the store does not change when X does.
 
         draw: int64 (3,) on the CPU, seed, stream and counter of a random selection; the same draw
-        selects the same. Raises InputError on a wrong shape or dtype.
+        selects the same. weights: (rows,), positive, what each row is worth in the selection, by
+        default all alike. Raises InputError on a wrong shape or dtype.
         """
         check_activation(activation)
+        if weights is not None and weights.shape != activation.shape[:1]:
+            raise InputError(
+                f"weights: expected shape ({len(activation)},), got {tuple(weights.shape)}"
+            )
         rows, features = activation.shape
-        buffers = torch.ops.actprune.compress(activation, self.spec, draw)
+        buffers = torch.ops.actprune.compress(activation, self.spec, draw, weights)
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
     @abstractmethod
-    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
-        """The buffers to keep: values first, then index arrays."""
+    def store(
+        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """The buffers to keep: values first, then index arrays. Arguments are those of compress."""
 
     @abstractmethod
     def empty(self, activation: Tensor) -> tuple[Tensor, ...]:

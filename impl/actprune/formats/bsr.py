@@ -38,10 +38,12 @@ class Bsr(CodedFormat):
     def spec(self) -> str:
         return write_spec("bsr", self)
 
-    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+    def store(
+        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         kernel = kernels("bsr", self.backend, activation.device, activation.dtype)
         block = self._block(*activation.shape)
-        draws = self.selection_draw(draw), self.values, self.rounding_draw(draw)
+        draws = self.selection_draw(draw), weights, self.values, self.rounding_draw(draw)
         buffers: tuple[Tensor, ...] = kernel.compress(
             activation, *block, self.sparsity, self.scope, self.norm, *draws
         )

@@ -19,10 +19,12 @@ class Coo(PruningFormat):
     def spec(self) -> str:
         return write_spec("coo", self)
 
-    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+    def store(
+        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         kernel = kernels("coo", self.backend, activation.device, activation.dtype)
         values, rows, columns = kernel.compress(
-            activation, self.sparsity, self.scope, self.selection_draw(draw)
+            activation, self.sparsity, self.scope, self.selection_draw(draw), weights
         )
         return values, rows, columns
 

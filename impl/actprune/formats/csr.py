@@ -25,10 +25,12 @@ class Csr(CodedFormat):
     def spec(self) -> str:
         return write_spec("csr", self)
 
-    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+    def store(
+        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         kernel = kernels("csr", self.backend, activation.device, activation.dtype)
         values, rows, colptr = kernel.compress(
-            activation, self.sparsity, self.scope, self.selection_draw(draw)
+            activation, self.sparsity, self.scope, self.selection_draw(draw), weights
         )
         if self.values == SAME:
             return values, rows, colptr

@@ -17,7 +17,9 @@ class Dense(Format):
     def spec(self) -> str:
         return "dense"
 
-    def store(self, activation: Tensor, draw: Tensor | None) -> tuple[Tensor, ...]:
+    def store(
+        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         return (activation.clone().contiguous(),)
 
     def empty(self, activation: Tensor) -> tuple[Tensor, ...]:

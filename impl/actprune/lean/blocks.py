@@ -27,9 +27,17 @@ class LeanBlock(Block):
         across, first, second = (weights(layer, x) for layer in (attn, fc1, fc2))
         with torch.autocast(x.device.type, enabled=False):
             x = Across.apply(  # type: ignore[no-untyped-call]
-                x, norm1.alpha, norm1.beta, *across, self.gamma_1, kept(attn, x.device)
+                x,
+                norm1.alpha,
+                norm1.beta,
+                *across,
+                self.gamma_1,
+                kept(attn, x.device, len(x) * x.shape[2]),
             )
-            both, scale = (kept(fc1, x.device), kept(fc2, x.device)), (norm2.alpha, norm2.beta)
+            both, scale = (
+                [kept(layer, x.device, x.numel() // x.shape[2]) for layer in (fc1, fc2)],
+                (norm2.alpha, norm2.beta),
+            )
             out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
                 x, *scale, *first, *second, self.gamma_2, both, Options(self.exact, True)
             )

@@ -23,6 +23,8 @@ class Kept(NamedTuple):
 
     spec: str
     draw: Tensor | None
+    weights: Tensor | None
+    """(rows,), as actprune.weigh says."""
 
 
 class Options(NamedTuple):
@@ -54,7 +56,7 @@ class Across(torch.autograd.Function):
         batch, patches, dim = x.shape
         a = torch.empty(batch, dim, patches, dtype=weight.dtype, device=x.device)
         a.copy_(x.transpose(1, 2))
-        buffers = compress(a.view(-1, patches), kept.spec, kept.draw)
+        buffers = compress(a.view(-1, patches), *kept)
         a.mul_(alpha[:, None]).add_(beta[:, None])
         across = F.linear(a, weight, bias).to(x.dtype)
         del a
@@ -107,7 +109,7 @@ class Chain(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         dtype = weight1.dtype
-        buffers1 = compress(rows.to(dtype), kept[0].spec, kept[0].draw)
+        buffers1 = compress(rows.to(dtype), *kept[0])
         h = rows if alpha is None or beta is None else torch.addcmul(beta, rows, alpha)
         u = F.linear(h.to(dtype), weight1, bias1)
         del h
@@ -115,7 +117,7 @@ class Chain(torch.autograd.Function):
         if weight2 is not None:
             slope = u if options.exact else gelu_(u)
             u = F.gelu(u) if options.exact else u
-            buffers2 = compress(u, kept[1].spec, kept[1].draw)
+            buffers2 = compress(u, *kept[1])
             u = F.linear(u, weight2, bias2)
         ctx.specs, ctx.first, ctx.options = [k.spec for k in kept], len(buffers1), options
         bias = bias1 if weight2 is None else bias2
@@ -189,11 +191,11 @@ def _scaled(s: Tensor, gamma: Tensor | None) -> Tensor:
     return s.mul_(gamma[:, None]) if s.dim() == 2 else gamma * s
 
 
-def kept(layer: nn.Linear, device: torch.device) -> Kept:
-    """How a linear keeps its input: as `actprune.convert` made it, a plain one by a copy."""
+def kept(layer: nn.Linear, device: torch.device, rows: int) -> Kept:
+    """How a linear keeps its `rows` rows: as actprune.convert made it, a plain one by a copy."""
     if isinstance(layer, PrunedLinear):
-        return Kept(layer.spec, layer.next_draw(device))
-    return Kept("dense", None)
+        return Kept(layer.spec, layer.next_draw(device), layer.per_row(rows))
+    return Kept("dense", None, None)
 
 
 def weights(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -89,7 +89,7 @@ def lean_chain(
     parameters = [weights(layer, x) for layer in layers]
     alpha, beta = (None, None) if affine is None else (part.reshape(-1) for part in affine)
     gamma = None if scale is None else scale.reshape(-1)
-    both = tuple(kept(layer, x.device) for layer in layers)
+    both = [kept(layer, x.device, x.shape[:-1].numel()) for layer in layers]
     second_parameters = parameters[1] if second is not None else (None, None)
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.convert import draws, set_draws
+from actprune.convert import draws, set_draws, weigh
 from actprune.data import DataShape, ImageData
 from actprune.errors import InputError
+from actprune.strategies import WEIGHTED, read
 from actprune.training.checkpoint import (
     CHECKPOINT,
     METRICS,
@@ -19,6 +20,7 @@ from actprune.training.checkpoint import (
     write_json,
 )
 from actprune.training.config import TrainConfig
+from actprune.training.importance import Importance
 from actprune.training.randomness import crop_flip, data_order
 from actprune.training.step import as_input, build, learning_rate, threads, training_step
 
@@ -48,6 +50,8 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.samples_ms: list[float] = []
         self._loss_sum = 0.0  # over the steps of this epoch
+        weighted = WEIGHTED in read(config.spec).strategy.split("+")
+        self._importance = Importance(self.model, len(data.train)) if weighted else None
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
 
     @property
@@ -77,15 +81,20 @@ class Trainer:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Images float32 (batch, channels, size, size) and labels int64 (batch) of any step."""
+        chosen = self._chosen(step)
         epoch, within = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
-        size = self.config.batch_size
-        chosen = self._order[1][within * size : (within + 1) * size]
         images = self.data.train.images(chosen)
         if self.config.augment == "crop-flip":
             images = crop_flip(images, self.config.seed, epoch, within)
         return as_input(images), self.data.train.labels[chosen]
+
+    def _chosen(self, step: int) -> Tensor:
+        """Which images are the batch of a step."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
+        size = self.config.batch_size
+        return self._order[1][within * size : (within + 1) * size]
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -145,7 +154,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         start = time.perf_counter()
+        if self._importance:
+            self._importance.before(self.model, self._chosen(self.step))
         loss = training_step(self.model, self.optimizer, images, labels)
+        if self._importance:
+            self._importance.after(self._chosen(self.step), labels)
+            weigh(self.model, None)
         self.samples_ms.append(1000 * (time.perf_counter() - start))
         self._loss_sum += float(loss)
         self.step += 1
@@ -173,6 +187,8 @@ class Trainer:
         set_draws(self.model, state["draws"])
         self.step, self.history = state["step"], state["history"]
         self.samples_ms, self._loss_sum = state["samples_ms"], state["loss_sum"]
+        if self._importance:
+            self._importance.load(state["importance"])
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -186,4 +202,5 @@ class Trainer:
             "history": self.history,
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
+            "importance": self._importance.state() if self._importance else None,
         }

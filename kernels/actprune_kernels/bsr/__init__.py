@@ -9,12 +9,12 @@ The backward pass contracts over rows, so it walks one block column at a time: v
 matching rows of dY gathered, one GEMM. No transposition, no atomics, the same bits every time.
 
 Every backend exports
-compress(activation, bm, bn, sparsity, scope, norm, draw, kind, rounding)
+compress(activation, bm, bn, sparsity, scope, norm, draw, weights, kind, rounding)
     -> values or parts, block_rows, colptr
 grad_weight(kept, block_rows, colptr, grad_output, features, scope) -> (out_features, features)
 to_dense(kept, block_rows, colptr, rows, features) -> (rows, features)
 with `kept` the values or a codes.Coded, `kind` and `rounding` (a draw) as in
-actprune_kernels.codes, `draw` as in actprune_kernels.selection, and half precision accumulated in
-fp32. `scope` tells a product, which cannot wait to look at colptr, whether all columns keep equally
-many blocks.
+actprune_kernels.codes, `draw` and `weights` (by default None) as in actprune_kernels.selection, and
+half precision accumulated in fp32. `scope` tells a product, which cannot wait to look at colptr,
+whether all columns keep equally many blocks.
 """

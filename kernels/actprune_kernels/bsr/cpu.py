@@ -11,6 +11,7 @@ from actprune_kernels.bsr import naive
 from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import cpu as coding
 from actprune_kernels.selection import cpu as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import blocks_along, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
@@ -27,17 +28,20 @@ def compress(
     scope: str,
     norm: str,
     draw: Tensor | None,
+    weights: Tensor | None = None,
     kind: str = SAME,
     rounding: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, bm, bn, sparsity, scope, norm, draw, kind, rounding)
+        return naive.compress(
+            activation, bm, bn, sparsity, scope, norm, draw, weights, kind, rounding
+        )
     activation = activation.contiguous()
     rows, features = activation.shape
     grid = blocks_along(rows, bm), blocks_along(features, bn)
     keep, nnz = keep_count(*grid, sparsity, scope)
     norms = block_norms(activation, bm, bn, norm).t().contiguous()  # block columns, block rows
-    mask, scale = selection.select(norms, keep, scope, draw)
+    mask, scale = selection.select(weighed(norms, weights, bm), keep, scope, draw)
     column, block_rows = mask.nonzero(as_tuple=True)
     colptr = F.pad(mask.sum(1).cumsum(0), (1, 0))
 

@@ -8,6 +8,7 @@ from actprune_kernels import codes
 from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import naive as coding
 from actprune_kernels.selection import naive as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import blocks_along, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
@@ -22,6 +23,7 @@ def compress(
     scope: str,
     norm: str,
     draw: Tensor | None,
+    weights: Tensor | None = None,
     kind: str = SAME,
     rounding: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
@@ -31,7 +33,7 @@ def compress(
     blocks = padded.view(grid[0], bm, grid[1], bn).permute(2, 0, 1, 3)  # columns, rows, bm, bn
     norms = torch.linalg.vector_norm(blocks.to(wide(activation.dtype)), _ORDER[norm], dim=(2, 3))
     keep, nnz = keep_count(*grid, sparsity, scope)
-    mask, scale = selection.select(norms, keep, scope, draw)
+    mask, scale = selection.select(weighed(norms, weights, bm), keep, scope, draw)
     values = blocks[mask]
     if scale is not None:
         values = (values * scale[:, None, None]).to(activation.dtype)

@@ -19,6 +19,7 @@ from actprune_kernels.bsr import naive
 from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import blocks_along, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
@@ -238,15 +239,16 @@ def compress(
     scope: str,
     norm: str,
     draw: Tensor | None,
+    weights: Tensor | None = None,
     kind: str = SAME,
     rounding: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, bm, bn, sparsity, scope, norm, None, kind, rounding)
+        return naive.compress(activation, bm, bn, sparsity, scope, norm, None, None, kind, rounding)
     activation = activation.contiguous()
     grid = blocks_along(activation.shape[0], bm), blocks_along(activation.shape[1], bn)
     keep, _ = keep_count(*grid, sparsity, scope)
-    norms = block_norms(activation, bm, bn, norm)
+    norms = weighed(block_norms(activation, bm, bn, norm), weights, bm)
     position, colptr, scale = selection.select(norms, keep, scope, draw)
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
     if kind == SAME:

@@ -12,10 +12,14 @@ __all__ = ["compress", "grad_weight", "to_dense"]
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     features = activation.shape[1]
-    values, rows, colptr = csr.compress(activation, sparsity, scope, draw)
+    values, rows, colptr = csr.compress(activation, sparsity, scope, draw, weights)
     column = torch.arange(features, dtype=index_dtype(features))
     return values, rows, torch.repeat_interleave(column, colptr.long().diff())
 

@@ -3,16 +3,22 @@
 from torch import Tensor
 
 from actprune_kernels.selection import naive as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import index_dtype, kept, wide
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     height, features = activation.shape
     keep, _ = kept(height, features, sparsity, scope)
     transposed = activation.t()
-    mask, scale = selection.select(transposed.abs().to(wide(activation.dtype)), keep, scope, draw)
+    magnitudes = weighed(transposed.abs().to(wide(activation.dtype)), weights)
+    mask, scale = selection.select(magnitudes, keep, scope, draw)
     values = transposed[mask]
     if scale is not None:
         values = (values * scale).to(activation.dtype)

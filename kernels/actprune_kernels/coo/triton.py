@@ -11,10 +11,14 @@ __all__ = ["compress", "grad_weight", "pointers", "to_dense"]
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     features = activation.shape[1]
-    values, rows, colptr = csr.compress(activation, sparsity, scope, draw)
+    values, rows, colptr = csr.compress(activation, sparsity, scope, draw, weights)
     return values, rows, columns_of(colptr, values.numel()).to(index_dtype(features))
 
 

@@ -10,13 +10,18 @@ from torch import Tensor
 
 from actprune_kernels.csr.naive import to_dense
 from actprune_kernels.selection import cpu as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import index_dtype, kept, wide
 
 __all__ = ["compress", "grad_weight", "to_dense"]
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     height, features = activation.shape
     keep, nnz = kept(height, features, sparsity, scope)
@@ -24,6 +29,7 @@ def compress(
     magnitudes = columns.abs()
     if draw is not None:
         magnitudes = magnitudes.to(wide(activation.dtype))
+    magnitudes = weighed(magnitudes, weights)
     mask, scale = selection.select(magnitudes, keep, scope, draw)
     position = mask.view(-1).nonzero().squeeze(1)
     values = columns.view(-1).index_select(0, position)

@@ -5,16 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.selection import naive as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import index_dtype, kept, wide
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     height, features = activation.shape
     keep, nnz = kept(height, features, sparsity, scope)
     columns = activation.t()
-    mask, scale = selection.select(columns.abs().to(wide(activation.dtype)), keep, scope, draw)
+    magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
+    mask, scale = selection.select(magnitudes, keep, scope, draw)
     values = columns[mask]
     if scale is not None:
         values = (values * scale).to(activation.dtype)

@@ -22,6 +22,7 @@ from actprune_kernels.bsr import triton as bsr
 from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
+from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import kept
 
 _STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
@@ -69,14 +70,18 @@ def _grad_weight(
 
 
 def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None
+    activation: Tensor,
+    sparsity: float,
+    scope: str,
+    draw: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not activation.numel():
         return naive.compress(activation, sparsity, scope, None)
     activation = activation.contiguous()
     height, features = activation.shape
     keep, _ = kept(height, features, sparsity, scope)
-    magnitudes = bsr.block_norms(activation, 1, 1, "max")
+    magnitudes = weighed(bsr.block_norms(activation, 1, 1, "max"), weights)
     position, colptr, scale = selection.select(magnitudes, keep, scope, draw)
     values, rows = bsr.gather_blocks(activation, position, scale, 1, 1)
     return values.view(-1), rows, colptr

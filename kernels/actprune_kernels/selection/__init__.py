@@ -16,7 +16,10 @@ expectation of the scaled store is the input itself.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from actprune_kernels.sizes import wide
 
 
 def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor:
@@ -24,6 +27,18 @@ def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor
     generator = np.random.default_rng([int(part) for part in draw.tolist()])
     numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
     return 1 - torch.from_numpy(generator.random(shape, dtype=numpy_dtype))
+
+
+def weighed(magnitudes: Tensor, weights: Tensor | None, height: int = 1) -> Tensor:
+    """Magnitudes (columns, rows of blocks) times what their rows are worth.
+
+    weights: (rows,), positive, or None: all alike. A block is worth what its worthiest row is.
+    """
+    if weights is None:
+        return magnitudes
+    of_blocks = F.pad(weights, (0, -len(weights) % height)).view(-1, height).amax(1)
+    dtype = wide(magnitudes.dtype)
+    return magnitudes.to(dtype) * of_blocks.to(dtype)
 
 
 def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:
