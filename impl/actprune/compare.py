@@ -147,6 +147,8 @@ class CompareConfig(_Part):
         "bsr:block=32x32,sparsity=0.9",
         "bsr:block=1x32,sparsity=0.9",
         "bsr:block=1x32,sparsity=0.9,select=priority",
+        "lean+bsr:block=1x128,sparsity=0.5,select=priority,values=int4",
+        "checkpoint+dense",
     ]
     threads: int | None = Field(default=None, ge=1, le=1024)
     kernels: KernelPart | None = KernelPart()
