@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import actprune
-from actprune import results
+from actprune import FORMATS, results
 from actprune.cli import main
 from actprune.measuring import kernels as measuring
 from actprune.training import records
@@ -70,7 +70,7 @@ def test_doctor_says_what_runs() -> None:
     [
         (
             ["kernels", "--format", "ell"],
-            "formats: spec: expected a format of dense, coo, csr, bsr, got 'ell'",
+            f"formats: spec: expected a format of {', '.join(FORMATS)}, got 'ell'",
         ),
         (["kernels", "--shape", "8x8"], "--shape: expected ROWSxFEATURESxOUT_FEATURES, got '8x8'"),
         (["kernels", "--dtype", "int3"], "kernels.dtype: expected one of float64, float32, float1"),

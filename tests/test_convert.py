@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from actprune import InputError, PrunedLinear, convert, draws, parse, pruned, revert, set_draws
+from actprune import (
+    FORMATS,
+    InputError,
+    PrunedLinear,
+    convert,
+    draws,
+    parse,
+    pruned,
+    revert,
+    set_draws,
+)
 
 
 def mlp() -> nn.Module:
@@ -88,7 +98,7 @@ def test_a_single_layer_is_a_model() -> None:
         ({"spec": "csr", "include": [3]}, "include: expected globs on module names, got 3"),
         (
             {"spec": {"head": "csr", "*": "cs"}},
-            "spec: expected a format of dense, coo, csr, bsr, got",
+            f"spec: expected a format of {', '.join(FORMATS)}, got",
         ),
     ],
 )

@@ -6,15 +6,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import actprune
-from actprune import FORMATS, convert, ops, saved_bytes
+from actprune import convert, ops, saved_bytes
+from actprune.formats import RIVALS
 
-PRUNING = [name for name in FORMATS if name != "dense"]
+PRUNING = ["coo", "csr", "bsr"]
 SPECS = [
     "dense",
     *(f"{name}:sparsity=0.5,scope={scope}" for name in PRUNING for scope in ("column", "row")),
     "bsr:block=1x32,sparsity=0.9,select=priority",
     "bsr:block=1x32,sparsity=0.5,select=priority,values=int4",
     "csr:sparsity=0.5,values=fp8",
+    *RIVALS,
 ]
 
 

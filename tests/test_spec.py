@@ -57,8 +57,8 @@ def test_formats_are_values(name: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ell", "spec: expected a format of dense, coo, csr, bsr, got 'ell'"),
-        ("", "spec: expected a format of dense, coo, csr, bsr, got ''"),
+        ("ell", f"spec: expected a format of {', '.join(FORMATS)}, got 'ell'"),
+        ("", f"spec: expected a format of {', '.join(FORMATS)}, got ''"),
         ("bsr:", "spec: expected option=value after 'bsr:', got nothing"),
         ("bsr:block", "spec: expected option=value, got 'block' in 'bsr:block'"),
         (

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from actprune import FORMATS
 from actprune.cli import main
 from actprune.errors import InputError
 from actprune.measuring import static as measuring
@@ -233,7 +234,10 @@ def test_spills_are_red(compiled: tuple[str, dict[str, Any]]) -> None:
     [
         (["--arch", "75"], "--arch: expected one of 80, 90, 100, got 75"),
         (["--format", "dense"], "format: expected one with Triton kernels (coo, csr, bsr), got "),
-        (["--format", "ell"], "spec: expected a format of dense, coo, csr, bsr, got 'ell'"),
+        (
+            ["--format", "ell"],
+            f"spec: expected a format of {', '.join(FORMATS)}, got 'ell'",
+        ),
         (["--format", "bsr", "--dtype", "fp8"], "dtype: expected one of bfloat16, float16, float"),
         (["--format", "bsr", "--shape", "8x8"], "--shape: expected ROWSxFEATURESxOUT_FEATURES, "),
         (["--dtype", "tf32"], "--format: expected with --dtype and --shape, got none"),

@@ -1,15 +1,32 @@
 """The formats by name. A new one is a module here, a folder of kernels, and a line below."""
 
 from actprune.formats.base import Compressed, Format, PruningFormat
+from actprune.formats.bitmap import Bitmap
 from actprune.formats.bsr import Bsr
 from actprune.formats.coo import Coo
 from actprune.formats.csr import Csr
 from actprune.formats.dense import Dense
+from actprune.formats.nm import Nm
+from actprune.formats.quant import Quant
+from actprune.formats.rows import Rows
 from actprune.formats.spec import read_spec
+from actprune.formats.topk import Topk
 
-FORMATS: dict[str, type[Format]] = {"dense": Dense, "coo": Coo, "csr": Csr, "bsr": Bsr}
+FORMATS: dict[str, type[Format]] = {
+    "dense": Dense,
+    "coo": Coo,
+    "csr": Csr,
+    "bsr": Bsr,
+    "quant": Quant,
+    "bitmap": Bitmap,
+    "topk": Topk,
+    "rows": Rows,
+    "nm": Nm,
+}
+RIVALS = ("quant", "bitmap", "topk", "rows", "nm")
+"""What other work keeps, in plain PyTorch."""
 
-__all__ = ["FORMATS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
+__all__ = ["FORMATS", "RIVALS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
 
 
 def parse(spec: "str | Format") -> Format:

@@ -179,6 +179,18 @@ class PruningFormat(Format):
         return self.first_draw() if draw is None else draw
 
 
+@dataclass(frozen=True, kw_only=True)
+class RivalFormat(PruningFormat):
+    """What other work keeps: plain PyTorch on every device (actprune_kernels.rivals).
+
+    On CUDA unmeasured.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("backend", self.backend, ("auto", "naive"))
+
+
 def check_option(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InputError(f"{option}: expected one of {', '.join(known)}, got {value!r}")

@@ -10,7 +10,7 @@ from actprune.errors import InputError
 if TYPE_CHECKING:
     from actprune.formats.base import Format
 
-_ALWAYS = ("block", "sparsity")  # what a reader wants to see even where it is the default
+_ALWAYS = ("block", "bits", "sparsity")  # what a reader wants to see even where it is the default
 
 
 def write_spec(name: str, options: Any) -> str:
@@ -37,7 +37,10 @@ def read_spec(text: str, formats: Mapping[str, Any]) -> "Format":
     if colon and not rest:
         raise InputError(f"spec: expected option=value after {name + ':'!r}, got nothing")
     options: dict[str, Any] = {}
-    for part in rest.split(",") if rest else []:
+    parts = rest.split(",") if rest else []
+    if hasattr(kind, "positional"):  # options without a name come first
+        options.update(kind.positional(parts.pop(0) if parts else ""))
+    for part in parts:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise InputError(f"spec: expected option=value, got {part!r} in {text!r}")

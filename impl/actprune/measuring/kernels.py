@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from actprune.convert import convert
 from actprune.errors import InputError
 from actprune.formats import Compressed, Dense, Format, PruningFormat, parse
+from actprune.formats.base import RivalFormat
 from actprune.measuring.clock import Clock, clock, wall_clock
 from actprune.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_kernels.backends import resolve
@@ -169,13 +170,12 @@ def compress_error(store: Compressed, activation: Tensor) -> float:
     format, kept = store.format, store.to_dense()
     if isinstance(format, Dense):
         return relative_error(kept, activation)
-    assert isinstance(format, PruningFormat)
     own = torch.where(kept != 0, activation, 0)
-    if not format.stochastic and not torch.equal(kept, own):
+    if format.exact and not format.stochastic and not torch.equal(kept, own):
         return float("inf")
-    if format.stochastic and kept.device.type != "cpu":  # draws other numbers than naive does
-        return _scale_error(kept, own)
-    naive = replace(format, backend="naive")
+    if format.exact and format.stochastic and kept.device.type != "cpu":
+        return _scale_error(kept, own)  # it draws other numbers than naive does
+    naive = replace(format, backend="naive") if isinstance(format, PruningFormat) else format
     energy = naive.compress(activation).to_dense().double().norm()
     return relative_error(kept.double().norm(), energy)
 
@@ -233,7 +233,7 @@ def interleave(
 
 
 def _backend(format: Format, store: Compressed) -> str:
-    if not isinstance(format, PruningFormat):
+    if not isinstance(format, PruningFormat) or isinstance(format, RivalFormat):
         return "torch"
     return resolve(format.spec.partition(":")[0], format.backend, store.device, store.dtype)
 

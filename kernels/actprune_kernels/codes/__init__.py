@@ -89,7 +89,7 @@ def grid(low: Tensor, high: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """
     last = (1 << BITS[kind]) - 1
     low, high = low.clamp(max=0), high.clamp(min=0)
-    zeros = (low * -last / (high - low)).nan_to_num_(0).round_()
+    zeros = (last * (low / (low - high))).nan_to_num_(0).round_()  # a product may overflow
     zeros = zeros.clamp_((low < 0).to(low.dtype), last - (high > 0).to(low.dtype))
     scales = torch.maximum(high / (last - zeros).clamp(min=1), -low / zeros.clamp(min=1))
     return rounded_up(scales), zeros

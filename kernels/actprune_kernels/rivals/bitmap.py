@@ -1,0 +1,55 @@
+"""Elements and a bit for each place (Back Razor: Jiang et al. 2022).
+
+values (nnz,), column by column of X, and bits (features, ⌈rows / 8⌉) uint8, packed as in
+actprune_kernels.codes.
+"""
+
+import torch
+from torch import Tensor
+
+from actprune_kernels.codes import naive as coding
+from actprune_kernels.rivals import rows_at_once, selection
+from actprune_kernels.selection import weighed
+from actprune_kernels.sizes import kept, wide
+
+
+def compress(
+    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    rows, features = activation.shape
+    columns = activation.t().contiguous()
+    keep, _ = kept(rows, features, sparsity, scope)
+    magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
+    mask, scale = selection(activation.device).select(magnitudes, keep, scope, draw)
+    values = columns[mask]
+    if scale is not None:
+        values = (values * scale).to(activation.dtype)
+    return values, coding.packed(mask.to(torch.uint8), 8)
+
+
+def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:
+    """Some columns made dense at a time."""
+    rows, acc = len(grad_output), wide(grad_output.dtype)
+    out = grad_output.new_empty(grad_output.shape[1], len(bits))
+    dy, step, start = grad_output.to(acc).t(), rows_at_once(rows), 0
+    for first in range(0, len(bits), step):
+        mask = _mask(bits[first : first + step], rows)
+        stop = start + int(mask.sum())
+        columns = _filled(mask, values[start:stop].to(acc))
+        out[:, first : first + step] = dy @ columns.t()
+        start = stop
+    return out
+
+
+def to_dense(values: Tensor, bits: Tensor, rows: int) -> Tensor:
+    return _filled(_mask(bits, rows), values).t().contiguous()
+
+
+def _mask(bits: Tensor, rows: int) -> Tensor:
+    return coding.unpacked(bits, 8, rows).bool()
+
+
+def _filled(mask: Tensor, values: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter_(
+        mask, values
+    )

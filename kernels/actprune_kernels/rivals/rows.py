@@ -1,0 +1,39 @@
+"""Whole rows, kept or sampled: column-row sampling of dYᵀ·X (WTA-CRS: Liu et al. 2023, arXiv
+2305.15265).
+
+values (keep, features) and index (keep,), ascending.
+"""
+
+import torch
+from torch import Tensor
+
+from actprune_kernels.rivals import selection
+from actprune_kernels.selection import weighed
+from actprune_kernels.sizes import index_dtype, keep_count, wide
+
+
+def compress(
+    activation: Tensor, sparsity: float, draw: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    rows = len(activation)
+    dtype = wide(activation.dtype)
+    norms = torch.linalg.vector_norm(activation, dim=1, dtype=dtype)[None].abs()  # NaN of one sign
+    norms = weighed(norms, weights)
+    keep = keep_count(rows, sparsity)
+    mask, scale = selection(activation.device).select(norms, keep, "column", draw)
+    index = mask.nonzero()[:, 1]
+    values = activation.index_select(0, index)
+    if scale is not None:
+        values = (values * scale[:, None]).to(activation.dtype)
+    return values, index.to(index_dtype(rows))
+
+
+def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor) -> Tensor:
+    acc = wide(grad_output.dtype)
+    picked = grad_output.index_select(0, index.long()).to(acc)
+    return (picked.t() @ values.to(acc)).to(grad_output.dtype)
+
+
+def to_dense(values: Tensor, index: Tensor, rows: int) -> Tensor:
+    dense = values.new_zeros(rows, values.shape[1])
+    return dense.index_copy_(0, index.long(), values)

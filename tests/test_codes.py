@@ -1,0 +1,129 @@
+"""Coded values: the definition, the fast path, and what stochastic rounding promises."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from actprune_kernels import codes
+from actprune_kernels.codes import BITS, KINDS, cpu, naive
+
+DRAW = torch.tensor([1, 2, 3])
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def decoded(parts: codes.Parts, kind: str, width: int) -> Tensor:
+    return cpu.decode(parts, kind, width, torch.float32)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    size=st.tuples(st.integers(0, 40), st.integers(1, 70)),
+    dtype=st.sampled_from(DTYPES),
+    piece=st.sampled_from([1, 64, 1 << 18]),
+)
+def test_pieces_are_the_definition(
+    kind: str, size: tuple[int, int], dtype: torch.dtype, piece: int
+) -> None:
+    x = torch.randn(size, generator=torch.Generator().manual_seed(size[1])).to(dtype)
+    was, cpu.PIECE = cpu.PIECE, piece
+    try:
+        ours, theirs = cpu.encode(x, kind, DRAW), naive.encode(x, kind, DRAW)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        back = cpu.decode(ours, kind, size[1], wide)
+    finally:
+        cpu.PIECE = was
+    for got, expected, empty in zip(ours, theirs, codes.empty(x, *size, kind), strict=True):
+        assert torch.equal(got, expected)
+        assert (got.shape, got.dtype) == (empty.shape, empty.dtype)
+    assert torch.equal(back, naive.decode(theirs, kind, size[1], wide))
+
+
+@pytest.mark.parametrize("kind", list(BITS))
+def test_rounding_is_unbiased(kind: str) -> None:
+    """The mean of every value within a bound that 1 in 10^6 fair tests breaks."""
+    x = torch.randn(4, 9, dtype=torch.float64)
+    draws = torch.stack(
+        [
+            cpu.decode(cpu.encode(x, kind, torch.tensor([5, 0, i])), kind, 9, torch.float64)
+            for i in range(2000)
+        ]
+    )
+    step = cpu.encode(x, kind, DRAW)[1].double()[:, None]
+    spread = draws.std(0) / len(draws) ** 0.5
+    error = (draws.mean(0) - x).abs()
+    assert bool((error <= 6 * spread + step * 2**-16).all())
+    assert float((draws - x).abs().max() / step.max()) <= 1  # and never off by more than a step
+    nearest = ((x / step).round() * step - x).abs()  # which the bound would find
+    assert bool((nearest > 6 * spread + step * 2**-16).any())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_stay_zeros(kind: str) -> None:
+    x = torch.randn(64, 32)
+    x[:, ::3] = 0
+    x[7] = 0
+    back = decoded(cpu.encode(x, kind, DRAW), kind, 32)
+    assert not back[:, ::3].any()
+    assert not back[7].any()
+
+
+@pytest.mark.parametrize(("kind", "bits"), BITS.items())
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_of_one_sign_have_all_levels(kind: str, bits: int, sign: int) -> None:
+    x = sign * torch.linspace(0, 1, 4096)[None]
+    back = decoded(cpu.encode(x, kind, DRAW), kind, 4096)
+    levels = set(back.view(-1).tolist())
+    assert 2**bits - 1 <= len(levels) <= 2**bits  # the scale is rounded up by up to 2^-7
+    assert float(back.abs().max()) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", list(BITS))
+def test_both_signs_share_the_levels(kind: str) -> None:
+    x = torch.cat([torch.linspace(-0.05, 0, 500), torch.linspace(0, 1, 500)])[None]
+    back = decoded(cpu.encode(x, kind, DRAW), kind, 1000)
+    assert float(back.min()) < 0  # however small, it has a level
+    assert float(back.max()) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_shows_and_spoils_its_own_block_alone(kind: str, bad: float) -> None:
+    x = torch.rand(6, 16)
+    x[2, 5] = bad
+    back = decoded(cpu.encode(x, kind, DRAW), kind, 16)
+    assert not back[2, 5].isfinite()
+    assert bool(back[[0, 1, 3, 4, 5]].isfinite().all())
+
+
+@pytest.mark.parametrize("size", [1e38, 1e-30, 1e-42])
+@pytest.mark.parametrize("kind", ["bf16", "fp8", "int8"])
+def test_huge_and_tiny_values(kind: str, size: float) -> None:
+    x = torch.linspace(-1, 1, 64)[None] * size
+    error = (decoded(cpu.encode(x, kind, DRAW), kind, 64) - x).abs().max()
+    assert float(error) <= max(0.07 * size, 2**-126)
+
+
+def test_the_layout_of_a_byte() -> None:
+    assert naive.packed(torch.tensor([[1, 2, 3, 0, 1]], dtype=torch.uint8), 4).tolist() == [
+        [1 | 3 << 2 | 1 << 4, 2 | 0 << 2]
+    ]
+    bits = torch.randint(0, 2, (3, 21), dtype=torch.uint8)
+    assert torch.equal(naive.unpacked(naive.packed(bits, 8), 8, 21), bits)
+
+
+def test_draws_repeat_and_differ() -> None:
+    x = torch.randn(8, 64)
+    first = cpu.encode(x, "int4", DRAW)[0]
+    assert torch.equal(first, cpu.encode(x, "int4", DRAW)[0])
+    for other in ([0, 2, 3], [1, 0, 3], [1, 2, 0]):
+        assert not torch.equal(first, cpu.encode(x, "int4", torch.tensor(other))[0])
+
+
+def test_some_blocks_alone() -> None:
+    x = torch.randn(10, 6)
+    coded = codes.Coded(cpu.encode(x, "int4", DRAW), "int4", (10, 2, 3), torch.bfloat16)
+    whole = decoded(coded.parts, "int4", 6).view(10, 2, 3)
+    assert torch.equal(coded[3:7], whole[3:7])
+    assert torch.equal(codes.values(coded), whole.bfloat16())
