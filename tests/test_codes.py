@@ -123,7 +123,8 @@ def test_draws_repeat_and_differ() -> None:
 
 def test_some_blocks_alone() -> None:
     x = torch.randn(10, 6)
-    coded = codes.Coded(cpu.encode(x, "int4", DRAW), "int4", (10, 2, 3), torch.bfloat16)
-    whole = decoded(coded.parts, "int4", 6).view(10, 2, 3)
-    assert torch.equal(coded[3:7], whole[3:7])
-    assert torch.equal(codes.values(coded), whole.bfloat16())
+    for dtype, factors in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)):
+        coded = codes.Coded(cpu.encode(x, "int4", DRAW), "int4", (10, 2, 3), dtype)
+        whole = decoded(coded.parts, "int4", 6).view(10, 2, 3)
+        assert torch.equal(coded[3:7], whole[3:7].to(factors))  # one rounding, however decoded
+        assert torch.equal(codes.values(coded), whole.to(dtype))

@@ -187,7 +187,8 @@ def test_short_names_and_round_ticks() -> None:
     assert label("dense") == "dense"
     assert label("new:sparsity=most,<b>") == "new most <b>"
     assert label("lean+*.attn=>csr:sparsity=0.5") == "lean+*.attn csr 50 %"
-    assert label("lean+*.attn=>csr:sparsity=0.5;*=>dense") == "lean+*.attn csr 50 % and 1 more"
+    assert label("lean+*.attn=>csr:sparsity=0.5;*=>dense") == "lean+dense but 1"
+    assert label("head=>csr:sparsity=0.5") == "head csr 50 %"
     assert ticks(75.2, 84.9) == [76, 78, 80, 82, 84]
     assert ticks(0.11, 0.31) == pytest.approx([0.15, 0.2, 0.25, 0.3])
 

@@ -33,11 +33,13 @@ def options(spec: str) -> dict[str, str]:
 def label(spec: str) -> str:
     """A short name: `bsr 1x32 90 % priority` for `bsr:block=1x32,sparsity=0.9,select=priority`.
 
-    Of a plan with formats for several globs: that of the first, and how many follow.
+    Of a plan with formats for several globs: that of the last, which most layers take, and how many
+    exceptions come before it.
     """
-    first, *others = spec.split(";")
-    name = _label(first.replace("=>", " "))
-    return f"{name} and {len(others)} more" if others else name
+    strategy, plus, plan = spec.rpartition("+")
+    *others, last = plan.split(";")
+    name = f"{strategy}{plus}" + _label(last.removeprefix("*=>").replace("=>", " "))
+    return f"{name} but {len(others)}" if others else name
 
 
 def _label(spec: str) -> str:

@@ -16,8 +16,8 @@ from actprune.report.marks import SIDES, colour, label, place, ticks
 from actprune.report.summary import Row, rows
 from actprune.training.checkpoint import write_whole
 
-WIDTH, HEIGHT = 860, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 290, 30, 60
+WIDTH, LEAST_HEIGHT, LINE = 980, 420, 48
+LEFT, RIGHT, TOP, BOTTOM = 70, 410, 30, 60
 
 _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h }}" font-family="system-ui, sans-serif" font-size="13">
 <rect width="{{ w }}" height="{{ h }}" rx="8" fill="#ffffff"/>
@@ -26,7 +26,7 @@ _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h
 {% endfor %}{% for t in x_ticks %}<line x1="{{ t.at }}" x2="{{ t.at }}" y1="{{ top }}" y2="{{ h - bottom }}" stroke="#e4e9ee"/>
 <text x="{{ t.at }}" y="{{ h - 36 }}" text-anchor="middle" fill="#5b6b7b">{{ t.label }}</text>
 {% endfor %}<text x="{{ (left + w - right) / 2 }}" y="{{ h - 12 }}" text-anchor="middle" fill="#1c2733">saved for the backward pass, MiB</text>
-<text transform="translate(18 {{ (30 + h - 60) / 2 }}) rotate(-90)" text-anchor="middle" fill="#1c2733">accuracy, %</text>
+<text transform="translate(18 {{ (top + h - bottom) / 2 }}) rotate(-90)" text-anchor="middle" fill="#1c2733">accuracy, %</text>
 {% for p in points %}<line x1="{{ p.x }}" x2="{{ p.x }}" y1="{{ p.high }}" y2="{{ p.low }}" stroke="{{ p.colour }}" stroke-width="2"/>
 <circle cx="{{ p.x }}" cy="{{ p.y }}" r="7" fill="{{ p.colour }}"/>
 <text x="{{ p.name_x }}" y="{{ p.name_y }}" text-anchor="{{ p.anchor }}" fill="{{ p.colour }}" font-size="12.5">{{ p.name }}</text>
@@ -45,6 +45,7 @@ def draw(table: Sequence[Row]) -> str:
     shown = [r for r in table if r.saved_mib is not None and r.accuracy is not None]
     if not shown:
         raise InputError("results: expected training runs to draw, got none")
+    height = max(LEAST_HEIGHT, LINE * len(shown) + TOP)  # the key has a line for each
     xs = [row.saved_mib or 0 for row in shown]
     ends = [(row.accuracy or 0) + sign * (row.spread or 0) for row in shown for sign in (-1, 1)]
     x_low, x_high = _padded(min(xs), max(xs))
@@ -55,7 +56,7 @@ def draw(table: Sequence[Row]) -> str:
 
     def y(value: float) -> float:
         return round(
-            HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1
+            height - BOTTOM - (value - y_low) / (y_high - y_low) * (height - TOP - BOTTOM), 1
         )
 
     points: list[dict[str, Any]] = []
@@ -72,7 +73,7 @@ def draw(table: Sequence[Row]) -> str:
                 "note": _note(row),
             }
         )
-    inside = (LEFT, TOP, WIDTH - RIGHT + 10, HEIGHT - BOTTOM)
+    inside = (LEFT, TOP, WIDTH - RIGHT + 10, height - BOTTOM)
     at = [(point["x"], point["y"]) for point in points]
     sides = place(at, [point["name"] for point in points], inside)
     for point, side in zip(points, sides, strict=True):
@@ -82,7 +83,7 @@ def draw(table: Sequence[Row]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_TEMPLATE).render(
         w=WIDTH,
-        h=HEIGHT,
+        h=height,
         left=LEFT,
         top=TOP,
         bottom=BOTTOM,

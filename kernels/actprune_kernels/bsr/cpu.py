@@ -12,7 +12,7 @@ from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import cpu as coding
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
@@ -143,7 +143,7 @@ def grad_weight(
     rows, out_features = grad_output.shape
     if not count or not out_features:
         return grad_output.new_zeros(out_features, features)
-    acc = wide(grad_output.dtype)
+    acc = factor(grad_output.dtype)
     # Transposed: (block columns, bn, out_features), the order in which the GEMMs write.
     result = grad_output.new_zeros(colptr.numel() - 1, bn, out_features, dtype=acc)
     row = (block_rows.long()[:, None] * bm + torch.arange(bm)).clamp_(max=rows - 1).view(-1)

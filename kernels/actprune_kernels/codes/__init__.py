@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actprune_kernels.sizes import wide
+from actprune_kernels.sizes import factor
 
 SAME = "same"
 """The kind of values that stay as they are."""
@@ -111,11 +111,11 @@ class Coded:
     """Of the activation."""
 
     def __getitem__(self, piece: slice) -> Tensor:
-        """Some of the blocks, in the dtype to accumulate in."""
+        """Some of the blocks, in the dtype that a product multiplies."""
         height, width = self.shape[1:]
         parts = tuple(part[piece] for part in self.parts)
         decode = backend(parts[0].device).decode
-        blocks: Tensor = decode(parts, self.kind, height * width, wide(self.dtype))
+        blocks: Tensor = decode(parts, self.kind, height * width, factor(self.dtype))
         return blocks.view(-1, height, width)
 
 

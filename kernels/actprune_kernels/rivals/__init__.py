@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.sizes import wide
+from actprune_kernels.sizes import factor, wide
 
 PIECE = 1 << 18
 """Elements that a product makes dense at a time, about."""
@@ -33,9 +33,10 @@ def summed(
     take: Callable[[slice], Tensor], grad_output: Tensor, features: int, step: int
 ) -> Tensor:
     """dYᵀ·X, (out_features, features), X given for slices of `step` rows; sums in fp32 or fp64."""
-    acc = wide(grad_output.dtype)
+    acc, dtype = wide(grad_output.dtype), factor(grad_output.dtype)
     out = grad_output.new_zeros(grad_output.shape[1], features, dtype=acc)
     for start in range(0, len(grad_output), step):
         piece = slice(start, start + step)
-        out.addmm_(grad_output[piece].to(acc).t(), take(piece).to(acc))
+        factors = grad_output[piece].to(dtype).t(), take(piece).to(dtype)
+        out = out.addmm_(*factors) if dtype == acc else out.add_(factors[0] @ factors[1])
     return out.to(grad_output.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from actprune_kernels.codes import naive as coding
 from actprune_kernels.rivals import rows_at_once, selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import kept, wide
+from actprune_kernels.sizes import factor, kept, wide
 
 
 def compress(
@@ -29,7 +29,7 @@ def compress(
 
 def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:
     """Some columns made dense at a time."""
-    rows, acc = len(grad_output), wide(grad_output.dtype)
+    rows, acc = len(grad_output), factor(grad_output.dtype)
     out = grad_output.new_empty(grad_output.shape[1], len(bits))
     dy, step, start = grad_output.to(acc).t(), rows_at_once(rows), 0
     for first in range(0, len(bits), step):

@@ -11,7 +11,7 @@ from torch import Tensor
 from actprune_kernels import codes
 from actprune_kernels.codes import Parts
 from actprune_kernels.rivals import rows_at_once, summed
-from actprune_kernels.sizes import wide
+from actprune_kernels.sizes import factor, wide
 
 
 def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
@@ -22,7 +22,7 @@ def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
 
 
 def grad_weight(parts: Parts, group: int, kind: str, grad_output: Tensor, features: int) -> Tensor:
-    dtype = wide(grad_output.dtype)
+    dtype = factor(grad_output.dtype)
 
     def take(piece: slice) -> Tensor:
         stop = min(piece.stop, len(grad_output))

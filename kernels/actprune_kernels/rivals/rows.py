@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actprune_kernels.rivals import selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import index_dtype, keep_count, wide
+from actprune_kernels.sizes import factor, index_dtype, keep_count, wide
 
 
 def compress(
@@ -29,7 +29,7 @@ def compress(
 
 
 def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor) -> Tensor:
-    acc = wide(grad_output.dtype)
+    acc = factor(grad_output.dtype)
     picked = grad_output.index_select(0, index.long()).to(acc)
     return (picked.t() @ values.to(acc)).to(grad_output.dtype)
 
