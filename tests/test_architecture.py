@@ -120,7 +120,7 @@ def test_every_kernel_folder_has_its_definition_and_a_fast_form() -> None:
     folders = [
         folder
         for folder in PACKAGES["actprune_kernels"].iterdir()
-        if folder.is_dir() and folder.name != "__pycache__"
+        if folder.is_dir() and folder.name not in ("__pycache__", "rivals")
     ]
     assert folders
     missing = [
@@ -136,3 +136,10 @@ def test_torch_is_pinned_where_development_installs_and_open_in_the_package() ->
     constraints = (ROOT / "constraints.txt").read_text("utf-8")
     assert re.findall(r"^torch.*$", constraints, re.MULTILINE) == ["torch==2.13.0"]
     assert '"torch>=2.9"' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_every_rival_has_one_form_for_all_devices() -> None:
+    from actprune.formats import RIVALS
+
+    folder = PACKAGES["actprune_kernels"] / "rivals"
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", *RIVALS}

@@ -17,6 +17,8 @@ from actprune.report.summary import Row, rows
 from actprune.training.checkpoint import write_whole
 
 WIDTH, LEAST_HEIGHT, LINE = 980, 420, 48
+MOST_NAMES = 8
+"""Points with their names beside them; more are numbered, as in the key."""
 LEFT, RIGHT, TOP, BOTTOM = 70, 410, 30, 60
 
 _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h }}" font-family="system-ui, sans-serif" font-size="13">
@@ -31,7 +33,7 @@ _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h
 <circle cx="{{ p.x }}" cy="{{ p.y }}" r="7" fill="{{ p.colour }}"/>
 <text x="{{ p.name_x }}" y="{{ p.name_y }}" text-anchor="{{ p.anchor }}" fill="{{ p.colour }}" font-size="12.5">{{ p.name }}</text>
 <circle cx="{{ w - right + 24 }}" cy="{{ 46 + 48 * loop.index0 }}" r="6" fill="{{ p.colour }}"/>
-<text x="{{ w - right + 38 }}" y="{{ 50 + 48 * loop.index0 }}" fill="#1c2733">{{ p.name }}</text>
+<text x="{{ w - right + 38 }}" y="{{ 50 + 48 * loop.index0 }}" fill="#1c2733">{{ p.key }}</text>
 <text x="{{ w - right + 38 }}" y="{{ 67 + 48 * loop.index0 }}" fill="#5b6b7b" font-size="12">{{ p.note }}</text>
 {% endfor %}</svg>
 """
@@ -59,6 +61,7 @@ def draw(table: Sequence[Row]) -> str:
             height - BOTTOM - (value - y_low) / (y_high - y_low) * (height - TOP - BOTTOM), 1
         )
 
+    named = len(shown) <= MOST_NAMES
     points: list[dict[str, Any]] = []
     for index, row in enumerate(shown):
         accuracy, spread = row.accuracy or 0, row.spread or 0
@@ -69,7 +72,8 @@ def draw(table: Sequence[Row]) -> str:
                 "high": y(accuracy + spread),
                 "low": y(accuracy - spread),
                 "colour": colour(index),
-                "name": label(row.spec),
+                "name": label(row.spec) if named else str(index + 1),
+                "key": label(row.spec) if named else f"{index + 1}  {label(row.spec)}",
                 "note": _note(row),
             }
         )
