@@ -21,6 +21,8 @@ from actprune.measuring.predict import predict
 from actprune.models import MODELS, Block
 from actprune.strategies import apply
 from actprune.tolerance import TOLERANCE, relative_error, tolerance
+from actprune_kernels import codes
+from actprune_kernels.codes import BITS, KINDS, naive
 
 pytestmark = pytest.mark.gpu
 DEVICE = os.environ.get("DEVICE", "cuda")
@@ -116,6 +118,41 @@ def test_products_against_float64(case: tuple[str, str, torch.dtype]) -> None:
         expected = dy.double().t() @ store.to_dense().double()
         assert grad.dtype == dtype
         assert relative_error(grad, expected) <= tolerance(dtype, shape[0]), (text, shape)
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+@pytest.mark.parametrize("block", ["1x64", "1x128", "64x64", "7x5"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_codes_against_float64(kind: str, block: str, dtype: torch.dtype) -> None:
+    rows, features = SHAPES[-1]
+    x, dy = normal(rows, features, dtype=dtype), normal(rows, 384, dtype=dtype)
+    store = parse(f"bsr:block={block},sparsity=0.5,values={kind}").compress(x)
+    grad = store.grad_weight(dy)
+    expected = dy.double().t() @ store.to_dense().double()
+    assert relative_error(grad, expected) <= tolerance(dtype, rows)
+    again = parse(f"bsr:block={block},sparsity=0.5,values={kind}").compress(x)
+    assert torch.equal(again.grad_weight(dy), grad)
+
+
+@pytest.mark.parametrize("kind", BITS)
+def test_codes_are_the_definition_s_and_unbiased(kind: str) -> None:
+    x = normal(300, 128)
+    draws = [torch.tensor([2**40 + 3, 5, counter], device=DEVICE) for counter in range(DRAWS)]
+    coding = codes.backend(x.device)
+    first, definition = coding.encode(x, kind, draws[0]), naive.encode(x, kind, draws[0].cpu())
+    for ours, theirs in zip(first[1:], definition[1:], strict=True):
+        assert torch.equal(ours, theirs)  # scales and zeros; the random numbers are the device's
+    values = coding.decode(first, kind, 128, torch.float32)
+    assert torch.equal(values, naive.decode(first, kind, 128, torch.float32))
+    total = torch.zeros_like(x, dtype=torch.float64)
+    for draw in draws:
+        total += coding.decode(coding.encode(x, kind, draw), kind, 128, torch.float32)
+    deviation = first[1].double()[:, None] / 2  # of a coin between two levels: at most
+    assert bool(((total / DRAWS - x).abs() <= 6 * deviation / DRAWS**0.5 + 1e-6).all())
+    x[7, 3] = float("nan")
+    spoiled = coding.decode(coding.encode(x, kind, draws[0]), kind, 128, torch.float32)
+    assert not bool(spoiled[7].isfinite().any())
+    assert bool(spoiled[8:].isfinite().all())
 
 
 @cuda_itself

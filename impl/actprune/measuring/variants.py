@@ -101,8 +101,8 @@ def shipped() -> Iterator[Configuration]:
     Column scope with every block, in bf16 on every shape, exact fp32 on one of each kind (rows
     aligned to 16 bytes, and not), fp16 and tf32 on one. Row and global scope, which share their
     product, in bf16 and exact fp32; priority sampling, which only draws ranks and scales what is
-    gathered, in bf16; coo and csr, where they have Triton kernels, likewise. `named` gives all
-    dtypes and shapes of a format.
+    gathered, and one block of four-bit codes and one of fp8, in bf16; coo and csr, where they have
+    Triton kernels, likewise. `named` gives all dtypes and shapes of a format.
     """
     one, both = SHAPES[:1], (SHAPES[0], SHAPES[2])
     for block in BLOCKS:
@@ -115,6 +115,8 @@ def shipped() -> Iterator[Configuration]:
         yield from _product([f"{spec},scope=row"], ("bfloat16",), one)
         yield from _product([f"{spec},select=priority"], ("bfloat16",), one)
     yield from _product([f"bsr:scope={scope},select=priority" for scope in SCOPES], DTYPES[:1], one)
+    coded = ["bsr:block=1x128,values=int4", "bsr:block=1x64,values=fp8"]
+    yield from _product(coded, DTYPES[:1], one)
     for name in FORMATS:
         if name != "bsr" and has_kernels(name):
             yield from _product([f"{name}:scope=column"], ("bfloat16", "float32"), both)

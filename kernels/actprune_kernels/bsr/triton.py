@@ -16,7 +16,9 @@ from torch import Tensor
 
 from actprune_kernels import codes, tuning
 from actprune_kernels.bsr import naive
-from actprune_kernels.codes import SAME, Coded
+from actprune_kernels.codes import BITS, SAME, Coded
+from actprune_kernels.codes import triton as coding
+from actprune_kernels.codes.triton import fp8, levels
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
 from actprune_kernels.selection import weighed
@@ -135,16 +137,18 @@ def _scatter(
 
 @triton.jit
 def _grad_weight(
-    values, block_rows, colptr, grad_output, part_column, part_start, out,
+    values, scales, zeros, block_rows, colptr, grad_output, part_column, part_start, out,
     rows, out_features, features, length,
     BM: tl.constexpr, BN: tl.constexpr, PN: tl.constexpr,
+    BITS: tl.constexpr, SPAN: tl.constexpr,
     BLOCK_O: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr,
     DIRECT: tl.constexpr, PRECISION: tl.constexpr,
     VECTOR_X: tl.constexpr, VECTOR_Y: tl.constexpr,
 ):  # fmt: skip
     """Products of one part of a block column with one tile of out_features.
 
-    values (kept rows, BN); a part is up to `length` kept rows. With part_column None, every column
+    values (kept rows, BN), or with scales codes (blocks, SPAN); a part is up to `length` kept rows.
+    With part_column None, every column
     has SPLIT parts; otherwise part p belongs to column part_column[p] (the number of columns: none)
     and starts at kept row part_start[p] of it. DIRECT stores to out (out_features, features), else
     the part stands in out (parts, out_features, BN), fp32.
@@ -163,9 +167,15 @@ def _grad_weight(
     end = tl.load(colptr + column + 1).to(tl.int64) * BM
     # from here on 32-bit positions within the part, which leave registers for the products
     count = tl.minimum(end - begin, length).to(tl.int32)
-    values += begin * BN
     block_rows += begin // BM
     skipped = (begin % BM).to(tl.int32)  # of the first block
+    if scales is None:
+        values += begin * BN
+    else:
+        values += begin // BM * SPAN
+        scales += begin // BM
+        if zeros is not None:
+            zeros += begin // BM
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
     n = tl.arange(0, PN)
     acc = tl.zeros((BLOCK_O, PN), tl.float32)
@@ -185,12 +195,21 @@ def _grad_weight(
             mask=usable[:, None] & (o < out_features)[None, :],
             other=0,
         )
-        x = tl.load(
-            values + q[:, None] * BN + n[None, :],
-            mask=live[:, None] & (n < BN)[None, :],
-            other=0,
-        )
-        acc = tl.dot(tl.trans(dy), x, acc, input_precision=PRECISION)
+        inside = live[:, None] & (n < BN)[None, :]
+        if scales is None:
+            x = tl.load(values + q[:, None] * BN + n[None, :], mask=inside, other=0)
+        else:
+            place = (skipped + q) // BM
+            element = ((skipped + q) % BM * BN)[:, None] + n[None, :]
+            byte = values + place[:, None] * SPAN + element % SPAN
+            code = tl.load(byte, mask=inside, other=0)
+            if BITS is None:
+                x = fp8(code)
+            else:
+                zero = tl.load(zeros + place, mask=live, other=0)[:, None]
+                x = levels(code, zero, element // SPAN * BITS, BITS)
+            x *= tl.load(scales + place, mask=live, other=0)[:, None].to(tl.float32)
+        acc = tl.dot(tl.trans(dy), x.to(dy.dtype), acc, input_precision=PRECISION)
     if DIRECT:
         col = column * BN + n
         at = out + o.to(tl.int64)[:, None] * features + col[None, :]
@@ -253,7 +272,7 @@ def compress(
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
     if kind == SAME:
         return values, block_rows, colptr
-    parts = codes.backend(values.device).encode(values.flatten(1), kind, rounding)
+    parts = coding.encode(values.flatten(1), kind, rounding)
     return *parts, block_rows, colptr
 
 
@@ -363,8 +382,8 @@ def grad_weight(
     features: int,
     scope: str,
 ) -> Tensor:
-    values = codes.values(kept)
-    nnz, bm, bn = values.shape
+    values, scales, zeros, bits = _stored(kept)
+    nnz, bm, bn = kept.shape
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
@@ -391,6 +410,8 @@ def grad_weight(
         _grad_weight,
         (count, o_tiles),
         values=values,
+        scales=scales,
+        zeros=zeros,
         block_rows=block_rows,
         colptr=colptr,
         grad_output=grad_output,
@@ -400,6 +421,8 @@ def grad_weight(
         rows=grad_output.shape[0],
         length=length,
         BM=bm,
+        BITS=bits,
+        SPAN=None if scales is None else values.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
         SPLIT=split if even else 0,
@@ -423,6 +446,15 @@ def grad_weight(
             **sizes,
         )
     return out
+
+
+def _stored(kept: Tensor | Coded) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
+    """Values or codes, scales, zeros, and the bits of a code: None where it is a float."""
+    if not isinstance(kept, Coded):
+        return kept, None, None, None
+    values, *grid = kept.parts
+    scales, zeros = (*grid, None, None)[:2]
+    return values, scales, zeros, BITS.get(kept.kind)
 
 
 def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, ...]:

@@ -21,13 +21,13 @@ decode(parts, kind, width, dtype) -> (n, width), dtype being fp32 or fp64
 """
 
 from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actprune_kernels.backends import kernels
 from actprune_kernels.sizes import factor
 
 SAME = "same"
@@ -46,12 +46,14 @@ Parts = tuple[Tensor, ...]
 
 
 def backend(device: torch.device, name: str = "auto") -> ModuleType:
-    """The module that serves `device`: the fast one of the CPU, elsewhere the definition.
+    """The module that serves `device`, whatever the dtype.
 
-    name: the backend of the kernels beside it; `naive` is the definition everywhere.
+    name: the backend of the kernels beside it; `naive` is the definition everywhere, and serves
+    devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
     """
-    fast = device.type == "cpu" and name != "naive"
-    return import_module(f"{__name__}.{'cpu' if fast else 'naive'}")
+    if name not in ("naive", "triton"):
+        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
+    return kernels("codes", name, device, torch.float32)
 
 
 def per_byte(kind: str) -> int:
