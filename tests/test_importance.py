@@ -79,10 +79,10 @@ def test_less_noise_where_most_images_are_fitted() -> None:
     assert errors[1] < errors[0] / 10
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_lean_chains_take_weights_too(exact: bool) -> None:
+@pytest.mark.parametrize("gelu", [2, 4, None])
+def test_lean_chains_take_weights_too(gelu: int | None) -> None:
     model = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
-    lean(convert(model, "bsr:block=1x32,sparsity=0.9,select=topk"), exact=exact)
+    lean(convert(model, "bsr:block=1x32,sparsity=0.9,select=topk"), gelu=gelu)
     weights = torch.ones(10)
     weights[3] = 1e6
     weigh(model, weights)

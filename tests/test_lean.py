@@ -15,21 +15,21 @@ from actprune.lean import LeanBlock, lean, unlean
 from actprune.models import MODELS, Block
 from actprune.tolerance import relative_error
 from actprune_kernels import gelu
-from actprune_kernels.gelu import CELL, EDGE, LEVELS, cpu, naive
+from actprune_kernels.gelu import BITS, EDGE, cell, cpu, naive
 
 WHOLE = "bsr:block=1x4,sparsity=0"
 PRUNED = ["csr:sparsity=0.5", "bsr:block=2x3,sparsity=0.5", "coo:sparsity=0.5,scope=global"]
 
 
 def blocks(
-    spec: str, dim: int = 6, patches: int = 5, *, exact: bool = True, seed: int = 0
+    spec: str, dim: int = 6, patches: int = 5, *, gelu: int | None = None, seed: int = 0
 ) -> tuple[LeanBlock, Block]:
     """A lean block and its plain twin, in float64, all parameters away from their first values."""
     torch.manual_seed(seed)
     plain = Block(dim, patches, 0.5).double()
     for parameter in plain.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    made = lean(convert(copy.deepcopy(plain), spec), exact=exact)
+    made = lean(convert(copy.deepcopy(plain), spec), gelu=gelu)
     assert isinstance(made, LeanBlock)
     return made, plain
 
@@ -127,63 +127,76 @@ def test_draws_count_and_repeat() -> None:
     assert not torch.equal(first, gradients(one, x, grad)["attn.weight"])
 
 
-def test_it_keeps_its_stores_and_two_bits() -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_it_keeps_its_stores_and_few_bits(bits: int) -> None:
     spec = "bsr:block=1x4,sparsity=0.75"
-    block, plain = blocks(spec, dim=8, patches=16, exact=False)
+    block, plain = blocks(spec, dim=8, patches=16, gelu=bits)
     x = torch.randn(4, 16, 8, dtype=torch.float64, requires_grad=True)
     stores = [
         parse(spec).compress(torch.ones(*shape, dtype=torch.float64)).nbytes
         for shape in ((32, 16), (64, 8), (64, 32))
     ]
-    assert saved_bytes(block, x) == sum(stores) + 64 * 32 // 4
+    assert saved_bytes(block, x) == sum(stores) + 64 * 32 * bits // 8
     assert saved_bytes(plain, x) > 4 * saved_bytes(block, x)
 
 
-def test_the_two_bit_derivative_is_within_its_bound() -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_the_coded_derivative_is_within_its_bound(bits: int) -> None:
     h = torch.cat([torch.linspace(-9, 9, 100_001), 3 * torch.randn(10_003)]).double()
     x = h.clone().requires_grad_()
     nn.functional.gelu(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert float((x.grad - 0.5).abs().max()) <= EDGE
-    codes, levels = gelu.backend(h.device).forward_(h), torch.ones_like(h)
+    codes, levels = gelu.backend(h.device).forward_(h, bits), torch.ones_like(h)
     torch.testing.assert_close(h, nn.functional.gelu(x.detach()))
-    gelu.backend(h.device).backward_(levels, codes)
-    assert set(levels.tolist()) == set(LEVELS)
-    assert float((levels - x.grad).abs().max()) <= CELL / 2 + 1e-12
+    gelu.backend(h.device).backward_(levels, codes, bits)
+    assert len(set(levels.tolist())) == 2**bits
+    assert float((levels - x.grad).abs().max()) <= cell(bits) / 2 + 1e-12
 
 
-@given(st.integers(0, 9), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
-def test_pieces_are_the_definition(extra: int, dtype: torch.dtype) -> None:
+@given(
+    st.integers(0, 9),
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    st.sampled_from(BITS),
+)
+def test_pieces_are_the_definition(extra: int, dtype: torch.dtype, bits: int) -> None:
     h = (2 * torch.randn(2 * cpu.PIECE + extra)).to(dtype)
     one, two = h.clone(), h.clone()
-    ours, theirs = cpu.forward_(one), naive.forward_(two)
+    ours, theirs = cpu.forward_(one, bits), naive.forward_(two, bits)
     torch.testing.assert_close(one, two)
     count = len(h)
-    differ = naive.unpacked(ours, count) != naive.unpacked(theirs, count)
-    slope = naive.derivative(h[differ].double())
-    near = torch.stack([(slope - (0.5 - EDGE + k * CELL)).abs() for k in (1, 2, 3)]).amin(0)
+    differ = naive.unpacked(ours, count, bits) != naive.unpacked(theirs, count, bits)
+    places = (naive.derivative(h[differ].double()) - (0.5 - EDGE)) / cell(bits)
+    near = (places - places.round()).abs() * cell(bits)
     assert not differ.any() or float(near.max()) < 1e-6  # only where rounding decides
     grad = torch.randn(count).to(dtype)
     mine, its = grad.clone(), grad.clone()
-    cpu.backward_(mine, ours)
-    naive.backward_(its, ours)
+    cpu.backward_(mine, ours, bits)
+    naive.backward_(its, ours, bits)
     assert torch.equal(mine, its)
 
 
-def test_a_diverging_run_still_shows() -> None:
+@pytest.mark.parametrize("bits", BITS)
+def test_a_diverging_run_still_shows(bits: int) -> None:
     h = torch.tensor([math.nan, math.inf, -math.inf, 1.0])
     for kernel in (naive, cpu):
         made = h.clone()
-        codes = kernel.forward_(made)
+        codes = kernel.forward_(made, bits)
         assert torch.equal(made.isnan(), nn.functional.gelu(h).isnan())
         assert bool(made[0].isnan())
         levels = torch.ones(4)
-        kernel.backward_(levels, codes)
+        kernel.backward_(levels, codes, bits)
         assert bool(levels.isfinite().all())
 
 
+def test_other_bits_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    with pytest.raises(InputError, match=r"^gelu: expected 2 or 4 bits, or None, got 3$"):
+        lean(model, gelu=3)
+
+
 def test_in_eval_mode_and_without_gradients_it_is_the_block() -> None:
-    block, plain = blocks("csr:sparsity=0.9", exact=False)
+    block, plain = blocks("csr:sparsity=0.9", gelu=2)
     x, grad = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(block(x), plain(x))
@@ -220,7 +233,7 @@ def test_unlean_and_models_without_a_block() -> None:
     assert list(block.state_dict()) == list(plain.state_dict())
     unlean(block)
     assert type(block) is Block
-    assert "exact" not in vars(block)
+    assert "gelu" not in vars(block)
     with pytest.raises(
         InputError, match=r"lean: expected ResMLP blocks, .*, found none \(no linear\)"
     ):

@@ -23,6 +23,7 @@ SPECS = [
     "bf16+lean+csr:sparsity=0.5",
     "lean+csr:sparsity=0.5",
     "lean-exact+bsr:block=1x8,sparsity=0.5",
+    "lean-4bit+bsr:block=1x8,sparsity=0.5",
 ]
 
 
@@ -97,7 +98,10 @@ def test_a_plan_survives_yaml_and_a_shell() -> None:
         ("a=>ell", r"expected a format of dense, coo, csr, bsr, .*, got 'ell'"),
         ("a b=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got 'a b'"),
         ("=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got ''"),
-        ("lean+checkpoint+csr", r"expected one of checkpoint, lean, lean-exact, got 'lean\+check"),
+        (
+            "lean+checkpoint+csr",
+            r"expected one of checkpoint, lean, lean-4bit, lean-exact, got 'lean\+check",
+        ),
         ("bf16+bf16+csr", r"strategy 'bf16' is given twice in 'bf16\+bf16'"),
         ("x+a=>csr", r"expected a strategy of .* before '\+', got 'x'"),
     ],

@@ -1,4 +1,4 @@
-"""The operators that torch traces: any format, named by its spec, and the 2-bit GELU.
+"""The operators that torch traces: any format, named by its spec, and GELU in few bits.
 
 A spec is one string, so torch.compile guards on it as a whole: with numbers as arguments it would
 make them symbolic as soon as a second model brings other ones. The fakes give every shape from the
@@ -69,23 +69,23 @@ def _(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
 
 
 @torch.library.custom_op("actprune::gelu_", mutates_args=("h",))
-def gelu_(h: Tensor) -> Tensor:
+def gelu_(h: Tensor, bits: int) -> Tensor:
     """h, contiguous, becomes GELU(h); the codes of its derivative (actprune_kernels.gelu)."""
-    codes: Tensor = gelu.backend(h.device).forward_(h)
+    codes: Tensor = gelu.backend(h.device).forward_(h, bits)
     return codes
 
 
 @gelu_.register_fake
-def _(h: Tensor) -> Tensor:
-    return h.new_empty(-(-h.numel() // 4), dtype=torch.uint8)
+def _(h: Tensor, bits: int) -> Tensor:
+    return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
 
 
 @torch.library.custom_op("actprune::gelu_backward_", mutates_args=("grad",))
-def gelu_backward_(grad: Tensor, codes: Tensor) -> None:
+def gelu_backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
-    gelu.backend(grad.device).backward_(grad, codes)
+    gelu.backend(grad.device).backward_(grad, codes, bits)
 
 
 @gelu_backward_.register_fake
-def _(grad: Tensor, codes: Tensor) -> None:
+def _(grad: Tensor, codes: Tensor, bits: int) -> None:
     return None

@@ -20,9 +20,11 @@ from actprune.lean import lean, unlean
 from actprune.models.resmlp import Block
 from actprune.wrappers import WRAPPERS, unwrap, wrap
 
-BLOCKS = ("checkpoint", "lean", "lean-exact")
+_LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
+BLOCKS = ("checkpoint", *_LEAN)
 """Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
-pass; lean: actprune.lean; lean-exact: the same, with GELU's input kept whole."""
+pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and with
+its input whole."""
 WEIGHTED = "weighted"
 STRATEGIES = (WEIGHTED, *WRAPPERS, *BLOCKS)
 """weighted: training weighs the selection of an image's rows by its last error, which changes no
@@ -88,8 +90,8 @@ def apply(
         convert(model, dict(chosen.rules), include, exclude)
     if "checkpoint" in strategies:
         checkpointed(model)
-    if not {"lean", "lean-exact"}.isdisjoint(strategies):
-        lean(model, exact="lean-exact" in strategies)
+    for word in _LEAN.keys() & strategies:
+        lean(model, gelu=_LEAN[word])
     return wrap(model, [name for name in strategies if name in WRAPPERS])
 
 

@@ -8,22 +8,26 @@ from actprune.errors import InputError
 from actprune.lean.blocks import LeanBlock, LeanResMLP
 from actprune.lean.patterns import LeanForward, search
 from actprune.models.resmlp import Block, ResMLP
+from actprune_kernels.gelu import BITS
 
 __all__ = ["LeanBlock", "chains", "lean", "unlean"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def lean(model: Model, *, exact: bool = False) -> Model:
+def lean(model: Model, *, gelu: int | None = 2) -> Model:
     """Make every ResMLP block of `model` lean, and every chain of other layers; returns `model`.
 
     Chains are linear-GELU-linear and affine-linear-scale; `chains` says which are recognised. What
     their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input.
-    Parameters, their names and the state_dict stay. exact: keep GELU's input whole, not 2 bits of
-    its derivative. Raises InputError, with the reasons, where there is no block and no chain.
+    Parameters, their names and the state_dict stay. gelu: bits that are kept of
+    GELU's derivative, 2 or 4; None: its input whole. Raises InputError on other bits and, with the
+    reasons, where there is no block and no chain.
     """
+    if gelu is not None and gelu not in BITS:
+        raise InputError(f"gelu: expected 2 or 4 bits, or None, got {gelu!r}")
     blocks = [module for module in model.modules() if type(module) in (Block, LeanBlock)]
     unlean(model)
-    found = search(model, exact)
+    found = search(model, gelu)
     if not blocks and not found.graphs:
         reasons = "; ".join(f"{name}: {word}" for name, word in list(found.words.items())[:4])
         raise InputError(
@@ -33,7 +37,7 @@ def lean(model: Model, *, exact: bool = False) -> Model:
     for block in blocks:
         block.__class__ = LeanBlock
         assert isinstance(block, LeanBlock)
-        block.exact = exact
+        block.gelu = gelu
     for module in model.modules():
         if type(module) is ResMLP:
             module.__class__ = LeanResMLP
@@ -45,14 +49,14 @@ def lean(model: Model, *, exact: bool = False) -> Model:
 
 def chains(model: nn.Module) -> dict[str, str]:
     """Of each linear outside ResMLP blocks: the chain that lean makes of it, or why none."""
-    return search(model, exact=False).words
+    return search(model, gelu=None).words
 
 
 def unlean(model: nn.Module) -> None:
     """Turn everything lean back into what it was."""
     for module in model.modules():
         if isinstance(module, LeanBlock):
-            del module.exact
+            del module.gelu
             module.__class__ = Block  # type: ignore[assignment]
         if isinstance(module, LeanResMLP):
             module.__class__ = ResMLP  # type: ignore[assignment]

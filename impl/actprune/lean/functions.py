@@ -1,6 +1,6 @@
 """Chains of layers as one autograd function each, in which what a linear keeps serves the others.
 
-Each keeps the compressed inputs of its linears and, of GELU, 2 bits; affine and LayerScale keep
+Each keeps the compressed inputs of its linears and, of GELU, 2 or 4 bits; affine and LayerScale keep
 nothing. What is kept and multiplied has the dtype of the linears' weights, all else that of the
 chain's input. docs/math.md derives the gradients; the plain layers are the twins that they are
 tested against.
@@ -30,8 +30,8 @@ class Kept(NamedTuple):
 class Options(NamedTuple):
     """Of a chain."""
 
-    exact: bool
-    """GELU's input is kept whole, instead of 2 bits of its derivative."""
+    gelu: int | None
+    """Bits that are kept of GELU's derivative; None: its input is kept whole."""
     residual: bool
     """The chain's input is added to its output."""
 
@@ -115,8 +115,8 @@ class Chain(torch.autograd.Function):
         del h
         slope, buffers2 = None, []
         if weight2 is not None:
-            slope = u if options.exact else gelu_(u)
-            u = F.gelu(u) if options.exact else u
+            slope = u if options.gelu is None else gelu_(u, options.gelu)
+            u = F.gelu(u) if options.gelu is None else u
             buffers2 = compress(u, *kept[1])
             u = F.linear(u, weight2, bias2)
         ctx.specs, ctx.first, ctx.options = [k.spec for k in kept], len(buffers1), options
@@ -150,10 +150,10 @@ class Chain(torch.autograd.Function):
             grad_gamma = None if gamma is None else _of_scale(weight2, bias, s, sums)
             grad_weight2, grad_bias2 = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
             dh = (d_out if gamma is None else d_out * gamma).to(dtype) @ weight2
-            if ctx.options.exact:
+            if ctx.options.gelu is None:
                 dh = torch.ops.aten.gelu_backward(dh, slope)
             else:
-                gelu_backward_(dh, slope)
+                gelu_backward_(dh, slope, ctx.options.gelu)
             g = product(buffers1, dh, ctx.specs[0], weight1.shape[1])
             grad_bias1 = dh.sum(0)
         grad_alpha = grad_beta = None

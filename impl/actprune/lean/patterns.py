@@ -69,10 +69,10 @@ class Search:
     words: dict[str, str] = field(default_factory=dict)
 
 
-def search(model: nn.Module, exact: bool) -> Search:
+def search(model: nn.Module, gelu: int | None) -> Search:
     """Look for chains in every part of `model` that is no ResMLP block."""
     result = Search()
-    _search(model, "", result, exact)
+    _search(model, "", result, gelu)
     return result
 
 
@@ -82,7 +82,7 @@ def lean_chain(
     second: nn.Linear | None,
     affine: tuple[Tensor, Tensor] | None,
     scale: Tensor | None,
-    exact: bool,
+    gelu: int | None,
 ) -> Tensor:
     """What the layers of a chain compute, with what Chain keeps."""
     layers = [first] if second is None else [first, second]
@@ -93,7 +93,7 @@ def lean_chain(
     second_parameters = parameters[1] if second is not None else (None, None)
     with torch.autocast(x.device.type, enabled=False):
         out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
-            x, alpha, beta, *parameters[0], *second_parameters, gamma, both, Options(exact, False)
+            x, alpha, beta, *parameters[0], *second_parameters, gamma, both, Options(gelu, False)
         )
     return out
 
@@ -103,7 +103,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, (Block, *LINEARS)) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _search(module: nn.Module, prefix: str, result: Search, exact: bool) -> None:
+def _search(module: nn.Module, prefix: str, result: Search, gelu: int | None) -> None:
     if isinstance(module, (Block, *LINEARS)):
         return
     names = _linears_of(module)
@@ -114,7 +114,7 @@ def _search(module: nn.Module, prefix: str, result: Search, exact: bool) -> None
         for name in names:
             result.words[prefix + name] = f"its model cannot be traced: {reason}"
         for name, child in module.named_children():
-            _search(child, f"{prefix}{name}.", result, exact)
+            _search(child, f"{prefix}{name}.", result, gelu)
         return
     chains = list(_chains(module, graph))
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
@@ -122,7 +122,7 @@ def _search(module: nn.Module, prefix: str, result: Search, exact: bool) -> None
         shared = calls.count(name) > 1
         result.words[prefix + name] = "used more than once" if shared else _NONE
     for chain in chains:
-        _replace(graph, chain, exact)
+        _replace(graph, chain, gelu)
         for name in chain.linears:
             result.words[prefix + name] = chain.text
     if chains:
@@ -211,12 +211,12 @@ def _add_scale(module: nn.Module, chain: Found) -> None:
         chain.scale = scales[0]
 
 
-def _replace(graph: fx.Graph, chain: Found, exact: bool) -> None:
+def _replace(graph: fx.Graph, chain: Found, gelu: int | None) -> None:
     last = chain.nodes[-1]
     with graph.inserting_before(last):
         layers = [graph.create_node("get_attr", name) for name in chain.linears]
         arguments = chain.x, layers[0], layers[1] if len(layers) > 1 else None
-        made = graph.call_function(lean_chain, (*arguments, chain.affine, chain.scale, exact))
+        made = graph.call_function(lean_chain, (*arguments, chain.affine, chain.scale, gelu))
     last.replace_all_uses_with(made)
     for node in reversed(chain.nodes):
         graph.erase_node(node)

@@ -1,13 +1,13 @@
-"""GELU that keeps 2 bits for its backward pass: the derivative's nearest of four levels.
+"""GELU that keeps 2 or 4 bits for its backward pass: the nearest of so many levels of its slope.
 
 GELU(h) = h Φ(h) has the derivative Φ(h) + h φ(h), which lies within ±EDGE of a half. The levels are
-the middles of four equal cells of that range, so no derivative is off by more than CELL / 2. (The
+the middles of equal cells of that range, so no derivative is off by more than half a cell. (The
 like, with other levels: Yang et al. 2024, ReGELU2, arXiv 2406.16282.)
 
 Every backend exports
-forward_(h) -> codes: h, contiguous, becomes GELU(h); codes (⌈n / 4⌉,) uint8, four to a byte: h as
+forward_(h, bits) -> codes: h, contiguous, becomes GELU(h); codes (⌈n · bits / 8⌉,) uint8: h as
     rows of ROW elements, each packed as in actprune_kernels.codes, and the rest as one more row
-backward_(grad, codes): grad, contiguous, becomes grad times the levels
+backward_(grad, codes, bits): grad, contiguous, becomes grad times the levels
 """
 
 from importlib import import_module
@@ -17,15 +17,23 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+BITS = (2, 4)
 EDGE = 0.5 * erf(1) + 1 / (e * sqrt(pi))
 """How far the derivative gets from a half: at h = ±√2, where its own derivative is zero."""
-CELL = 2 * EDGE / 4
 STEP = 0.41742740896540403
-"""The derivative passes from cell to cell at -STEP, 0 and STEP, once at each: it rises between ±√2
-and stays within the outer cells beyond."""
-FIRST = 0.5 - EDGE + CELL / 2
-LEVELS = tuple(FIRST + CELL * code for code in range(4))
+"""In 2 bits the derivative passes from cell to cell at -STEP, 0 and STEP, once at each: it rises
+between ±√2 and stays within the outer cells beyond."""
 ROW = 1024
+
+
+def cell(bits: int) -> float:
+    """How far the levels lie apart."""
+    return 2 * EDGE / (1 << bits)
+
+
+def first(bits: int) -> float:
+    """The lowest level."""
+    return 0.5 - EDGE + cell(bits) / 2
 
 
 def rows(flat: Tensor, size: int) -> list[Tensor]:

@@ -6,37 +6,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.gelu import CELL, FIRST, ROW, STEP, rows
+from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, rows
 from actprune_kernels.sizes import wide
 
 PIECE = 1 << 18
 """Elements, a multiple of ROW."""
 
 
-def forward_(h: Tensor) -> Tensor:
-    codes = h.new_empty(-(-h.numel() // 4), dtype=torch.uint8)
-    for piece, four in _pieces(h, codes):
-        cells = piece.to(wide(h.dtype)) * (1 / STEP)  # evenly spaced, so no comparisons are needed
-        cells.add_(2).clamp_(0, 3).floor_()
-        first, *others = torch.split(cells, four.shape[1], 1)
+def forward_(h: Tensor, bits: int) -> Tensor:
+    codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
+    last = (1 << bits) - 1
+    for piece, packed in _pieces(h, codes, bits):
+        cells = _places(piece.to(wide(h.dtype)), bits).clamp_(0, last).floor_()
+        lowest, *others = torch.split(cells, packed.shape[1], 1)
         for place, part in enumerate(others, 1):
-            first[:, : part.shape[1]].add_(part, alpha=1 << (2 * place))
-        four.copy_(first)
+            lowest[:, : part.shape[1]].add_(part, alpha=1 << (bits * place))
+        packed.copy_(lowest)
         piece.copy_(F.gelu(piece))
     return codes
 
 
-def backward_(grad: Tensor, codes: Tensor) -> None:
-    for piece, four in _pieces(grad, codes):
+def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
+    last = (1 << bits) - 1
+    for piece, packed in _pieces(grad, codes, bits):
         levels = torch.empty_like(piece, dtype=wide(grad.dtype))
-        for place, part in enumerate(torch.split(levels, four.shape[1], 1)):
-            part.copy_((four >> (2 * place) & 3)[:, : part.shape[1]])
-        piece.mul_(levels.mul_(CELL).add_(FIRST))
+        for place, part in enumerate(torch.split(levels, packed.shape[1], 1)):
+            part.copy_((packed >> (bits * place) & last)[:, : part.shape[1]])
+        piece.mul_(levels.mul_(cell(bits)).add_(first(bits)))
 
 
-def _pieces(values: Tensor, codes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _places(h: Tensor, bits: int) -> Tensor:
+    """Where the derivatives lie among the cells: k to k + 1 in cell k."""
+    if bits == 2:  # bounds that are evenly spaced in h need no derivative
+        return h * (1 / STEP) + 2
+    slope: Tensor = torch.ops.aten.gelu_backward(torch.ones_like(h), h)
+    return slope.sub_(0.5 - EDGE).mul_(1 / cell(bits))
+
+
+def _pieces(values: Tensor, codes: Tensor, bits: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Some rows of values with their codes, at a time."""
-    for of_values, of_codes in zip(rows(values.view(-1), ROW), rows(codes, ROW // 4), strict=True):
+    both = rows(values.view(-1), ROW), rows(codes, ROW * bits // 8)
+    for of_values, of_codes in zip(*both, strict=True):
         if of_values.numel():
             pieces = (torch.split(part, PIECE // ROW) for part in (of_values, of_codes))
             yield from zip(*pieces, strict=True)

@@ -7,18 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.codes import naive as coding
-from actprune_kernels.gelu import CELL, EDGE, FIRST, ROW, rows
+from actprune_kernels.gelu import EDGE, ROW, cell, first, rows
 from actprune_kernels.sizes import wide
 
 
-def forward_(h: Tensor) -> Tensor:
-    codes = quantised(derivative(h.view(-1).to(wide(h.dtype))))
+def forward_(h: Tensor, bits: int) -> Tensor:
+    codes = quantised(derivative(h.view(-1).to(wide(h.dtype))), bits)
     h.copy_(F.gelu(h))
-    return packed(codes)
+    return packed(codes, bits)
 
 
-def backward_(grad: Tensor, codes: Tensor) -> None:
-    levels = unpacked(codes, grad.numel()).to(wide(grad.dtype)) * CELL + FIRST
+def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
+    levels = unpacked(codes, grad.numel(), bits).to(wide(grad.dtype)) * cell(bits) + first(bits)
     grad.mul_(levels.view_as(grad))
 
 
@@ -28,19 +28,19 @@ def derivative(h: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + h * phi
 
 
-def quantised(derivatives: Tensor) -> Tensor:
-    """The cell of each derivative, 0 to 3; of NaN: 0."""
-    cells = torch.floor((derivatives - (0.5 - EDGE)) / CELL)
-    return cells.nan_to_num(0).clamp(0, 3).to(torch.uint8)
+def quantised(derivatives: Tensor, bits: int) -> Tensor:
+    """The cell of each derivative, from 0; of NaN: 0."""
+    cells = torch.floor((derivatives - (0.5 - EDGE)) / cell(bits))
+    return cells.nan_to_num(0).clamp(0, (1 << bits) - 1).to(torch.uint8)
 
 
-def packed(codes: Tensor) -> Tensor:
-    """Four codes to a byte."""
-    return torch.cat([coding.packed(row, 4).view(-1) for row in rows(codes, ROW)])
+def packed(codes: Tensor, bits: int) -> Tensor:
+    """So many codes to a byte as it holds."""
+    return torch.cat([coding.packed(row, 8 // bits).view(-1) for row in rows(codes, ROW)])
 
 
-def unpacked(codes: Tensor, count: int) -> Tensor:
+def unpacked(codes: Tensor, count: int, bits: int) -> Tensor:
     """The first `count` codes."""
-    whole, rest = rows(codes, ROW // 4)
-    parts = coding.unpacked(whole, 4, ROW), coding.unpacked(rest, 4, count % ROW)
+    whole, rest = rows(codes, ROW * bits // 8)
+    parts = coding.unpacked(whole, 8 // bits, ROW), coding.unpacked(rest, 8 // bits, count % ROW)
     return torch.cat([part.reshape(-1) for part in parts])
