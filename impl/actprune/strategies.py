@@ -23,11 +23,11 @@ from actprune.wrappers import WRAPPERS, unwrap, wrap
 _LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
 BLOCKS = ("checkpoint", *_LEAN)
 """Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
-pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and with
-its input whole."""
-WEIGHTED = "weighted"
-STRATEGIES = (WEIGHTED, *WRAPPERS, *BLOCKS)
-"""weighted: training weighs the selection of an image's rows by its last error, which changes no
+pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and
+with its input whole."""
+COMPILE, WEIGHTED = "compile", "weighted"
+STRATEGIES = (COMPILE, WEIGHTED, *WRAPPERS, *BLOCKS)
+"""compile: torch.compile of the whole model; weighted: training weighs the selection of an image's rows by its last error, which changes no
 model (actprune.training.importance); bf16: the forward pass under autocast; offload: what autograd
 saves goes to host memory."""
 Model = TypeVar("Model", bound=nn.Module)
@@ -92,7 +92,10 @@ def apply(
         checkpointed(model)
     for word in _LEAN.keys() & strategies:
         lean(model, gelu=_LEAN[word])
-    return wrap(model, [name for name in strategies if name in WRAPPERS])
+    wrap(model, [name for name in strategies if name in WRAPPERS])
+    if COMPILE in strategies:
+        model.compile(dynamic=False)  # one batch size in training; another is compiled anew
+    return model
 
 
 def _strategy(text: str) -> str:
@@ -138,6 +141,7 @@ class CheckpointedBlock(Block):
 
 def undo(model: Model) -> Model:
     """Turn every block and linear of `model` back into the plain one that it was; returns it."""
+    model._compiled_call_impl = None
     unwrap(model)
     for module in model.modules():
         if isinstance(module, CheckpointedBlock):

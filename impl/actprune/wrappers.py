@@ -1,7 +1,7 @@
 """Strategies around a whole forward pass: bf16 autocast, and saved tensors in host memory."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -24,13 +24,18 @@ class Within:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         parameter = next(self.module.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
-        with ExitStack() as contexts:
-            for name in self.names:
-                contexts.enter_context(WRAPPERS[name](device))
-            own = self.inner or type(self.module).forward.__get__(self.module)
-            out = own(*args, **kwargs)
+        out = self._within(self.names, device, *args, **kwargs)
         # as autocast does it for a loss that is computed within
         return out.float() if isinstance(out, Tensor) and out.dtype == torch.bfloat16 else out
+
+    def _within(
+        self, names: tuple[str, ...], device: torch.device, *args: Any, **kwargs: Any
+    ) -> Any:
+        if names:  # one inside the other: torch.compile traces no ExitStack
+            with WRAPPERS[names[0]](device):
+                return self._within(names[1:], device, *args, **kwargs)
+        own = self.inner or type(self.module).forward.__get__(self.module)
+        return own(*args, **kwargs)
 
 
 def wrap(model: Model, names: Iterable[str]) -> Model:

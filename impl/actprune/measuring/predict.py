@@ -22,7 +22,8 @@ def predict(
     # Imported here: it pulls torch.distributed, which a build of torch may lack.
     from torch.distributed._tools.mem_tracker import MemTracker
 
-    with FakeTensorMode():
+    # a compiled model is predicted as it is without: what a compiler fuses away only lowers it
+    with FakeTensorMode(), torch.compiler.set_stance("force_eager"):
         model, optimizer = build()
         images, labels = batch()
         tracker = MemTracker()
