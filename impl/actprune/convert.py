@@ -8,12 +8,18 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from actprune.attention import PrunedMultiheadAttention, refusal
 from actprune.errors import InputError
 from actprune.formats import Dense, Format, parse
-from actprune.linear import PrunedLinear
+from actprune.linear import Pruned, PrunedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_weights")
+_PRUNED: dict[type[nn.Module], type[Pruned]] = {
+    nn.Linear: PrunedLinear,
+    nn.MultiheadAttention: PrunedMultiheadAttention,
+}
+_PLAIN = {pruned: plain for plain, pruned in _PRUNED.items()}
 
 
 def convert(
@@ -24,11 +30,13 @@ def convert(
 ) -> Model:
     """Make every nn.Linear of `model` that matches keep its input compressed; returns `model`.
 
+    An nn.MultiheadAttention counts as one layer, of which the projections keep theirs.
+
     spec: one spec for all, or a mapping of glob to spec: the first glob that matches a layer's name
     decides. include, exclude: globs on module names (`blocks.*.mlp.fc?`). Parameters, their names
     and the state_dict stay as they were, and so do hooks. A layer that is pruned already takes the
-    new spec; `dense` makes it a plain nn.Linear again. Subclasses of nn.Linear are left alone, as
-    their forward may be their own.
+    new spec; `dense` makes it the plain layer again. Subclasses are left alone, as their forward
+    may be their own: `survey` says which, and why.
 
     Raises InputError, with the model untouched, where a spec is wrong or a glob matches no layer.
     """
@@ -36,11 +44,11 @@ def convert(
     if not rules:
         raise InputError("spec: expected at least one glob in the mapping, got none")
     formats = {glob: parse(text) for glob, text in rules.items()}
-    linears = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, PrunedLinear)}
+    linears = {name: m for name, m in model.named_modules() if _refusal(m) is None}
     wanted = _globs("include", include)
     unwanted = _globs("exclude", exclude)
     for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
-        _check_globs(argument, globs, linears)
+        _check_globs(argument, globs, linears, model)
     chosen: dict[str, Format] = {}
     for name in linears:
         if _matches(name, wanted) and not _matches(name, unwanted):
@@ -61,9 +69,27 @@ def revert(model: Model) -> Model:
     return model
 
 
-def pruned(model: nn.Module) -> dict[str, PrunedLinear]:
+def pruned(model: nn.Module) -> dict[str, Pruned]:
     """The pruned layers of `model` by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, PrunedLinear)}
+    return {name: m for name, m in model.named_modules() if isinstance(m, Pruned)}
+
+
+def survey(model: nn.Module) -> dict[str, str]:
+    """What each module of `model` that has matrices of its own keeps, or why it is left alone."""
+    found: dict[str, str] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, Pruned):
+            found[name] = module.spec
+        elif _refusal(module) is None:
+            found[name] = "dense"
+        elif any(p.dim() > 1 for p in module.parameters(recurse=False)):
+            found[name] = f"left alone: {_refusal(module)}"
+        if isinstance(module, nn.MultiheadAttention):
+            inside = (f"{name}.",)
+    return found
 
 
 def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
@@ -98,14 +124,32 @@ def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
         draw[2] = counts[name]
 
 
+def _refusal(module: nn.Module) -> str | None:
+    """Why convert leaves a module as it is; None where it does not."""
+    kind = type(module)
+    if kind is nn.Linear or kind in _PLAIN:
+        return None
+    if kind is nn.MultiheadAttention:
+        assert isinstance(module, nn.MultiheadAttention)
+        return refusal(module)
+    if isinstance(module, tuple(_PRUNED)):
+        return f"a subclass ({kind.__name__}), whose forward may be its own"
+    if isinstance(module, nn.RNNBase):
+        return f"{kind.__name__} multiplies over all its steps in one operator"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "an embedding keeps indices alone"
+    return f"no nn.Linear ({kind.__name__})"
+
+
 def _prune(linear: nn.Module, name: str, format: Format) -> None:
     # The class is swapped, not the module: whoever holds it (a parent, a tied twin, a hook, an
     # optimizer) goes on holding the same object.
     if isinstance(format, Dense):
         _restore(linear)
         return
-    linear.__class__ = PrunedLinear
-    assert isinstance(linear, PrunedLinear)
+    if not isinstance(linear, Pruned):
+        linear.__class__ = _PRUNED[type(linear)]
+    assert isinstance(linear, Pruned)
     linear.spec = format.spec
     linear.draw = None
     if format.stochastic:
@@ -113,7 +157,8 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
 
 
 def _restore(linear: nn.Module) -> None:
-    linear.__class__ = nn.Linear
+    if isinstance(linear, Pruned):
+        linear.__class__ = _PLAIN[type(linear)]  # type: ignore[assignment]
     for attribute in _STATE:
         linear.__dict__.pop(attribute, None)
 
@@ -130,11 +175,16 @@ def _matches(name: str, globs: Iterable[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _check_globs(argument: str, globs: Iterable[str], linears: Mapping[str, nn.Module]) -> None:
+def _check_globs(
+    argument: str, globs: Iterable[str], linears: Mapping[str, nn.Module], model: nn.Module
+) -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in linears):
             known = ", ".join(list(linears)[:6]) or "none"
             more = f" and {len(linears) - 6} more" if len(linears) > 6 else ""
+            words = survey(model)
+            alone = next((name for name in words if fnmatchcase(name, glob)), None)
+            reason = f" ({alone} is {words[alone]})" if alone is not None else ""
             raise InputError(
-                f"{argument}: {glob!r} matches no nn.Linear; the model has {known}{more}"
+                f"{argument}: {glob!r} matches no nn.Linear{reason}; the model has {known}{more}"
             )

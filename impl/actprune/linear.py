@@ -80,12 +80,11 @@ class _Refuse(torch.autograd.Function):
         )
 
 
-class PrunedLinear(nn.Linear):
-    """An nn.Linear whose input is kept compressed for the backward pass.
+class Pruned(nn.Module):
+    """A layer that keeps inputs as `spec` says; a layer's class is exchanged for one that has this.
 
-    `actprune.convert` turns layers into this class in place; parameters, names and state_dict stay
-    those of nn.Linear. `spec` says how the input is kept. `draw` (int64: seed, stream, counter) is
-    None for a selection that is not random, and decides the next selection where it is.
+    `draw` (int64: seed, stream, counter) is None for a selection that is not random, and decides
+    the next selection where it is.
     """
 
     spec: str
@@ -93,38 +92,9 @@ class PrunedLinear(nn.Linear):
     sample_weights: Tensor | None = None
     """Of actprune.weigh: what each sample of the batch is worth in the selection."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
-        if input.shape[-1] != self.in_features:
-            raise InputError(
-                f"input: expected {self.in_features} features last, got {tuple(input.shape)}"
-            )
-        if not (torch.is_grad_enabled() and self._graph_needed(input)):
-            return F.linear(input, self.weight, self.bias)
-        x, weight, bias = _autocast(input, self.weight, self.bias)
-        rows = x.reshape(-1, self.in_features).contiguous()
-        with torch.autocast(x.device.type, enabled=False):
-            if self.training:
-                out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
-                    rows,
-                    weight,
-                    bias,
-                    self.spec,
-                    self.next_draw(rows.device),
-                    self.per_row(len(rows)),
-                )
-            else:
-                weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
-                out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-        result: Tensor = out.view(*x.shape[:-1], self.out_features)
-        return result
-
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, spec={self.spec!r}"
-
-    def _graph_needed(self, input: Tensor) -> bool:
-        bias_needs = self.bias is not None and self.bias.requires_grad
-        return input.requires_grad or self.weight.requires_grad or bias_needs
+        found = super().extra_repr()
+        return f"{found}, spec={self.spec!r}" if found else f"spec={self.spec!r}"
 
     def per_row(self, rows: int) -> Tensor | None:
         """The samples' weights for each of `rows` rows, those of a sample next to each other."""
@@ -146,6 +116,44 @@ class PrunedLinear(nn.Linear):
         draw = self.draw.clone()
         self.draw[2] += 1  # a tensor, so that compiled code goes on counting
         return draw
+
+    def multiplied(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed in training.
+
+        In eval mode nothing is kept, and a gradient of the weight is refused.
+        """
+        needed = (part is not None and part.requires_grad for part in (input, weight, bias))
+        if not (torch.is_grad_enabled() and any(needed)):
+            return F.linear(input, weight, bias)
+        x, weight, bias = _autocast(input, weight, bias)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        with torch.autocast(x.device.type, enabled=False):
+            if self.training:
+                draw, weights = self.next_draw(rows.device), self.per_row(len(rows))
+                out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
+                    rows, weight, bias, self.spec, draw, weights
+                )
+            else:
+                weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
+                out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+        result: Tensor = out.view(*x.shape[:-1], weight.shape[0])
+        return result
+
+
+class PrunedLinear(Pruned, nn.Linear):
+    """An nn.Linear whose input is kept compressed for the backward pass.
+
+    `actprune.convert` turns layers into this class in place; parameters, names and state_dict stay
+    those of nn.Linear.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        if input.shape[-1] != self.in_features:
+            raise InputError(
+                f"input: expected {self.in_features} features last, got {tuple(input.shape)}"
+            )
+        return self.multiplied(input, self.weight, self.bias)
 
 
 def _autocast(

@@ -27,9 +27,9 @@ pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GE
 with its input whole."""
 COMPILE, WEIGHTED = "compile", "weighted"
 STRATEGIES = (COMPILE, WEIGHTED, *WRAPPERS, *BLOCKS)
-"""compile: torch.compile of the whole model; weighted: training weighs the selection of an image's rows by its last error, which changes no
-model (actprune.training.importance); bf16: the forward pass under autocast; offload: what autograd
-saves goes to host memory."""
+"""compile: torch.compile of the whole model; weighted: training weighs the selection of an image's
+rows by its last error, which changes no model (actprune.training.importance); bf16: the forward
+pass under autocast; offload: what autograd saves goes to host memory."""
 Model = TypeVar("Model", bound=nn.Module)
 _ALL, _THEN, _NEXT = "*", "=>", ";"
 
