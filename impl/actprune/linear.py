@@ -116,7 +116,8 @@ class PrunedLinear(nn.Linear):
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
                 out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-        result: Tensor = out.view(*x.shape[:-1], self.out_features)
+        # no view, which fully_shard warns of where it is the output of its unit
+        result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], self.out_features])
         return result
 
     def extra_repr(self) -> str:
