@@ -11,6 +11,7 @@ from torch import nn
 from actprune.errors import InputError
 from actprune.formats import Dense, Format, parse
 from actprune.linear import PrunedLinear
+from actprune.sharding import check_unsharded, own_class
 
 Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_weights")
@@ -30,13 +31,14 @@ def convert(
     new spec; `dense` makes it a plain nn.Linear again. Subclasses of nn.Linear are left alone, as
     their forward may be their own.
 
-    Raises InputError, with the model untouched, where a spec is wrong or a glob matches no layer.
+    Raises InputError, with the model untouched, where a spec is wrong, a glob matches no layer, or
+    a layer is itself a unit of fully_shard (a layer within a unit can be converted after it, too).
     """
     rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
     if not rules:
         raise InputError("spec: expected at least one glob in the mapping, got none")
     formats = {glob: parse(text) for glob, text in rules.items()}
-    linears = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, PrunedLinear)}
+    linears = {n: m for n, m in model.named_modules() if own_class(m) in (nn.Linear, PrunedLinear)}
     wanted = _globs("include", include)
     unwanted = _globs("exclude", exclude)
     for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
@@ -49,6 +51,7 @@ def convert(
                 chosen[name] = formats[glob]
     if not chosen:
         raise InputError("include: no nn.Linear is left to convert after exclude and spec")
+    check_unsharded((name, linears[name]) for name in chosen)
     for name, format in chosen.items():
         _prune(linears[name], name, format)
     return model
@@ -56,7 +59,9 @@ def convert(
 
 def revert(model: Model) -> Model:
     """Turn every pruned layer of `model` back into the nn.Linear it was; returns `model`."""
-    for module in pruned(model).values():
+    layers = pruned(model)
+    check_unsharded(layers.items())
+    for module in layers.values():
         _restore(module)
     return model
 

@@ -1,7 +1,7 @@
 """FSDP2 (`torch.distributed.fsdp.fully_shard`) for models that are converted or lean."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -41,13 +41,21 @@ def is_sharded(module: nn.Module) -> bool:
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
-def check_unsharded(name: str, module: nn.Module) -> None:
-    """Raises InputError where `module`, whose class is to be exchanged, is a unit."""
-    if is_sharded(module):
-        raise InputError(
-            f"model: {name or 'it'} is a unit of fully_shard already: convert the model, make it "
-            "lean and undo that before it is sharded"
-        )
+def check_unsharded(modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raises InputError where one of `modules`, whose classes are to be exchanged, is a unit."""
+    for name, module in modules:
+        if is_sharded(module):
+            raise InputError(
+                f"model: {name or 'it'} is a unit of fully_shard already; convert a model, make it "
+                "lean or undo that before it is sharded"
+            )
+
+
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class of `module`, or that from which fully_shard derived one for it."""
+    kind = type(module)
+    found: type[nn.Module] = kind.__bases__[1] if is_sharded(module) else kind
+    return found
 
 
 def _listed(module: nn.Module) -> list[nn.Module]:
