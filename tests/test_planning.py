@@ -1,8 +1,7 @@
 """Plans: peaks per device, what fits, the largest batch, and errors."""
 
 import json
-import subprocess
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,12 @@ from typer.testing import CliRunner
 from actprune import InputError, planning
 from actprune.cli import app
 from actprune.data import DataShape
-from actprune.measuring.peak import measured_peak, predicted_peak
+from actprune.measuring.peak import measured_peak, predicted_peak, returned_at_once
 from actprune.planning import Planned, Setup, largest_count, plan, sentence
 from actprune.strategies import read
 from actprune.training import TrainConfig
+from tests import peak_ranks
+from tests.ranks import torchrun
 
 MIB = 2**20
 LEAN = "lean+bsr:block=1x32,sparsity=0.9,select=priority"
@@ -185,5 +186,14 @@ def test_one_device_needs_what_was_predicted(spec: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("spec", ["dense", LEAN])
-def test_two_ranks_need_what_was_predicted(tmp_path: Path, parallel: str, spec: str) -> None:
-    pass
+def test_two_ranks_need_what_was_predicted(parallel: str, spec: str) -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("no /proc/self/clear_refs")
+    setup = Setup("resmlp_s12", 16, 2, parallel, 2**30, peak_ranks.SHAPE)
+    script = Path(peak_ranks.__file__)
+    said = torchrun(2, script, parallel, "resmlp_s12", spec, 8, environment=returned_at_once())
+    measured = [int(word) for word in re.findall(r"peak_bytes=(\d+)", said)]
+    (planned,) = plan(setup, [spec])
+    print(parallel, spec, planned.peak, measured)
+    assert len(measured) == 2
+    assert all(abs(planned.peak / size - 1) < 0.05 for size in measured)

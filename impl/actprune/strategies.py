@@ -24,8 +24,8 @@ from actprune.wrappers import WRAPPERS, unwrap, wrap
 _LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
 BLOCKS = ("checkpoint", *_LEAN)
 """Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
-pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and with
-its input whole."""
+pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and
+with its input whole."""
 WEIGHTED = "weighted"
 STRATEGIES = (WEIGHTED, *WRAPPERS, *BLOCKS)
 """weighted: training weighs the selection of an image's rows by its last error, which changes no

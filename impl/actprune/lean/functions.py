@@ -1,8 +1,8 @@
 """Chains of layers as one autograd function each, in which what a linear keeps serves the others.
 
-Each keeps the compressed inputs of its linears and, of GELU, 2 or 4 bits; affine and LayerScale keep
-nothing. What is kept and multiplied has the dtype of the linears' weights, all else that of the
-chain's input. docs/math.md derives the gradients; the plain layers are the twins that they are
+Each keeps the compressed inputs of its linears and, of GELU, 2 or 4 bits; affine and LayerScale
+keep nothing. What is kept and multiplied has the dtype of the linears' weights, all else that of
+the chain's input. docs/math.md derives the gradients; the plain layers are the twins that they are
 tested against.
 """
 
