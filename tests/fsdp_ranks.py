@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -68,7 +68,7 @@ def state(model: nn.Module, optimizer: torch.optim.Optimizer, *, full: bool = Fa
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Go on from the checkpoint in `folder`, whatever ranks wrote it."""
     found = state(model, optimizer)
-    dcp.load(found, checkpoint_id=folder)
+    state_dict_loader.load(found, checkpoint_id=folder)
     set_state_dict(
         model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"]
     )
@@ -144,7 +144,7 @@ def refused() -> list[str]:
     convert(model, "bsr:sparsity=0.9", exclude="head")  # within the unit, so this works
     loss_of(model, *batch()).backward()  # type: ignore[no-untyped-call]
     model = build(config("lean+dense"))[0]
-    shard(model, units=[model.blocks[0].mlp.fc1])
+    shard(model, units=[model.get_submodule("blocks.0.mlp.fc1")])
     said.append(_error(lambda: loss_of(model, *batch())))
     said.append(_error(lambda: shard(nn.Linear(2, 2))))
     return said
@@ -168,7 +168,7 @@ def train(folder: Path) -> dict[str, Any]:
     model, optimizer = sharded(PRUNED[1])
     for _ in range(3):
         training_step(model, optimizer, *(part(tensor) for tensor in batch()))
-    dcp.save(state(model, optimizer), checkpoint_id=folder / "checkpoint")
+    state_dict_saver.save(state(model, optimizer), checkpoint_id=folder / "checkpoint")
     whole = state(model, optimizer, full=True)
     if dist.get_rank() == 0:
         torch.save(whole, folder / "whole.pt")
