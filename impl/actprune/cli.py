@@ -1,4 +1,4 @@
-"""The command line: compare, kernels, train, report, doctor, static."""
+"""The command line: compare, kernels, train, report, advise, plan, doctor, static."""
 
 import functools
 import shlex
@@ -241,6 +241,42 @@ def advise(
             progress=lambda spec: status.update(f"predicting the peak of {spec}"),
         )
     print_advice(advice, console)
+
+
+@_command
+def plan(
+    model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_b24, ...")],
+    batch: Annotated[int, typer.Option(help="Images in a batch, over all devices.")],
+    device_memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each: 80GiB, 800MiB, ...")],
+    devices: Annotated[int, typer.Option(help="GPUs, or other devices of equal size.")] = 1,
+    parallel: Annotated[str, typer.Option(help="none, ddp or fsdp.")] = "none",
+    format: Formats = None,
+    channels: Annotated[int, typer.Option(help="Of the images.", min=1)] = 3,
+    classes: Annotated[int, typer.Option(help="Of the images.", min=1)] = 1000,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the plan there.")
+    ] = None,
+) -> None:
+    """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
+    from actprune import planning
+    from actprune.advise import parse_budget
+    from actprune.data import DataShape
+    from actprune.report.table import print_plan
+
+    if json is not None and json.exists():
+        raise InputError(f"{json}: is there already; name another file")
+    memory = parse_budget(device_memory, "device-memory")
+    setup = planning.Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
+    console = _console()
+    with console.status("predicting peaks") as status:
+        planned = planning.plan(
+            setup,
+            format or planning.default_specs(),
+            progress=lambda spec: status.update(f"predicting the peak of {spec}"),
+        )
+    print_plan(setup, planned, console)
+    if json is not None:
+        json.write_text(planning.dumped(setup, planned), encoding="utf-8")
 
 
 @_command

@@ -12,6 +12,7 @@ from actprune.attention import PrunedMultiheadAttention, refusal
 from actprune.errors import InputError
 from actprune.formats import Dense, Format, parse
 from actprune.linear import Pruned, PrunedLinear
+from actprune.sharding import check_unsharded, own_class
 
 Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_weights")
@@ -38,7 +39,8 @@ def convert(
     new spec; `dense` makes it the plain layer again. Subclasses are left alone, as their forward
     may be their own: `survey` says which, and why.
 
-    Raises InputError, with the model untouched, where a spec is wrong or a glob matches no layer.
+    Raises InputError, with the model untouched, where a spec is wrong, a glob matches no layer, or
+    a layer is itself a unit of fully_shard (a layer within a unit can be converted after it, too).
     """
     rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
     if not rules:
@@ -57,6 +59,7 @@ def convert(
                 chosen[name] = formats[glob]
     if not chosen:
         raise InputError("include: no nn.Linear is left to convert after exclude and spec")
+    check_unsharded((name, linears[name]) for name in chosen)
     for name, format in chosen.items():
         _prune(linears[name], name, format)
     return model
@@ -64,7 +67,9 @@ def convert(
 
 def revert(model: Model) -> Model:
     """Turn every pruned layer of `model` back into the nn.Linear it was; returns `model`."""
-    for module in pruned(model).values():
+    layers = pruned(model)
+    check_unsharded(layers.items())
+    for module in layers.values():
         _restore(module)
     return model
 
@@ -126,7 +131,7 @@ def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
 
 def _refusal(module: nn.Module) -> str | None:
     """Why convert leaves a module as it is; None where it does not."""
-    kind = type(module)
+    kind = own_class(module)
     if kind is nn.Linear or kind in _PLAIN:
         return None
     if kind is nn.MultiheadAttention:

@@ -136,7 +136,8 @@ class Pruned(nn.Module):
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
                 out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-        result: Tensor = out.view(*x.shape[:-1], weight.shape[0])
+        # no view, which fully_shard warns of where it is the output of its unit
+        result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
         return result
 
 

@@ -18,6 +18,7 @@ from actprune.errors import InputError
 from actprune.formats import Dense, Format, parse
 from actprune.lean import lean, unlean
 from actprune.models.resmlp import Block
+from actprune.sharding import check_unsharded
 from actprune.wrappers import WRAPPERS, unwrap, wrap
 
 _LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
@@ -141,6 +142,7 @@ class CheckpointedBlock(Block):
 
 def undo(model: Model) -> Model:
     """Turn every block and linear of `model` back into the plain one that it was; returns it."""
+    check_unsharded(model.named_modules())
     model._compiled_call_impl = None
     unwrap(model)
     for module in model.modules():
@@ -152,6 +154,7 @@ def undo(model: Model) -> Model:
 
 def checkpointed(model: Model) -> Model:
     """Make every ResMLP block of `model` checkpointed, in place. Raises InputError without one."""
+    check_unsharded(model.named_modules())
     found = [module for module in model.modules() if type(module) is Block]
     if not found:
         raise InputError("checkpoint: expected a model with ResMLP blocks, got one without")

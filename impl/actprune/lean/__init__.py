@@ -8,6 +8,7 @@ from actprune.errors import InputError
 from actprune.lean.blocks import LeanBlock, LeanResMLP
 from actprune.lean.patterns import LeanForward, search
 from actprune.models.resmlp import Block, ResMLP
+from actprune.sharding import check_unsharded
 from actprune_kernels.gelu import BITS
 
 __all__ = ["LeanBlock", "chains", "lean", "unlean"]
@@ -19,12 +20,13 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
 
     Chains are linear-GELU-linear and affine-linear-scale; `chains` says which are recognised. What
     their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input.
-    Parameters, their names and the state_dict stay. gelu: bits that are kept of
-    GELU's derivative, 2 or 4; None: its input whole. Raises InputError on other bits and, with the
-    reasons, where there is no block and no chain.
+    Parameters, their names and the state_dict stay. gelu: bits that are kept of GELU's derivative,
+    2 or 4; None: its input whole. Raises InputError on other bits, on a model that fully_shard has
+    sharded and, with the reasons, where there is no block and no chain.
     """
     if gelu is not None and gelu not in BITS:
         raise InputError(f"gelu: expected 2 or 4 bits, or None, got {gelu!r}")
+    check_unsharded(model.named_modules())
     blocks = [module for module in model.modules() if type(module) in (Block, LeanBlock)]
     unlean(model)
     found = search(model, gelu)
@@ -53,7 +55,8 @@ def chains(model: nn.Module) -> dict[str, str]:
 
 
 def unlean(model: nn.Module) -> None:
-    """Turn everything lean back into what it was."""
+    """Turn everything lean back into what it was. Raises InputError on a sharded model."""
+    check_unsharded(model.named_modules())
     for module in model.modules():
         if isinstance(module, LeanBlock):
             del module.gelu

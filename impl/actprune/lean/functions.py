@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from actprune.errors import InputError
 from actprune.linear import PrunedLinear
 from actprune.ops import compress, gelu_, gelu_backward_, row_dot
 from actprune.ops import grad_weight as product
@@ -128,7 +129,8 @@ class Chain(torch.autograd.Function):
             out = out.to(x.dtype).mul_(gamma)
         if options.residual:
             out = out.to(x.dtype).add_(rows)
-        return out.view(*x.shape[:-1], out.shape[-1])
+        # no view, which fully_shard warns of where it is the output of its unit
+        return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
@@ -199,7 +201,16 @@ def kept(layer: nn.Linear, device: torch.device, rows: int) -> Kept:
 
 
 def weights(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias as they are multiplied: in autocast's dtype, where it is on."""
+    """Weight and bias as they are multiplied: in autocast's dtype, where it is on.
+
+    Raises InputError where they are sharded: the chain runs in place of the layer, so fully_shard
+    gathers them with the chain's own unit or not at all.
+    """
+    if not torch.compiler.is_compiling() and hasattr(layer.weight, "device_mesh"):
+        raise InputError(
+            "lean: expected whole weights, got a sharded one: fully_shard the block that holds the "
+            "chain, not its layers"
+        )
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)

@@ -46,12 +46,7 @@ def measured_peak(config: TrainConfig) -> int | None:
     """
     if not Path("/proc/self/clear_refs").exists():
         return None
-    # Freed tensors go back to the system at once, so that what is resident is what is alive.
-    environment = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": str(_LARGE),
-        "MALLOC_TRIM_THRESHOLD_": str(_LARGE),
-        "MALLOC_ARENA_MAX": "1",
-    }
+    environment = os.environ | returned_at_once()
     command = [sys.executable, "-m", "actprune.measuring.peak", config.model_dump_json()]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     found = _RESULT.search(done.stdout)
@@ -59,6 +54,18 @@ def measured_peak(config: TrainConfig) -> int | None:
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         raise InputError(f"measured peak: the process ended with {done.returncode}: {last}")
     return int(found.group(1))
+
+
+def returned_at_once() -> dict[str, str]:
+    """The environment of a process in which what is resident is what is alive.
+
+    glibc then gives freed tensors back to the system at once.
+    """
+    return {
+        "MALLOC_MMAP_THRESHOLD_": str(_LARGE),
+        "MALLOC_TRIM_THRESHOLD_": str(_LARGE),
+        "MALLOC_ARENA_MAX": "1",
+    }
 
 
 def _measure(config: TrainConfig) -> int:

@@ -1,12 +1,13 @@
 """The comparison as one table in the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from actprune import planning
 from actprune.advise import Advice, sentence
 from actprune.report.summary import Row, failures, headline, rows
 from actprune.results import Results
@@ -96,5 +97,30 @@ def print_advice(advice: Advice, console: Console) -> None:
     console.print(
         "Peaks are predicted for this model and batch. Accuracy (points, with its standard error) "
         "and time are those of recorded runs of other models and data: try the setting on yours.",
+        highlight=False,
+    )
+
+
+def print_plan(
+    setup: planning.Setup, planned: Sequence[planning.Planned], console: Console
+) -> None:
+    """Print a line per spec, the least memory first, the answer in words and what is assumed."""
+    out = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    out.add_column("spec", overflow="fold")
+    for heading in ("peak per\ndevice MiB", "of its\nmemory", "fits", "largest\nbatch"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    for one in planned:
+        out.add_row(
+            escape(one.spec.replace(",", ", ").replace(";", "; ")),
+            f"{one.peak / 2**20:,.0f}",
+            f"{one.peak / setup.memory:.1%}",
+            "yes" if one.fits else "no",
+            f"{one.largest_batch:,}" if one.largest_batch else "none",
+        )
+    console.print(out)
+    console.print(planning.sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"Assumed: {planning.ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
+        "communication library and fragmentation take, so leave them some room.",
         highlight=False,
     )

@@ -33,7 +33,7 @@ def build(
     if device != "cpu":  # fake parameters cannot be moved, not even to where they are
         model.to(device)
     model.train()
-    return model, _optimizer(model, config)
+    return model, optimizer_of(model, config)
 
 
 def training_step(
@@ -85,7 +85,8 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def optimizer_of(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """The optimizer of `config` for the parameters that `model` has now."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     groups = [

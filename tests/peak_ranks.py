@@ -1,0 +1,48 @@
+"""What tests/test_planning.py runs under torchrun: peak_ranks.py ddp|fsdp MODEL SPEC COUNT."""
+
+import gc
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from actprune.config import check
+from actprune.data import DataShape
+from actprune.measuring.peak import _status
+from actprune.sharding import shard
+from actprune.training import TrainConfig
+from actprune.training.step import build, example_batch, optimizer_of, training_step
+
+SHAPE = DataShape(3, 10)
+STEPS = 3
+"""DDP makes its buckets anew after the first step, and the system gives them memory in the second:
+in the third they are there from the start."""
+
+
+def train(parallel: str, name: str, spec: str, count: int) -> None:
+    """Some steps of this rank on `count` images."""
+    config = check(TrainConfig, {"model": name, "batch_size": count, "spec": spec})
+    model: nn.Module = build(config, shape=SHAPE)[0]
+    model = shard(model) if parallel == "fsdp" else DistributedDataParallel(model)
+    optimizer = optimizer_of(model, config)
+    images, labels = example_batch(config, shape=SHAPE)
+    images.normal_()
+    for _ in range(STEPS):
+        training_step(model, optimizer, images, labels)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    parallel, name, spec, count = sys.argv[1:]
+    train(parallel, name, spec, 1)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status("VmRSS")
+    train(parallel, name, spec, int(count))
+    print(f"peak_bytes={_status('VmHWM') - before}", flush=True)  # noqa: T201
+    dist.barrier()
+    dist.destroy_process_group()
