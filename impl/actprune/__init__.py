@@ -8,7 +8,7 @@ and the rest of a training script stays as it is.
 
 from actprune import ops
 from actprune.allocate import Allocation, allocate
-from actprune.convert import convert, draws, pruned, revert, set_draws, weigh
+from actprune.convert import convert, draws, pruned, revert, set_draws, set_rank, weigh
 from actprune.errors import InputError
 from actprune.formats import FORMATS, Compressed, Format, parse
 from actprune.linear import PrunedLinear
@@ -31,5 +31,6 @@ __all__ = [
     "revert",
     "saved_bytes",
     "set_draws",
+    "set_rank",
     "weigh",
 ]
