@@ -131,7 +131,8 @@ def joined() -> Iterator[World]:
     """The world that torchrun's variables tell of, connected while this lasts; else ALONE.
 
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30) where a variable is missing or wrong,
-    where the rendezvous does not answer, and, naming them, where ranks do not come.
+    where the rendezvous does not answer, and, naming them, where ranks do not come. A rank whose
+    peer dies ends with one line and exit code 1.
     """
     world = world_of(os.environ)
     if world.size == 1:
@@ -146,6 +147,12 @@ def joined() -> Iterator[World]:
     )
     try:
         yield world
+    except RuntimeError as problem:
+        if "gloo/transport" not in str(problem):
+            raise
+        raise SystemExit(
+            f"actprune: rank {world.rank}: another rank is gone; what was saved is intact"
+        ) from None
     finally:
         dist.destroy_process_group()
 

@@ -68,7 +68,8 @@ class Trainer:
         weighted = WEIGHTED in read(config.spec).strategy.split("+")
         self._importance = Importance(self.model, len(data.train)) if weighted else None
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
-        self._parallel = parallel(self.model, world)
+        self.replica = parallel(self.model, world)
+        """What a step calls: the model, its gradients being the means over the ranks."""
         if world.size > 1:
             self._settle()
 
@@ -187,7 +188,7 @@ class Trainer:
         chosen = self._chosen(self.step)
         if self._importance:
             self._importance.before(self.model, chosen, self._share)
-        loss = training_step(self._parallel, self.optimizer, images, labels)
+        loss = training_step(self.replica, self.optimizer, images, labels)
         if self._importance:
             self._importance.after(chosen, labels, self.world)
             weigh(self.model, None)
@@ -204,7 +205,7 @@ class Trainer:
         """
         before = draws(self.model)
         with threads(self.config.threads):
-            loss_of(self._parallel, *self.batch(0)).backward()  # type: ignore[no-untyped-call]
+            loss_of(self.replica, *self.batch(0)).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
         set_draws(self.model, before)
 
