@@ -6,14 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.distributed_c10d import TCPStore
 
 from actprune import InputError, convert, pruned, set_rank
+from actprune.cli import app
 from actprune.training import TrainConfig, run_training
 from actprune.training.distributed import ALONE, PATIENCE, World, world_of
 from actprune.training.randomness import crop_flip
@@ -349,20 +352,72 @@ def test_variables_that_are_missing_or_wrong_are_named(
     assert world_of({**right, "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "3"}).restarts == 3
 
 
-@pytest.mark.parametrize(("rank", "why"), [(1, "MASTER_ADDR: expected the 2 ranks to meet at")])
+@pytest.mark.parametrize(
+    ("rank", "host", "why"),
+    [
+        (1, "127.0.0.1", "Connection refused"),
+        (1, "nowhere.invalid", ""),  # the system's words
+        (0, "127.0.0.1", "1/2 clients joined"),
+    ],
+)
 def test_a_rendezvous_that_does_not_answer_is_an_error_in_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, why: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, host: str, why: str
 ) -> None:
     port = free_port()
-    rank_of(monkeypatch, RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    rank_of(monkeypatch, RANK=rank, WORLD_SIZE=2, MASTER_ADDR=host, MASTER_PORT=port)
     monkeypatch.setenv(PATIENCE, "1.5")
-    message = f"^{why} 127.0.0.1:{port} within 1.5 s \\({PATIENCE}\\), got: "
+    message = (
+        f"^MASTER_ADDR: expected the 2 ranks to meet at {host}:{port} within 1.5 s "
+        f"\\({PATIENCE}\\), got: .*{why}"
+    )
     with pytest.raises(InputError, match=message):
         run_training(TrainConfig(**SMALL), tmp_path / "run")
     monkeypatch.setenv(PATIENCE, "soon")
     with pytest.raises(InputError, match=f"^{PATIENCE}: expected 1 to 3600 seconds, got 'soon'$"):
         run_training(TrainConfig(**SMALL), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_that_do_not_come_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under torchrun, whose agent answers for ranks that died early."""
+    here = timedelta(seconds=5)
+    agent = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False, timeout=here)
+    rank_of(monkeypatch, RANK=1, WORLD_SIZE=4, MASTER_ADDR="127.0.0.1", MASTER_PORT=agent.port)
+    rank_of(monkeypatch, TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=0)
+    monkeypatch.setenv(PATIENCE, "1.5")
+    agent.set("actprune/0/3", "here")
+    message = (
+        f"^WORLD_SIZE: expected 4 ranks at 127.0.0.1:{agent.port} within 1.5 s "
+        f"\\({PATIENCE}\\); missing: 0, 2$"
+    )
+    with pytest.raises(InputError, match=message):
+        run_training(TrainConfig(**SMALL), tmp_path / "run")
+
+
+def test_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    message = (
+        "^device: expected a GPU for each rank of a machine, which has 2; got 'cuda' on local rank "
+    )
+    with pytest.raises(InputError, match=f"{message}2$"):
+        World(2, 3, 2).device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"which has 0; got 'cuda' on local rank 0$"):
+        run_training(TrainConfig(**SMALL, device="cuda"), tmp_path / "run")
+
+
+def test_several_ranks_need_a_folder_that_a_restart_finds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rank_of(monkeypatch, RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=1)
+    with pytest.raises(SystemExit) as end:
+        app(["train"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "actprune: error: --out: expected with several ranks, so that a restart finds the run\n"
+    )
 
 
 def test_each_rank_draws_its_own_and_the_first_what_one_process_would() -> None:

@@ -169,6 +169,7 @@ def train(
     seed: Annotated[int | None, typer.Option()] = None,
     augment: Annotated[str | None, typer.Option(help="none or crop-flip.")] = None,
     threads: Annotated[int | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Images.")] = None,
     limit_test: Annotated[int | None, typer.Option(help="Images.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps.")] = None,

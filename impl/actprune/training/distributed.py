@@ -5,6 +5,8 @@ gloo or, on GPUs, nccl. Rank 0 alone touches the run's folder.
 """
 
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +57,19 @@ class World:
                 f"batch_size: expected a multiple of the {self.size} ranks, got {batch_size}"
             )
         return slice(self.rank * each, (self.rank + 1) * each)
+
+    def device(self, kind: str) -> torch.device:
+        """cpu, or of `cuda` this process's GPU. Raises InputError where there is none for it."""
+        if kind == "cpu":
+            return torch.device("cpu")
+        count = torch.cuda.device_count()
+        if self.local_rank >= count:
+            raise InputError(
+                f"device: expected a GPU for each rank of a machine, which has {count}; got "
+                f"{kind!r} on local rank {self.local_rank}"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device(kind, self.local_rank)
 
     def mean(self, value: float) -> float:
         """The mean of the ranks' values."""
@@ -127,9 +142,10 @@ ALONE = World()
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def joined(device: str = "cpu") -> Iterator[World]:
     """The world that torchrun's variables tell of, connected while this lasts; else ALONE.
 
+    device: cpu or cuda, where gradients will be.
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30) where a variable is missing or wrong,
     where the rendezvous does not answer, and, naming them, where ranks do not come. A rank whose
     peer dies ends with one line and exit code 1.
@@ -141,7 +157,7 @@ def joined() -> Iterator[World]:
     if not dist.is_available():
         raise InputError("WORLD_SIZE: expected 1, as this torch is built without distributed")
     store = _met(world)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(
         backend, store=store, rank=world.rank, world_size=world.size, timeout=_COLLECTIVE
     )
@@ -191,13 +207,16 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
 
 def _met(world: World) -> Store:
     """The store that all ranks have come to. Raises InputError."""
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    place = f"{host}:{port}"
     seconds = _patience()
     patience = timedelta(seconds=seconds)
     store: Store
     try:
+        if not world.first:
+            _await_answer(host, port, seconds)
         store, _, _ = next(rendezvous("env://", timeout=patience))
-    except (dist.DistError, ValueError) as problem:
+    except (dist.DistError, OSError, ValueError) as problem:
         reason = str(problem).splitlines()[0][:160]
         raise InputError(
             f"MASTER_ADDR: expected the {world.size} ranks to meet at {place} within "
@@ -214,6 +233,19 @@ def _met(world: World) -> Store:
             f"({PATIENCE}); missing: {absent}"
         ) from None
     return store
+
+
+def _await_answer(host: str, port: int, seconds: float) -> None:
+    """Return when somebody listens there; torch itself waits with a page of warnings."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=max(0.1, end - time.monotonic())):
+                return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def _patience() -> float:

@@ -32,7 +32,8 @@ class Importance:
     def before(self, model: nn.Module, chosen: Tensor, share: slice = _ALL) -> None:
         """Weigh the images `chosen` of a batch, of which the model is about to see a share."""
         errors = self.errors[chosen]
-        weigh(model, (errors + FLOOR * errors.mean().clamp(min=1e-3))[share])
+        weights = (errors + FLOOR * errors.mean().clamp(min=1e-3))[share]
+        weigh(model, weights.to(next(model.parameters()).device))
 
     def after(self, chosen: Tensor, labels: Tensor, world: World = ALONE) -> None:
         """Take the errors of the images `chosen`, of which the model has just seen this rank's.

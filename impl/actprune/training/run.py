@@ -35,11 +35,12 @@ def run_training(
     """
     from rich.console import Console
 
-    with joined() as world:
+    with joined(config.device) as world:
         console = (console or Console()) if world.first else Console(quiet=True)
         if world.size > 1:
             world.agree(_identity(config))
         world.share(config.batch_size)  # before anything slow
+        world.together(lambda: world.device(config.device))
         data = world.together(lambda: _data(config))
         world.agree({"data_digest": data.digest})
         trainer = Trainer(config, data, directory, world)

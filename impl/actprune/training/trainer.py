@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actprune.config import check
 from actprune.convert import draws, set_draws, set_rank, weigh
 from actprune.data import DataShape, ImageData
 from actprune.errors import InputError
@@ -49,6 +50,7 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.directory, self.world = config, data, directory, world
         self._share = world.share(config.batch_size)
+        self.device = world.device(config.device)
         self.steps_per_epoch = len(data.train) // config.batch_size
         if self.steps_per_epoch == 0:
             raise InputError(
@@ -57,7 +59,7 @@ class Trainer:
             )
         self.total_steps = config.epochs * self.steps_per_epoch
         shape = DataShape(data.channels, len(data.classes))
-        self.model, self.optimizer = build(config, shape=shape)
+        self.model, self.optimizer = build(config, device=str(self.device), shape=shape)
         set_rank(self.model, world.rank)
         self.resumed_from: int | None = None
         """Ranks of the run at the checkpoint that it was restored from."""
@@ -109,7 +111,7 @@ class Trainer:
         if self.config.augment == "crop-flip":
             place = self.config.batch_size, self._share.start
             images = crop_flip(images, self.config.seed, epoch, within, *place)
-        return as_input(images), self.data.train.labels[chosen]
+        return as_input(images.to(self.device)), self.data.train.labels[chosen].to(self.device)
 
     def _chosen(self, step: int) -> Tensor:
         """Which images are the batch of a step, over all ranks."""
@@ -127,8 +129,8 @@ class Trainer:
         with threads(self.config.threads):
             ours = torch.arange(len(self.data.test))[self.world.rank :: self.world.size]
             for chosen in torch.split(ours, _EVALUATION_BATCH):
-                logits = self.model(as_input(self.data.test.images(chosen)))
-                correct += int((logits.argmax(1) == self.data.test.labels[chosen]).sum())
+                logits = self.model(as_input(self.data.test.images(chosen).to(self.device)))
+                correct += int((logits.argmax(1).cpu() == self.data.test.labels[chosen]).sum())
         self.model.train()
         return 100 * self.world.total(correct) / len(self.data.test)
 
@@ -156,7 +158,7 @@ class Trainer:
         if state is None:
             return False
         path = self.directory / CHECKPOINT
-        if state["config"] != self.config.model_dump(mode="json"):
+        if check(TrainConfig, state["config"]) != self.config:  # keys that it lacks: the defaults
             raise InputError(f"{path}: is of a run with another config")
         if state["data_digest"] != self.data.digest:
             raise InputError(
@@ -184,7 +186,7 @@ class Trainer:
         images, labels = self.batch(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        start = time.perf_counter()
+        start = self._now()
         chosen = self._chosen(self.step)
         if self._importance:
             self._importance.before(self.model, chosen, self._share)
@@ -192,9 +194,15 @@ class Trainer:
         if self._importance:
             self._importance.after(chosen, labels, self.world)
             weigh(self.model, None)
-        self.samples_ms.append(1000 * (time.perf_counter() - start))
+        self.samples_ms.append(1000 * (self._now() - start))
         self._loss_sum += self.world.mean(float(loss))
         self.step += 1
+
+    def _now(self) -> float:
+        """Seconds, at which all that was begun has ended."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def _settle(self) -> None:
         """A backward pass of which nothing stays.
