@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
-from torch.distributed.distributed_c10d import TCPStore
 
 from actprune import InputError, convert, pruned, set_rank
 from actprune.cli import app
@@ -380,8 +380,8 @@ def test_a_rendezvous_that_does_not_answer_is_an_error_in_seconds(
 
 def test_ranks_that_do_not_come_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under torchrun, whose agent answers for ranks that died early."""
-    here = timedelta(seconds=5)
-    agent = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False, timeout=here)
+    here = timedelta(seconds=5)  # is the master, and waits for nobody:
+    agent = dist.TCPStore("127.0.0.1", 0, None, True, here, False)  # type: ignore[attr-defined]
     rank_of(monkeypatch, RANK=1, WORLD_SIZE=4, MASTER_ADDR="127.0.0.1", MASTER_PORT=agent.port)
     rank_of(monkeypatch, TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=0)
     monkeypatch.setenv(PATIENCE, "1.5")
