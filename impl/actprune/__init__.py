@@ -8,7 +8,16 @@ and the rest of a training script stays as it is.
 
 from actprune import ops
 from actprune.allocate import Allocation, allocate
-from actprune.convert import convert, draws, pruned, revert, set_draws, survey, weigh
+from actprune.convert import (
+    convert,
+    draws,
+    pruned,
+    revert,
+    set_draws,
+    set_rank,
+    survey,
+    weigh,
+)
 from actprune.errors import InputError
 from actprune.formats import FORMATS, Compressed, Format, parse
 from actprune.linear import PrunedLinear
@@ -31,6 +40,7 @@ __all__ = [
     "revert",
     "saved_bytes",
     "set_draws",
+    "set_rank",
     "survey",
     "weigh",
 ]

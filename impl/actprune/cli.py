@@ -1,6 +1,7 @@
 """The command line: compare, kernels, train, report, advise, plan, doctor, static."""
 
 import functools
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -168,6 +169,7 @@ def train(
     seed: Annotated[int | None, typer.Option()] = None,
     augment: Annotated[str | None, typer.Option(help="none or crop-flip.")] = None,
     threads: Annotated[int | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Images.")] = None,
     limit_test: Annotated[int | None, typer.Option(help="Images.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps.")] = None,
@@ -176,11 +178,17 @@ def train(
     out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Train one run. Interrupted and resumed, it ends the same as if it had not been."""
+    """Train one run. Interrupted and resumed, it ends the same as if it had not been.
+
+    Under torchrun the ranks train it together: docs/distributed.md.
+    """
     given = dict(locals())
     from actprune.config import check, load_yaml
     from actprune.training import TrainConfig, run_training
+    from actprune.training.distributed import world_of
 
+    if out is None and world_of(os.environ).size > 1:
+        raise InputError("--out: expected with several ranks, so that a restart finds the run")
     if resume and out is None:
         raise InputError("--resume: expected --out to name the folder to go on in")
     base = load_yaml(config, TrainConfig).model_dump() if config else {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import yaml
@@ -114,6 +114,7 @@ class TrainingPart(TrainConfig):
     sake without spec, seed and threads."""
 
     epochs: int = Field(default=2, ge=1, le=100_000)
+    device: Literal["cpu"] = "cpu"  # where the peaks are measured
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
 
     @model_validator(mode="before")

@@ -129,6 +129,24 @@ def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
         draw[2] = counts[name]
 
 
+def set_rank(model: nn.Module, rank: int) -> None:
+    """Let the random selections of `model` be those of one rank of several that train it together.
+
+    Each rank then draws its own, and what they add to the mean of the gradients averages out; rank
+    0 draws what a single process would. Call it after `convert`. Raises InputError below 0.
+    """
+    if rank < 0:
+        raise InputError(f"rank: expected 0 or more, got {rank}")
+    for name, layer in pruned(model).items():
+        if layer.draw is not None:
+            layer.draw[1] = _stream(name, rank)
+
+
+def _stream(name: str, rank: int = 0) -> int:
+    """32 bits, as kernels take no more."""
+    return zlib.crc32((f"{name}@{rank}" if rank else name).encode())
+
+
 def _refusal(module: nn.Module) -> str | None:
     """Why convert leaves a module as it is; None where it does not."""
     kind = own_class(module)
@@ -158,7 +176,7 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     linear.spec = format.spec
     linear.draw = None
     if format.stochastic:
-        linear.draw = torch.tensor([format.seed, zlib.crc32(name.encode()), 0])
+        linear.draw = torch.tensor([format.seed, _stream(name), 0])
 
 
 def _restore(linear: nn.Module) -> None:

@@ -86,7 +86,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"{damaged} is damaged")
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if state["schema"] != 1:
             raise ValueError(f"expected schema 1, got {state['schema']!r}")
         if missing := _KEYS - set(state):

@@ -35,6 +35,7 @@ class TrainConfig(BaseModel):
     exclude: Globs = ()
     epochs: int = Field(default=3, ge=1, le=100_000)
     batch_size: Count = 128
+    """Over all ranks, where torchrun starts several."""
     lr: float = Field(default=1.5e-2, gt=0, le=10)
     """The peak; it rises linearly over warmup_epochs and falls to 0 along a cosine. The default is
     for resmlp_tiny; the published models want about 1e-3."""
@@ -46,6 +47,8 @@ class TrainConfig(BaseModel):
     augment: Literal["none", "crop-flip"] = "none"
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Of torch on the CPU; torch's own choice where it is not given."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cuda: one GPU, under torchrun one for each rank of a machine."""
     limit_train: Count | None = None
     limit_test: Count | None = None
     checkpoint_every: Count = 200

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from actprune.convert import weigh
 from actprune.errors import InputError
+from actprune.training.distributed import ALONE, World
 
 FLOOR = 0.2
 """Of the batch's mean error, added to each: an image that was fitted may have been forgotten."""
+_ALL = slice(None)
 
 
 class Importance:
@@ -27,19 +29,23 @@ class Importance:
         self._logits: Tensor | None = None
         model.register_forward_hook(self._keep)
 
-    def before(self, model: nn.Module, chosen: Tensor) -> None:
-        """Weigh the batch of the images `chosen`."""
+    def before(self, model: nn.Module, chosen: Tensor, share: slice = _ALL) -> None:
+        """Weigh the images `chosen` of a batch, of which the model is about to see a share."""
         errors = self.errors[chosen]
-        weigh(model, errors + FLOOR * errors.mean().clamp(min=1e-3))
+        weights = (errors + FLOOR * errors.mean().clamp(min=1e-3))[share]
+        weigh(model, weights.to(next(model.parameters()).device))
 
-    def after(self, chosen: Tensor, labels: Tensor) -> None:
-        """Take the errors of the batch that the model has just seen."""
+    def after(self, chosen: Tensor, labels: Tensor, world: World = ALONE) -> None:
+        """Take the errors of the images `chosen`, of which the model has just seen this rank's.
+
+        labels: of this rank's images.
+        """
         if self._logits is None:
             raise InputError("importance: expected a forward pass before `after`, saw none")
         errors = self._logits.float().softmax(1)
         errors[torch.arange(len(labels)), labels] -= 1
         # of a diverging run nothing is known
-        self.errors[chosen] = errors.norm(dim=1).nan_to_num_(1.0)
+        self.errors[chosen] = world.gather(errors.norm(dim=1).nan_to_num_(1.0))
         self._logits = None
 
     def state(self) -> dict[str, Any]:

@@ -30,22 +30,26 @@ def data_order(seed: int, epoch: int, size: int) -> Tensor:
     return torch.randperm(size, generator=generator(seed, Purpose.ORDER, epoch))
 
 
-def crop_flip(images: Tensor, seed: int, epoch: int, step: int) -> Tensor:
+def crop_flip(
+    images: Tensor, seed: int, epoch: int, step: int, batch: int | None = None, start: int = 0
+) -> Tensor:
     """Random crops after padding an eighth of the size, and random mirrors.
 
-    images: uint8 (batch, channels, size, size); so is the result.
+    images: uint8 (images, channels, size, size), those of a `batch` from `start` on, all of it by
+    default: an image's changes depend on its place in the batch alone. The result is of that shape.
     """
     random = generator(seed, Purpose.AUGMENT, epoch, step)
-    batch, channels, _, size = images.shape
+    count, channels, _, size = images.shape
+    whole, part = batch or count, slice(start, start + count)
     pad = size // 8
-    top, left = torch.randint(0, 2 * pad + 1, (2, batch, 1), generator=random)
-    mirrored = torch.rand(batch, 1, generator=random) < 0.5
+    top, left = torch.randint(0, 2 * pad + 1, (2, whole, 1), generator=random)[:, part]
+    mirrored = (torch.rand(whole, 1, generator=random) < 0.5)[part]
     along = torch.arange(size)
-    rows = top + along  # batch, size
+    rows = top + along  # images, size
     columns = left + torch.where(mirrored, along.flip(0), along)
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
     return padded[
-        torch.arange(batch)[:, None, None, None],
+        torch.arange(count)[:, None, None, None],
         torch.arange(channels)[None, :, None, None],
         rows[:, None, :, None],
         columns[:, None, None, :],

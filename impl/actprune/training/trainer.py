@@ -1,5 +1,6 @@
 """A training run that can stop after any step and go on as if it had not."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.convert import draws, set_draws, weigh
+from actprune.config import check
+from actprune.convert import draws, set_draws, set_rank, weigh
 from actprune.data import DataShape, ImageData
 from actprune.errors import InputError
+from actprune.gradients import loss_of
 from actprune.strategies import WEIGHTED, read
 from actprune.training.checkpoint import (
     CHECKPOINT,
@@ -20,6 +23,7 @@ from actprune.training.checkpoint import (
     write_json,
 )
 from actprune.training.config import TrainConfig
+from actprune.training.distributed import ALONE, World, parallel
 from actprune.training.importance import Importance
 from actprune.training.randomness import crop_flip, data_order
 from actprune.training.step import as_input, build, learning_rate, threads, training_step
@@ -32,11 +36,21 @@ class Trainer:
 
     `step` counts the optimizer steps made, `history` holds a dict per finished epoch (epoch, step,
     train_loss, accuracy in percent, lr), `samples_ms` each step's milliseconds: forward, backward
-    and update, without reading the data. Raises InputError where the data does not fill one batch.
+    and update, without reading the data. In a world of several ranks each has its share of every
+    batch, and `advance`, `evaluate`, `save` and `restore` are collective. Raises InputError where
+    the data does not fill one batch, and where a batch does not divide over the ranks.
     """
 
-    def __init__(self, config: TrainConfig, data: ImageData, directory: Path | None = None) -> None:
-        self.config, self.data, self.directory = config, data, directory
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: ImageData,
+        directory: Path | None = None,
+        world: World = ALONE,
+    ) -> None:
+        self.config, self.data, self.directory, self.world = config, data, directory, world
+        self._share = world.share(config.batch_size)
+        self.device = world.device(config.device)
         self.steps_per_epoch = len(data.train) // config.batch_size
         if self.steps_per_epoch == 0:
             raise InputError(
@@ -45,7 +59,10 @@ class Trainer:
             )
         self.total_steps = config.epochs * self.steps_per_epoch
         shape = DataShape(data.channels, len(data.classes))
-        self.model, self.optimizer = build(config, shape=shape)
+        self.model, self.optimizer = build(config, device=str(self.device), shape=shape)
+        set_rank(self.model, world.rank)
+        self.resumed_from: int | None = None
+        """Ranks of the run at the checkpoint that it was restored from."""
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.samples_ms: list[float] = []
@@ -53,6 +70,10 @@ class Trainer:
         weighted = WEIGHTED in read(config.spec).strategy.split("+")
         self._importance = Importance(self.model, len(data.train)) if weighted else None
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
+        self.replica = parallel(self.model, world)
+        """What a step calls: the model, its gradients being the means over the ranks."""
+        if world.size > 1:
+            self._settle()
 
     @property
     def epoch(self) -> int:
@@ -80,16 +101,20 @@ class Trainer:
         return self.samples_ms[before:]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 (batch, channels, size, size) and labels int64 (batch) of any step."""
-        chosen = self._chosen(step)
+        """Images float32 (batch, channels, size, size) and labels int64 (batch) of any step.
+
+        Of the batch, this rank's share.
+        """
+        chosen = self._chosen(step)[self._share]
         epoch, within = divmod(step, self.steps_per_epoch)
         images = self.data.train.images(chosen)
         if self.config.augment == "crop-flip":
-            images = crop_flip(images, self.config.seed, epoch, within)
-        return as_input(images), self.data.train.labels[chosen]
+            place = self.config.batch_size, self._share.start
+            images = crop_flip(images, self.config.seed, epoch, within, *place)
+        return as_input(images.to(self.device)), self.data.train.labels[chosen].to(self.device)
 
     def _chosen(self, step: int) -> Tensor:
-        """Which images are the batch of a step."""
+        """Which images are the batch of a step, over all ranks."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
@@ -102,18 +127,24 @@ class Trainer:
         self.model.eval()
         correct = 0
         with threads(self.config.threads):
-            for chosen in torch.split(torch.arange(len(self.data.test)), _EVALUATION_BATCH):
-                logits = self.model(as_input(self.data.test.images(chosen)))
-                correct += int((logits.argmax(1) == self.data.test.labels[chosen]).sum())
+            ours = torch.arange(len(self.data.test))[self.world.rank :: self.world.size]
+            for chosen in torch.split(ours, _EVALUATION_BATCH):
+                logits = self.model(as_input(self.data.test.images(chosen).to(self.device)))
+                correct += int((logits.argmax(1).cpu() == self.data.test.labels[chosen]).sum())
         self.model.train()
-        return 100 * correct / len(self.data.test)
+        return 100 * self.world.total(correct) / len(self.data.test)
 
     def save(self) -> None:
-        """Write the checkpoint and metrics.json; without a directory, raise InputError."""
+        """Write the checkpoint and metrics.json; without a directory, raise InputError.
+
+        Rank 0 writes, and what it writes is every rank's: InputError where they have drifted apart.
+        """
         if self.directory is None:
             raise InputError("directory: expected one to save into, got None")
-        save_checkpoint(self.directory, self._state())
-        write_json(self.directory / METRICS, self.metrics())
+        if self.world.size > 1:
+            state = {"step": self.step, "draws": draws(self.model), "weights": self._digest()}
+            self.world.agree(state)
+        self.world.on_first(self._write)
 
     def restore(self) -> bool:
         """Go on from the directory's newest checkpoint; False where there is none yet.
@@ -122,11 +153,12 @@ class Trainer:
         """
         if self.directory is None:
             raise InputError("directory: expected one to restore from, got None")
-        state = load_checkpoint(self.directory)
+        directory = self.directory
+        state = self.world.on_first(lambda: load_checkpoint(directory))
         if state is None:
             return False
         path = self.directory / CHECKPOINT
-        if state["config"] != self.config.model_dump(mode="json"):
+        if check(TrainConfig, state["config"]) != self.config:  # keys that it lacks: the defaults
             raise InputError(f"{path}: is of a run with another config")
         if state["data_digest"] != self.data.digest:
             raise InputError(
@@ -145,6 +177,7 @@ class Trainer:
             "step": self.step,
             "total_steps": self.total_steps,
             "done": self.done,
+            "ranks": self.world.size,
             "accuracy": self.history[-1]["accuracy"] if self.history else None,
             "history": self.history,
         }
@@ -153,16 +186,48 @@ class Trainer:
         images, labels = self.batch(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        start = time.perf_counter()
+        start = self._now()
+        chosen = self._chosen(self.step)
         if self._importance:
-            self._importance.before(self.model, self._chosen(self.step))
-        loss = training_step(self.model, self.optimizer, images, labels)
+            self._importance.before(self.model, chosen, self._share)
+        loss = training_step(self.replica, self.optimizer, images, labels)
         if self._importance:
-            self._importance.after(self._chosen(self.step), labels)
+            self._importance.after(chosen, labels, self.world)
             weigh(self.model, None)
-        self.samples_ms.append(1000 * (time.perf_counter() - start))
-        self._loss_sum += float(loss)
+        self.samples_ms.append(1000 * (self._now() - start))
+        self._loss_sum += self.world.mean(float(loss))
         self.step += 1
+
+    def _now(self) -> float:
+        """Seconds, at which all that was begun has ended."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _settle(self) -> None:
+        """A backward pass of which nothing stays.
+
+        After its first one DDP lays out its buckets anew, and with them the order in which more
+        than two ranks are summed; so every step that counts, a resumed run's first too, has the
+        same layout.
+        """
+        before = draws(self.model)
+        with threads(self.config.threads):
+            loss_of(self.replica, *self.batch(0)).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+        set_draws(self.model, before)
+
+    def _digest(self) -> str:
+        """Of the weights, bit by bit."""
+        state = hashlib.sha256()
+        for parameter in self.model.parameters():
+            state.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()[:16]
+
+    def _write(self) -> None:
+        assert self.directory is not None
+        save_checkpoint(self.directory, self._state())
+        write_json(self.directory / METRICS, self.metrics())
 
     def _end_epoch(self) -> None:
         self.history.append(
@@ -189,6 +254,7 @@ class Trainer:
         self.samples_ms, self._loss_sum = state["samples_ms"], state["loss_sum"]
         if self._importance:
             self._importance.load(state["importance"])
+        self.resumed_from = state.get("ranks", 1)  # a checkpoint of before there were several
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -199,6 +265,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "draws": draws(self.model),
             "step": self.step,
+            "ranks": self.world.size,
             "history": self.history,
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
