@@ -13,9 +13,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
-def record(cell: dict) -> dict:
+def record(cell: dict[str, Any]) -> dict[str, Any]:
     accuracy = 80.0 - len(cell["spec"]) / 10 + cell["seed"]
     return {
         **{key: cell[key] for key in ("spec", "model", "data", "seed", "epochs", "batch_size")},

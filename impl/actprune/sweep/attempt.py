@@ -120,7 +120,7 @@ class Attempt:
             seconds=round(self.seconds, 3),
             peak_bytes=self.peak_bytes or None,
             host=socket.gethostname(),
-            log=str(self.log),
+            log=self.log.name,
         )
         end(self.log, made)
         return made

@@ -111,7 +111,7 @@ def end(log: Path, outcome: Outcome) -> None:
 def settle(folder: Path, why: str) -> None:
     """Call lost what has not ended; nobody may be running it any more."""
     for log in running(folder):
-        end(log, Outcome(LOST, why, log=str(log)))
+        end(log, Outcome(LOST, why, log=log.name))
 
 
 def to_run(tried: list[Outcome], retries: Retries) -> bool:

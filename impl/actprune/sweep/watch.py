@@ -93,5 +93,6 @@ def print_found(found: Found, console: "Console") -> None:
 
 def _reason(message: str) -> str:
     """Its first line, and its last, which tells the most where there is a traceback."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Traceback (most recent")]
     return ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
