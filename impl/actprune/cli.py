@@ -1,4 +1,4 @@
-"""The command line: compare, kernels, train, report, advise, plan, doctor, static."""
+"""The command line: compare, kernels, train, sweep, report, advise, plan, doctor, static."""
 
 import functools
 import os
@@ -195,6 +195,64 @@ def train(
     options = {key: given[key] for key in TrainConfig.model_fields if given[key] not in (None, [])}
     chosen = check(TrainConfig, {**base, **options})
     run_training(chosen, out or _new_folder(), resume=resume, console=_console())
+
+
+@_command
+def sweep(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="A YAML file (docs/sweep.md); not with --resume."
+        ),
+    ] = None,
+    out: Out = None,
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of a Ray; without it, one is started here."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells at a time: 1; on Ray, as many as fit.", min=1)
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Train a grid of formats, models, data and seeds, each in a process with limits.
+
+    Finished cells are never run again. Exit code 1 where a cell failed for good.
+    """
+    from actprune.config import load_yaml
+    from actprune.report.table import print_table
+    from actprune.sweep.config import SweepConfig
+    from actprune.sweep.run import ENGINES, good, open_folder, run_sweep
+    from actprune.sweep.watch import print_found
+
+    if engine not in ENGINES:
+        raise InputError(f"--engine: expected {' or '.join(ENGINES)}, got {engine!r}")
+    if address is not None and engine != "ray":
+        raise InputError("--address: expected with --engine ray")
+    if out is None and (resume or config is None):
+        raise InputError("--config, --out: expected a file, or the folder to --resume in")
+    chosen = load_yaml(config, SweepConfig) if config else None
+    folder, console = out or _new_folder(), _console()
+    chosen = open_folder(folder, chosen, resume=resume)
+    found = run_sweep(
+        chosen,
+        folder,
+        words=_words(),
+        console=console,
+        engine=engine,
+        address=address,
+        jobs=jobs,
+    )
+    if isinstance(found, int):
+        words = shlex.join(["actprune", "sweep", "--out", str(folder), "--resume"])
+        typer.echo(f"actprune: stopped; what was done is kept: {words}", err=True)
+        raise typer.Exit(128 + found)
+    for made in found.results:
+        print_table(made, console)
+    print_found(found, console)
+    if not good(found, chosen):
+        raise typer.Exit(1)
 
 
 @_command

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from actprune.report import figures
 from actprune.report.layers import layer_table
 from actprune.report.marks import colour, label, symbol
-from actprune.report.summary import OPS, failures, headline, kernel_table, rows
+from actprune.report.summary import OPS, failures, headline, interleaved, kernel_table, rows
 from actprune.report.table import text
 from actprune.results import Results
 from actprune.training.checkpoint import write_whole
@@ -58,6 +58,7 @@ def render(results: Results) -> str:
         ops=OPS,
         headline=headline(table),
         failures=failures(results),
+        interleaved=interleaved(results),
         kernels=kernel_table(results),
         layers=layer_table(results),
         key=[(colour(i), _SIGNS[symbol(i)], row.spec) for i, row in enumerate(table)],

@@ -81,6 +81,11 @@ def kernel_table(results: Results) -> list[KernelLine]:
     ]
 
 
+def interleaved(results: Results) -> bool:
+    """Whether all formats took turns; the cells of a sweep do not."""
+    return bool(getattr(results.environment, "interleaved", True))
+
+
 def failures(results: Results) -> list[str]:
     """A line per format and layer that has no times, with the reason."""
     lines = [

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from actprune import planning
 from actprune.advise import Advice, sentence
-from actprune.report.summary import Row, failures, headline, rows
+from actprune.report.summary import Row, failures, headline, interleaved, rows
 from actprune.results import Results
 
 WIDE = 110
@@ -66,8 +66,9 @@ def print_table(results: Results, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
     if results.training:
         console.print(headline(table), highlight=False, markup=False)
+    how = "interleaved with dense" if interleaved(results) else "each in a process of its own time"
     console.print(
-        "Ratios are of this run, interleaved with dense: below 1 is less. "
+        f"Ratios are of this run, {how}: below 1 is less. "
         "dW is the weight gradient, linear a whole layer "
         "forward and backward; these are medians over the layers measured.",
         highlight=False,

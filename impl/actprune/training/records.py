@@ -65,7 +65,7 @@ def train_specs(
 
 
 def training_record(trainer: Trainer, peaks: Peaks) -> Record:
-    """What one finished run says of itself; ratios to dense come with `_records`."""
+    """What one finished run says of itself; ratios to dense come with `against_dense`."""
     config = trainer.config
     images, labels = trainer.batch(0)
     accuracies = [epoch["accuracy"] for epoch in trainer.history]
@@ -93,6 +93,15 @@ def training_record(trainer: Trainer, peaks: Peaks) -> Record:
     }
 
 
+def against_dense(record: Record, dense: Record) -> Record:
+    """The record with its ratios to the dense run of the same seed."""
+    return record | {
+        "ratio_to_dense": record["step_ms"] / dense["step_ms"],
+        "saved_ratio": record["saved_bytes"] / dense["saved_bytes"],
+        "accuracy_delta": record["accuracy"] - dense["accuracy"],
+    }
+
+
 def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:
     """Take every trainer to its end in turns; yields the spec that has just had its turn.
 
@@ -110,12 +119,8 @@ def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:
 
 def _records(trainers: list[Trainer], peaks: dict[str, Peaks]) -> Iterator[Record]:
     made = {trainer.config.spec: _record(trainer, peaks) for trainer in trainers}
-    dense = made["dense"]
     for record in made.values():
-        record["ratio_to_dense"] = record["step_ms"] / dense["step_ms"]
-        record["saved_ratio"] = record["saved_bytes"] / dense["saved_bytes"]
-        record["accuracy_delta"] = record["accuracy"] - dense["accuracy"]
-        yield record
+        yield against_dense(record, made["dense"])
 
 
 def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> Record:

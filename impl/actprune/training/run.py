@@ -97,7 +97,7 @@ def _train(trainer: Trainer, console: "Console") -> int:
         TimeRemainingColumn(compact=True),
     )
     bar = Progress(*columns, console=console, disable=not trainer.world.first)
-    with _stop_signals() as received, bar as progress:
+    with stop_signals() as received, bar as progress:
         task = progress.add_task(
             trainer.config.spec,
             total=trainer.total_steps,
@@ -118,7 +118,7 @@ def _accuracy(trainer: Trainer) -> str:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM in a list; after the first, the next acts as it used to."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only that one gets signals

@@ -1,0 +1,185 @@
+"""Cells as tasks of a Ray, each of which is still a fresh process under the same limits.
+
+The folder of the sweep must be one that all nodes see. What has been done stands in it alone, so a
+task that Ray runs again, since its node was lost, knows what came before it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from actprune.errors import InputError
+from actprune.sweep.attempt import GRACE_S, POLL_S, Attempt
+from actprune.sweep.cells import (
+    CELL,
+    LOST,
+    Cell,
+    Outcome,
+    attempts,
+    begin,
+    end,
+    running,
+    settle,
+    standing,
+    to_run,
+)
+from actprune.sweep.engine_local import Watch, Work
+
+_PORT_S, _INIT_S, _LOOK_S = 5.0, 40.0, 1.0
+_QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray keeps for a cell."""
+
+    cpus: float
+    gpus: float
+
+
+def run_ray(
+    work: Work,
+    resources: Resources,
+    *,
+    address: str | None,
+    jobs: int | None,
+    watch: Watch,
+    stopping: Sequence[int],
+) -> None:
+    """Run `work` on the Ray at `address`, or on one that is started here for it.
+
+    jobs: tasks at a time; without it, Ray holds them all and runs what fits. Raises InputError
+    without Ray, where nobody answers at the address, where no node has the resources, and where a
+    node does not see the sweep's folder.
+    """
+    ray = _connect(address)
+    try:
+        _check_fits(ray, resources)
+        task = ray.remote(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=work.retries.lost
+        )(_task)
+        _run(ray, task, work, jobs or len(work.cells), watch, stopping)
+    finally:
+        ray.shutdown()
+
+
+def _run(ray: Any, task: Any, work: Work, jobs: int, watch: Watch, stopping: Sequence[int]) -> None:
+    waiting, flying = deque(work.cells), dict[Any, Cell]()
+    looked = 0.0
+    how = replace(work, cells=())  # what a task needs of it
+    try:
+        while (waiting or flying) and not stopping:
+            while waiting and len(flying) < jobs:
+                cell = waiting.popleft()
+                flying[task.remote(cell.folder, how, Path.cwd())] = cell
+            ready, _ = ray.wait(list(flying), num_returns=1, timeout=POLL_S)
+            for ref in ready:
+                cell = flying.pop(ref)
+                outcome = _outcome(ray, ref, cell)
+                again = to_run(attempts(cell.folder), work.retries)
+                watch.ended(cell, outcome, again=again)
+                if again:
+                    waiting.append(cell)
+            if time.monotonic() > looked + _LOOK_S:
+                looked = time.monotonic()
+                watch.running([cell for cell in flying.values() if running(cell.folder)])
+    finally:
+        for ref in flying:  # those that wait, first: none may take the place of one that stops
+            ray.cancel(ref, recursive=False)
+        if flying:
+            ray.wait(list(flying), num_returns=len(flying), timeout=GRACE_S)
+
+
+def _outcome(ray: Any, ref: Any, cell: Cell) -> Outcome:
+    """What became of a task."""
+    try:
+        ray.get(ref)
+    except ray.exceptions.RayTaskError as problem:  # an error of ours, in the task
+        raise problem.cause from None
+    except ray.exceptions.RayError as problem:
+        reason = " ".join(str(problem).split())[:300]
+        logs = running(cell.folder) or [begin(cell.folder)]  # it may have been lost before it began
+        for log in logs:
+            end(log, Outcome(LOST, f"Ray: {reason}", log=log.name))
+    found = standing(attempts(cell.folder))
+    if found is None:
+        raise InputError(f"{cell.folder}: a task wrote nothing there; do all nodes see the folder?")
+    return found
+
+
+def _task(folder: Path, work: Work, cwd: Path) -> None:
+    """On a node: one attempt, unless the cell is done with."""
+    if not (folder / CELL).exists():
+        raise InputError(
+            f"{folder}: is not there on {socket.gethostname()}; on Ray, a sweep needs a folder "
+            "that all nodes see"
+        )
+    settle(folder, "the Ray worker that ran it is gone")
+    if not to_run(attempts(folder), work.retries):
+        return
+    with suppress(OSError):  # relative paths of data are those of the command
+        os.chdir(cwd)
+    attempt = Attempt(folder, work.limits, work.command)
+    try:
+        while attempt.poll() is None:
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:  # cancelled
+        attempt.ask_to_stop()
+        attempt.stop(GRACE_S / 2)
+        raise
+
+
+def _connect(address: str | None) -> Any:
+    """The module ray, connected. Raises InputError within seconds where that cannot be."""
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise InputError("--engine ray: needs Ray: pip install 'actprune[ray]'") from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **_QUIET)
+        return ray
+    _check_answers(address)
+    ray.init(address=address, **_QUIET)
+    return ray
+
+
+def _check_answers(address: str) -> None:
+    """Raises InputError where no Ray answers: ray.init would wait for long, and end the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"--address: expected HOST:PORT, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_PORT_S).close()
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise InputError(f"--address: nobody answers at {address} ({reason})") from None
+    code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=_INIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode:
+        raise InputError(f"--address: what answers at {address} is no Ray that one can join")
+
+
+def _check_fits(ray: Any, resources: Resources) -> None:
+    """Raises InputError where no node has what a cell needs: Ray would wait for one."""
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(key, 0) >= need for key, need in wanted.items()) for node in nodes):
+        most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
+        raise InputError(
+            f"gpus, training.threads: expected a node with {resources.cpus:g} CPUs and "
+            f"{resources.gpus:g} GPUs; the nodes have at most {most['CPU']:g} and {most['GPU']:g}"
+        )

@@ -1,0 +1,113 @@
+"""What a sweep found: results.json and a page for each model and data, and cells.json for all."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actprune import results
+from actprune.compare import PAGE, RESULTS
+from actprune.report.page import write_page
+from actprune.sweep.cells import DONE, Cell, attempts, record, standing
+from actprune.training.checkpoint import write_json
+from actprune.training.records import against_dense
+
+CELLS = "cells.json"
+_OF = ("fingerprint", "commit", "torch")
+"""What records must have in common for their ratios to say something, as in results.merge."""
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sweep came to."""
+
+    pages: list[Path]
+    results: list[results.Results]
+    outcomes: dict[str, int]
+    """How many cells ended in each way."""
+    failed: list[tuple[Cell, str, str]]
+    """Cell, outcome and reason, of the cells that are not done."""
+    alone: list[Cell]
+    """Done, but without a dense run on their machine there are no ratios, so no result."""
+
+
+def gather(cells: Sequence[Cell], out: Path, command: str) -> Found:
+    """Write what `cells` have found into `out`. Raises InputError where a record is damaged."""
+    tried = {cell.id: attempts(cell.folder) for cell in cells}
+    ends = {key: standing(each) for key, each in tried.items()}
+    done = [cell for cell in cells if (end := ends[cell.id]) and end.outcome == DONE]
+    groups, alone = _groups(done)
+    written = _write(groups, out, command)
+    write_json(out / CELLS, {"schema": 1, "cells": [_line(c, tried[c.id]) for c in cells]})
+    failed, outcomes = [], defaultdict[str, int](int)
+    for cell in cells:
+        end = ends[cell.id]
+        outcome = end.outcome if end else "not run"
+        outcomes[outcome] += 1
+        if outcome != DONE:
+            failed.append((cell, outcome, end.message if end else ""))
+    pages = [folder / PAGE for folder, _ in written]
+    return Found(pages, [made for _, made in written], dict(outcomes), failed, alone)
+
+
+def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
+    """Records that may stand side by side, with their ratios; and cells that have no dense."""
+    groups: defaultdict[tuple[Any, ...], list[tuple[Cell, Record]]] = defaultdict(list)
+    for cell in done:
+        found = record(cell.folder)
+        where = tuple(found["environment"][key] for key in _OF)
+        groups[(found["model"], found["data"], found["data_digest"], *where)].append((cell, found))
+    made, alone = [], []
+    for pairs in groups.values():
+        dense = {found["seed"]: found for _, found in pairs if found["spec"] == "dense"}
+        alone += [cell for cell, found in pairs if found["seed"] not in dense]
+        kept = [found for _, found in pairs if found["seed"] in dense]
+        if kept:
+            made.append([against_dense(found, dense[found["seed"]]) for found in kept])
+    return made, alone
+
+
+def _write(
+    groups: Sequence[list[Record]], out: Path, command: str
+) -> list[tuple[Path, results.Results]]:
+    """A folder for each group, which is `out` itself for a single one."""
+    written: list[tuple[Path, results.Results]] = []
+    if len(groups) != 1:  # those of a smaller grid
+        for name in (RESULTS, PAGE):
+            (out / name).unlink(missing_ok=True)
+    for records in groups:
+        folder = out if len(groups) == 1 else out / _name(records[0], [f for f, _ in written])
+        described = {**records[0]["environment"], "command": command, "interleaved": False}
+        plain = [{k: v for k, v in each.items() if k != "environment"} for each in records]
+        made = results.make(described, [], plain)
+        folder.mkdir(exist_ok=True)
+        results.write(folder / RESULTS, made)
+        write_page(made, folder / PAGE)
+        written.append((folder, made))
+    return written
+
+
+def _name(first: Record, taken: Sequence[Path]) -> str:
+    """Of a group's folder; a number tells apart what model and data do not."""
+    text = re.sub(r"[^\w.=-]+", "-", f"{first['model']}-{first['data']}")[:100]
+    same = sum(
+        re.fullmatch(re.escape(text) + r"(\.\d+)?", folder.name) is not None for folder in taken
+    )
+    return f"{text}.{same + 1}" if same else text
+
+
+def _line(cell: Cell, tried: Sequence[Any]) -> Record:
+    end = standing(list(tried))
+    config = cell.config
+    return {
+        "id": cell.id,
+        "spec": config.spec,
+        "model": config.model,
+        "data": config.data,
+        "seed": config.seed,
+        "outcome": end.outcome if end else None,
+        "attempts": [asdict(each) for each in tried],
+    }

@@ -1,0 +1,141 @@
+"""A sweep from its folder to its page."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from actprune.config import load_yaml
+from actprune.environment import environment
+from actprune.errors import InputError
+from actprune.sweep.attempt import CELL_COMMAND, Limits, check_limits
+from actprune.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
+from actprune.sweep.config import SweepConfig
+from actprune.sweep.engine_local import Work, run_local
+from actprune.sweep.gather import Found, gather
+from actprune.sweep.watch import LiveWatch
+from actprune.training.checkpoint import write_json, write_whole
+from actprune.training.run import stop_signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
+ENGINES = ("local", "ray")
+
+
+def open_folder(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
+    """Make `out` for a new sweep, or find the one in it; returns its configuration.
+
+    A resumed sweep goes on with its own configuration, or with another that is given: cells that
+    are in both are not run again, those of the old one alone stay, unused. Raises InputError
+    where `out` is in use and resume is False, and where there is no sweep to resume.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        used = any(entry.suffix != ".tmp" for entry in out.iterdir())
+    except OSError as problem:
+        raise InputError(f"{out}: cannot be made ({problem.strerror})") from None
+    if used and not resume:
+        raise InputError(f"{out}: is not empty; --resume goes on there, or name another folder")
+    if used and not (out / CONFIG).exists():
+        raise InputError(f"{out}: holds no sweep to resume (no {CONFIG})")
+    if config is None:
+        if not used:
+            raise InputError("--config: expected the file of a sweep, got none")
+        return load_yaml(out / CONFIG, SweepConfig)
+    text = yaml.safe_dump(config.values(), sort_keys=False)
+    write_whole(out / CONFIG, text.encode())
+    return config
+
+
+def run_sweep(
+    config: SweepConfig,
+    out: Path,
+    *,
+    words: str,
+    console: "Console",
+    engine: str = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    command: Sequence[str] = CELL_COMMAND,
+) -> Found | int:
+    """Run what `config` says and `out` (of open_folder) lacks; what was found is written there.
+
+    words: the command that repeats it. jobs: cells at a time; one by default, on Ray as many as
+    its machines hold. command: what runs a cell, for tests. Returns the number of the signal where
+    one stopped the sweep. Raises InputError where another sweep runs in `out`, or where it holds
+    cells of another machine, commit or torch.
+    """
+    limits = Limits(config.timeout_s, config.memory_bytes)
+    check_limits(limits)
+    with _alone(out):
+        _check_same(out, environment(words))
+        cells = [cell_of(each, out.resolve()) for each in config.cells()]
+        work = Work(_pending(cells, config), limits, config.retries, command)
+        with stop_signals() as stopping, _watch(cells, work.cells, console) as watch:
+            if not work.cells:
+                pass
+            elif engine == "ray":
+                from actprune.sweep.engine_ray import Resources, run_ray
+
+                size = Resources(config.training.threads or 1, config.gpus)
+                run_ray(work, size, address=address, jobs=jobs, watch=watch, stopping=stopping)
+            else:
+                run_local(work, jobs=jobs or 1, watch=watch, stopping=stopping)
+        return stopping[0] if stopping else gather(cells, out, words)
+
+
+def good(found: Found, config: SweepConfig) -> bool:
+    """Whether every cell has an outcome that the sweep accepts."""
+    return set(found.outcomes) <= {DONE, *config.accepted}
+
+
+def _pending(cells: Sequence[Cell], config: SweepConfig) -> list[Cell]:
+    """The cells that are to be run, with their folders made and what was cut off called lost."""
+    pending = []
+    for cell in cells:
+        cell.prepare()
+        settle(cell.folder, "the sweep ended while it ran")
+        if to_run(attempts(cell.folder), config.retries):
+            pending.append(cell)
+    return pending
+
+
+def _watch(cells: Sequence[Cell], pending: Sequence[Cell], console: "Console") -> LiveWatch:
+    ended = [standing(attempts(cell.folder)) for cell in cells if cell not in set(pending)]
+    done = sum(end is not None and end.outcome == DONE for end in ended)
+    return LiveWatch(console, total=len(cells), done=done, failed=len(ended) - done)
+
+
+def _check_same(out: Path, now: dict[str, Any]) -> None:
+    """Raises InputError where `out` was begun on another machine, commit or torch."""
+    path = out / ENVIRONMENT
+    if not path.exists():
+        write_json(path, now)
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in ("fingerprint", "commit", "torch") if kept[key] != now[key]]
+    except (OSError, ValueError, KeyError) as problem:
+        raise InputError(f"{path}: not readable ({problem})") from None
+    for key in differing:
+        raise InputError(
+            f"{out}: is of another {key} ({kept[key]}, now {now[key]}); start in another folder"
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other sweep works in `out` while this lasts; the system frees the lock of a dead one."""
+    import fcntl
+
+    with (out / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: a sweep is running there") from None
+        yield
