@@ -288,3 +288,42 @@ def test_what_is_left_alone_says_why() -> None:
         convert(model, "csr", include="mine")
     with pytest.raises(RuntimeError, match=r"Need attn_mask if specifying the is_causal hint"):
         model["attn"](*[torch.randn(3, 1, 4)] * 3, is_causal=True)
+
+
+def test_a_grad_scaler_skips_what_overflows_and_trains() -> None:
+    plain = ViT()
+    model, (x, labels) = convert(copy.deepcopy(plain), "bsr:block=1x8,sparsity=0.5"), images()
+    assert saved_bytes(model, x) < saved_bytes(plain, x)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses, scales = [], []
+    for _ in range(40):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            value = loss(model, x, labels)
+        scaler.scale(value).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(float(value.detach()))
+        scales.append(scaler.get_scale())
+    assert scales[0] == 2.0**29  # the first gradients are not finite
+    assert scales[-1] == scales[-5]
+    assert losses[1] == losses[0]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("first", ["convert", "compile"])
+def test_before_or_after_compile(first: str) -> None:
+    torch._dynamo.reset()
+    plain, (x, labels) = Mixer(), images()
+    model = copy.deepcopy(plain)
+    if first == "convert":
+        convert(model, "bsr:block=1x8,sparsity=0")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    if first == "compile":
+        convert(model, "bsr:block=1x8,sparsity=0")
+    F.cross_entropy(compiled(x), labels).backward()  # type: ignore[no-untyped-call]
+    expected = gradients(plain, x, labels)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert relative_error(parameter.grad, expected[name]) < 2e-5, name
