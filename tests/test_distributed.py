@@ -349,6 +349,7 @@ def test_variables_that_are_missing_or_wrong_are_named(
         world_of({**right, "MASTER_PORT": "ssh"})
     assert world_of({"MASTER_ADDR": "here"}) is ALONE
     assert world_of(right) == World(1, 2)
+    assert world_of({"RANK": "0", "WORLD_SIZE": "1"}) == ALONE
     assert world_of({**right, "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "3"}).restarts == 3
 
 

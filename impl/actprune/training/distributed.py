@@ -180,21 +180,20 @@ def world_of(environment: Mapping[str, str]) -> World:
     """
     if not any(name in environment for name in _OF_RANKS[:2]):
         return ALONE
-    for name in _NEEDED:
+    for name in _NEEDED[:2] if environment.get("WORLD_SIZE") == "1" else _NEEDED:
         if not environment.get(name):
             there = ", ".join(key for key in (*_OF_RANKS, *_NEEDED[2:]) if environment.get(key))
             raise InputError(
                 f"{name}: expected with {there}, got nothing; start the ranks with torchrun"
             )
     size = _count(environment, "WORLD_SIZE", 1, 2**20)
-    _count(environment, "MASTER_PORT", 1, 2**16)
+    if size > 1:
+        _count(environment, "MASTER_PORT", 1, 2**16)
     return World(
         _count(environment, "RANK", 0, size),
         size,
-        _count(environment, "LOCAL_RANK", 0, size) if "LOCAL_RANK" in environment else 0,
-        _count(environment, "TORCHELASTIC_RESTART_COUNT", 0, 2**20)
-        if "TORCHELASTIC_RESTART_COUNT" in environment
-        else 0,
+        _count(environment, "LOCAL_RANK", 0, size),
+        _count(environment, "TORCHELASTIC_RESTART_COUNT", 0, 2**20),
     )
 
 
@@ -202,7 +201,8 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
     """What to call instead of `model`, so that its gradients are the mean over the ranks."""
     if world.size == 1:
         return model
-    return DistributedDataParallel(model)
+    # views: what is sent is the gradients themselves, not a second copy of them
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def _met(world: World) -> Store:
@@ -260,7 +260,7 @@ def _patience() -> float:
 
 
 def _count(environment: Mapping[str, str], name: str, least: int, below: int) -> int:
-    text = environment[name]
+    text = environment.get(name, "0")
     if not text.isdecimal() or not least <= int(text) < below:
         raise InputError(
             f"{name}: expected a whole number from {least} to {below - 1}, got {text!r}"
