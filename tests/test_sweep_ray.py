@@ -25,8 +25,10 @@ from actprune.sweep.config import Retries
 from actprune.sweep.engine_local import Work
 from actprune.sweep.engine_ray import Resources, _connect, _task, run_ray
 from actprune.sweep.run import open_folder, run_sweep
+from actprune.sweep.watch import LiveWatch
 from tests.test_sweep import CLI, alive, command, config, outcomes, pids, starts, wait_until
 
+RAY: Any = ray  # whose types are incomplete
 CHOSEN = config(seeds=list(range(8)), memory="1GiB", training={"threads": 1})
 IDS = [cell_id(each) for each in CHOSEN.cells()]
 
@@ -36,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
     """A head that runs nothing, to which tests add workers."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
-    ray.shutdown()
+    RAY.shutdown()
     made.shutdown()
 
 
@@ -123,11 +125,11 @@ def test_a_cell_that_is_done_is_not_run_by_a_late_task(tmp_path: Path) -> None:
 def test_a_cell_that_fits_no_node_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     open_folder(tmp_path, CHOSEN, resume=False)
-    work = Work([], Limits(), Retries())
+    work, watch = Work([], Limits(), Retries()), LiveWatch(Console(), 0, 0, 0)
     with pytest.raises(
         InputError, match=r"expected a node with 1 CPUs and 2 GPUs; the nodes have at most 1 and 0"
     ):
-        run_ray(work, Resources(1, 2), address=cluster.address, jobs=None, watch=None, stopping=[])
+        run_ray(work, Resources(1, 2), address=cluster.address, jobs=None, watch=watch, stopping=[])
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +147,7 @@ def test_an_address_is_host_and_port(address: str) -> None:
 def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
     with socket.socket() as taken:  # and does not listen
         taken.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match=f"--address: nobody answers at {address}"):
             run(tmp_path, {}, address=address)
     with pytest.raises(InputError, match=r"--address: nobody answers at no-such.invalid:6379"):
@@ -154,7 +156,7 @@ def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
 
 def test_an_address_at_which_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = "127.0.0.1:{}".format(server.getsockname()[1])
+        address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(engine_ray, "_INIT_S", 5.0)
         with pytest.raises(InputError, match=f"what answers at {address} is no Ray that one can"):
             _connect(address)

@@ -33,7 +33,7 @@ from actprune.sweep.cells import (
 )
 from actprune.sweep.engine_local import Watch, Work
 
-_PORT_S, _INIT_S, _LOOK_S = 5.0, 40.0, 1.0
+_PORT_S, _INIT_S, _LOOK_S = 5.0, 30.0, 1.0
 _QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
 
 
