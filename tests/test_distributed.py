@@ -386,7 +386,7 @@ def test_ranks_that_do_not_come_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     rank_of(monkeypatch, RANK=1, WORLD_SIZE=4, MASTER_ADDR="127.0.0.1", MASTER_PORT=agent.port)
     rank_of(monkeypatch, TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT=0)
     monkeypatch.setenv(PATIENCE, "1.5")
-    agent.set("actprune/0/3", "here")
+    agent.set("actprune/0/4/3", "here")
     message = (
         f"^WORLD_SIZE: expected 4 ranks at 127.0.0.1:{agent.port} within 1.5 s "
         f"\\({PATIENCE}\\); missing: 0, 2$"

@@ -222,7 +222,9 @@ def _met(world: World) -> Store:
             f"MASTER_ADDR: expected the {world.size} ranks to meet at {place} within "
             f"{seconds:g} s ({PATIENCE}), got: {reason}"
         ) from None
-    keys = [f"actprune/{world.restarts}/{rank}" for rank in range(world.size)]
+    # torchrun's store outlives a restart, and the dead ranks' addresses in it would be taken for ours
+    store = dist.PrefixStore(f"actprune/{world.restarts}/{world.size}", store)
+    keys = [str(rank) for rank in range(world.size)]
     store.set(keys[world.rank], "here")
     try:
         store.wait(keys, patience)
