@@ -222,8 +222,9 @@ def _met(world: World) -> Store:
             f"MASTER_ADDR: expected the {world.size} ranks to meet at {place} within "
             f"{seconds:g} s ({PATIENCE}), got: {reason}"
         ) from None
-    # torchrun's store outlives a restart, and the dead ranks' addresses in it would be taken for ours
-    store = dist.PrefixStore(f"actprune/{world.restarts}/{world.size}", store)
+    # torchrun's store outlives a restart: the addresses of the dead in it would be taken for ours
+    ours = f"actprune/{world.restarts}/{world.size}"
+    store = dist.PrefixStore(ours, store)  # type: ignore[attr-defined]
     keys = [str(rank) for rank in range(world.size)]
     store.set(keys[world.rank], "here")
     try:
