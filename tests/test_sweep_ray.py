@@ -36,7 +36,9 @@ IDS = [cell_id(each) for each in CHOSEN.cells()]
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head that runs nothing, to which tests add workers."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made: Any = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     yield made
     RAY.shutdown()
     made.shutdown()
