@@ -384,7 +384,7 @@ def test_several_models_have_a_page_each(tmp_path: Path) -> None:
 def test_without_dense_there_are_no_ratios_and_it_is_said(tmp_path: Path) -> None:
     dense, other = (cell_id(each) for each in config().cells())
     found = sweep(config(retries={"failed": 0}), tmp_path, {dense: ["crash"]})
-    assert [(c.id, outcome) for c, outcome, _ in found.failed] == [(dense, "failed")]
+    assert [(cell.id, end.outcome) for cell, end in found.failed] == [(dense, "failed")]
     assert [cell.id for cell in found.alone] == [other]
     assert found.pages == []
 
@@ -394,8 +394,14 @@ def test_more_retries_run_failed_cells_again_and_no_others(tmp_path: Path) -> No
     plan = {bad: ["crash", "crash", "ok"]}
     assert sweep(config(), tmp_path, plan).outcomes == {"done": 1, "failed": 1}
     assert sweep(config(), tmp_path, plan).outcomes == {"done": 1, "failed": 1}
+    not_done = results.read(tmp_path / "out/results.json").not_done
+    why = "exit code 1: the injected crash"
+    assert [(r.spec, r.outcome, r.why) for r in not_done] == [("csr:sparsity=0.5", "failed", why)]
+    line = f'<p class="bad">csr:sparsity=0.5, seed 0: failed, {why}</p>'
+    assert line in (tmp_path / "out/index.html").read_text()
     assert sweep(config(retries={"failed": 2}), tmp_path, plan).outcomes == {"done": 2}
     assert sorted(starts(tmp_path).values()) == [1, 3]
+    assert results.read(tmp_path / "out/results.json").not_done == []
     lines = json.loads((tmp_path / "out/cells.json").read_text())["cells"]
     assert [[a["outcome"] for a in line["attempts"]] for line in lines] == [
         ["done"],

@@ -248,8 +248,8 @@ def sweep(
         words = shlex.join(["actprune", "sweep", "--out", str(folder), "--resume"])
         typer.echo(f"actprune: stopped; what was done is kept: {words}", err=True)
         raise typer.Exit(128 + found)
-    for made in found.results:
-        print_table(made, console)
+    for made in found.results:  # print_found says what is not done
+        print_table(made.model_copy(update={"not_done": []}), console)
     print_found(found, console)
     if not good(found, chosen):
         raise typer.Exit(1)

@@ -20,6 +20,7 @@ from actprune.errors import InputError
 from actprune.training.checkpoint import write_whole
 
 SCHEMA = 1
+_LISTS = ("kernels", "training", "not_done")
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 
@@ -135,6 +136,17 @@ class TrainingRecord(_Record):
     command: str
 
 
+class NotDone(_Record):
+    """A run of a sweep that came to nothing, and why (docs/sweep.md)."""
+
+    spec: Text
+    model: str
+    data: str
+    seed: int
+    outcome: str
+    why: str
+
+
 class Results(_Record):
     """A results.json."""
 
@@ -142,6 +154,8 @@ class Results(_Record):
     environment: Environment
     kernels: list[KernelRecord]
     training: list[TrainingRecord]
+    not_done: list[NotDone] = []
+    """Written by sweeps alone."""
 
 
 def json_schema() -> str:
@@ -170,7 +184,11 @@ def write(path: Path, results: Results) -> None:
     parts = [
         f'"schema": {values["schema"]}',
         f'"environment": {_line(values["environment"])}',
-        *(f'"{key}": [{_lines(values[key])}]' for key in ("kernels", "training")),
+        *(
+            f'"{key}": [{_lines(values[key])}]'
+            for key in _LISTS
+            if values[key] or key != "not_done"
+        ),
     ]
     write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
@@ -179,10 +197,12 @@ def make(
     environment: Mapping[str, Any],
     kernels: Sequence[Mapping[str, Any]],
     training: Sequence[Mapping[str, Any]],
+    not_done: Sequence[Mapping[str, Any]] = (),
 ) -> Results:
     """Results from plain records."""
     values = {"schema": SCHEMA, "environment": dict(environment)}
     records = {"kernels": list(map(dict, kernels)), "training": list(map(dict, training))}
+    records["not_done"] = list(map(dict, not_done))
     return _checked({**values, **records}, "results")
 
 
@@ -201,6 +221,7 @@ def merge(parts: Sequence[Results]) -> Results:
         update={
             "kernels": [record for part in parts for record in part.kernels],
             "training": [record for part in parts for record in part.training],
+            "not_done": [record for part in parts for record in part.not_done],
         }
     )
 

@@ -87,12 +87,13 @@ def interleaved(results: Results) -> bool:
 
 
 def failures(results: Results) -> list[str]:
-    """A line per format and layer that has no times, with the reason."""
+    """A line per format and layer that has no times and per run not done, with the reason."""
     lines = [
         f"{record.spec} at {record.layer}: no times, {record.error or 'its check failed'}"
         for record in results.kernels
         if not record.ok
     ]
+    lines += [f"{r.spec}, seed {r.seed}: {r.outcome}, {r.why}" for r in results.not_done]
     return list(dict.fromkeys(lines))
 
 

@@ -41,6 +41,13 @@ class Outcome:
     host: str | None = None
     log: str = ""
 
+    @property
+    def why(self) -> str:
+        """The message's first line, and its last, which tells the most of a traceback."""
+        lines = [line.strip() for line in self.message.splitlines()]
+        lines = [line for line in lines if line and not line.startswith("Traceback (most recent")]
+        return ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
+
 
 @dataclass(frozen=True)
 class Cell:

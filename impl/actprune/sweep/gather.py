@@ -1,7 +1,7 @@
 """What a sweep found: results.json and a page for each model and data, and cells.json for all."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from actprune import results
 from actprune.compare import PAGE, RESULTS
 from actprune.report.page import write_page
-from actprune.sweep.cells import DONE, Cell, attempts, record, standing
+from actprune.sweep.cells import DONE, Cell, Outcome, attempts, record, standing
 from actprune.training.checkpoint import write_json
 from actprune.training.records import against_dense
 
@@ -28,8 +28,8 @@ class Found:
     results: list[results.Results]
     outcomes: dict[str, int]
     """How many cells ended in each way."""
-    failed: list[tuple[Cell, str, str]]
-    """Cell, outcome and reason, of the cells that are not done."""
+    failed: list[tuple[Cell, Outcome]]
+    """The cells that are not done."""
     alone: list[Cell]
     """Done, but without a dense run on their machine there are no ratios, so no result."""
 
@@ -37,20 +37,13 @@ class Found:
 def gather(cells: Sequence[Cell], out: Path, command: str) -> Found:
     """Write what `cells` have found into `out`. Raises InputError where a record is damaged."""
     tried = {cell.id: attempts(cell.folder) for cell in cells}
-    ends = {key: standing(each) for key, each in tried.items()}
-    done = [cell for cell in cells if (end := ends[cell.id]) and end.outcome == DONE]
-    groups, alone = _groups(done)
-    written = _write(groups, out, command)
-    write_json(out / CELLS, {"schema": 1, "cells": [_line(c, tried[c.id]) for c in cells]})
-    failed, outcomes = [], defaultdict[str, int](int)
-    for cell in cells:
-        end = ends[cell.id]
-        outcome = end.outcome if end else "not run"
-        outcomes[outcome] += 1
-        if outcome != DONE:
-            failed.append((cell, outcome, end.message if end else ""))
-    pages = [folder / PAGE for folder, _ in written]
-    return Found(pages, [made for _, made in written], dict(outcomes), failed, alone)
+    ends = [(cell, standing(tried[cell.id]) or Outcome("not run")) for cell in cells]
+    failed = [(cell, end) for cell, end in ends if end.outcome != DONE]
+    groups, alone = _groups([cell for cell, end in ends if end.outcome == DONE])
+    written = _write(groups, failed, out, command)
+    write_json(out / CELLS, {"schema": 1, "cells": [_line(c, e, tried[c.id]) for c, e in ends]})
+    pages, made = [folder / PAGE for folder, _ in written], [each for _, each in written]
+    return Found(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
 
 
 def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
@@ -71,7 +64,7 @@ def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
 
 
 def _write(
-    groups: Sequence[list[Record]], out: Path, command: str
+    groups: Sequence[list[Record]], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
 ) -> list[tuple[Path, results.Results]]:
     """A folder for each group, which is `out` itself for a single one."""
     written: list[tuple[Path, results.Results]] = []
@@ -82,7 +75,13 @@ def _write(
         folder = out if len(groups) == 1 else out / _name(records[0], [f for f, _ in written])
         described = {**records[0]["environment"], "command": command, "interleaved": False}
         plain = [{k: v for k, v in each.items() if k != "environment"} for each in records]
-        made = results.make(described, [], plain)
+        first = records[0]
+        lines = [
+            {**_what(cell), "outcome": end.outcome, "why": end.why}
+            for cell, end in failed
+            if (cell.config.model, cell.config.data) == (first["model"], first["data"])
+        ]
+        made = results.make(described, [], plain, lines)
         folder.mkdir(exist_ok=True)
         results.write(folder / RESULTS, made)
         write_page(made, folder / PAGE)
@@ -99,15 +98,10 @@ def _name(first: Record, taken: Sequence[Path]) -> str:
     return f"{text}.{same + 1}" if same else text
 
 
-def _line(cell: Cell, tried: Sequence[Any]) -> Record:
-    end = standing(list(tried))
-    config = cell.config
-    return {
-        "id": cell.id,
-        "spec": config.spec,
-        "model": config.model,
-        "data": config.data,
-        "seed": config.seed,
-        "outcome": end.outcome if end else None,
-        "attempts": [asdict(each) for each in tried],
-    }
+def _what(cell: Cell) -> Record:
+    return {key: getattr(cell.config, key) for key in ("spec", "model", "data", "seed")}
+
+
+def _line(cell: Cell, end: Outcome, tried: Sequence[Outcome]) -> Record:
+    attempts = [asdict(each) for each in tried]
+    return {"id": cell.id, **_what(cell), "outcome": end.outcome, "attempts": attempts}

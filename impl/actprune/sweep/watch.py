@@ -55,7 +55,7 @@ class LiveWatch:
         if good and self.console.is_terminal:
             return
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.0f} s"
-        why = "" if good else f" ({_reason(outcome.message)}{'; once more' if again else ''})"
+        why = "" if good else f" ({outcome.why}{'; once more' if again else ''})"
         text = f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why}"
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -79,8 +79,8 @@ def print_found(found: Found, console: "Console") -> None:
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
         for heading in ("not done", "outcome", "why", "folder"):
             table.add_column(heading, overflow="fold")
-        for cell, outcome, message in found.failed:
-            table.add_row(escape(cell.name), outcome, escape(_reason(message)), cell.id)
+        for cell, end in found.failed:
+            table.add_row(escape(cell.name), end.outcome, escape(end.why), cell.id)
         console.print(table)
     for cell in found.alone:
         line = f"{cell.name}: done, but its machine has no dense run of that seed: no ratios"
@@ -89,10 +89,3 @@ def print_found(found: Found, console: "Console") -> None:
     console.print(f"{sum(found.outcomes.values())} cells: {counts}", highlight=False)
     for page in found.pages:
         console.print(f"the page: {page}", highlight=False, soft_wrap=True)
-
-
-def _reason(message: str) -> str:
-    """Its first line, and its last, which tells the most where there is a traceback."""
-    lines = [line.strip() for line in message.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("Traceback (most recent")]
-    return ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
