@@ -316,6 +316,22 @@ def test_a_hang_is_ended_with_all_that_it_started(one: Cell) -> None:
     wait_until(lambda: not alive(child))
 
 
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ("", ""),
+        (
+            "exit code 1\nTraceback (most recent call last):\n  x\nKeyError: 3",
+            "exit code 1: KeyError: 3",
+        ),
+        ("over its limit of 3 s\nepoch 7", "over its limit of 3 s"),
+        ("gone", "gone"),
+    ],
+)
+def test_why_is_short(message: str, why: str) -> None:
+    assert Outcome("failed", message).why == why
+
+
 def test_a_command_that_is_not_there(one: Cell) -> None:
     found = ended(Attempt(one.folder, Limits(), ["no-such-command"]))
     assert found.outcome == "failed"

@@ -160,5 +160,7 @@ def test_an_address_at_which_something_else_answers(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(engine_ray, "_INIT_S", 5.0)
-        with pytest.raises(InputError, match=f"what answers at {address} is no Ray that one can"):
+        with pytest.raises(
+            InputError, match=rf"at {address} is no Ray to join \(no answer of Ray within 5 s\)"
+        ):
             _connect(address)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actprune.errors import InputError
-from actprune.sweep.cells import DONE, STOPPED, Outcome, begin, end
+from actprune.sweep.cells import DONE, OVER, STOPPED, Outcome, begin, end
 from actprune.training.records import RECORD
 
 CELL_COMMAND = (sys.executable, "-m", "actprune.sweep.cell")
@@ -73,9 +73,9 @@ class Attempt:
         timeout, memory = self.limits.timeout_s, self.limits.memory_bytes
         if memory is not None and self.peak_bytes > memory:
             used = f"{self.peak_bytes / 2**20:,.0f} MiB of {memory / 2**20:,.0f}"
-            return self._killed("memory", f"over its limit of memory: {used}")
+            return self._killed("memory", f"{OVER}memory: {used}")
         if timeout is not None and self.seconds > timeout:
-            return self._killed("timeout", f"over its limit of {timeout:g} s")
+            return self._killed("timeout", f"{OVER}{timeout:g} s")
         return None
 
     def ask_to_stop(self) -> None:

@@ -24,6 +24,7 @@ from actprune.training.config import TrainConfig
 from actprune.training.records import RECORD
 
 CELL, RUN, ATTEMPTS = "cell.json", "run", "attempts"
+OVER = "over its limit of "
 DONE, STOPPED, LOST = "done", "stopped", "lost"
 
 
@@ -43,9 +44,11 @@ class Outcome:
 
     @property
     def why(self) -> str:
-        """The message's first line, and its last, which tells the most of a traceback."""
+        """The message's first line, and of an error its last, which tells the most."""
         lines = [line.strip() for line in self.message.splitlines()]
         lines = [line for line in lines if line and not line.startswith("Traceback (most recent")]
+        if lines and lines[0].startswith(OVER):  # what it had to say until then is no reason
+            return lines[0]
         return ": ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))
 
 

@@ -163,14 +163,15 @@ def _check_answers(address: str) -> None:
         reason = problem.strerror or problem
         raise InputError(f"--address: nobody answers at {address} ({reason})") from None
     code = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
+    words = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, timeout=_INIT_S, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_INIT_S, check=False)
+        said = done.stderr.strip().splitlines()[-1:] if done.returncode else None
     except subprocess.TimeoutExpired:
-        done = None
-    if done is None or done.returncode:
-        raise InputError(f"--address: what answers at {address} is no Ray that one can join")
+        said = [f"no answer of Ray within {_INIT_S:g} s"]
+    if said is not None:
+        reason = "".join(said)[:200]
+        raise InputError(f"--address: what answers at {address} is no Ray to join ({reason})")
 
 
 def _check_fits(ray: Any, resources: Resources) -> None:
