@@ -27,6 +27,7 @@ TRAINED = ["dense", "csr:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=prio
 MODELS = ["resmlp_s12", "resmlp_s24", "resmlp_s36", "resmlp_b24"]
 KERNELS = [
     *(f"bsr {name}" for name in ("block_norms", "gather", "grad_weight", "scatter", "sum_parts")),
+    *(f"codes {name}" for name in ("decode", "encode")),
     "csr grad_weight",
     *(f"selection {name}" for name in ("compact", "sample_ranks", "select_column", "select_row")),
 ]

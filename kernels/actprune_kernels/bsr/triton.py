@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actprune_kernels import codes, tuning
+from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
 from actprune_kernels.codes import BITS, SAME, Coded
 from actprune_kernels.codes import triton as coding
@@ -22,7 +22,7 @@ from actprune_kernels.codes.triton import fp8, levels
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import triton as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
 _TILE = 4096  # elements that one program of a copying kernel moves
@@ -341,7 +341,7 @@ def gather_blocks(
 def to_dense(
     kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, rows: int, features: int
 ) -> Tensor:
-    values = codes.values(kept)
+    values = _decoded(kept)
     nnz, bm, bn = values.shape
     dense = values.new_zeros(rows, features)
     if not values.numel():
@@ -446,6 +446,15 @@ def grad_weight(
             **sizes,
         )
     return out
+
+
+def _decoded(kept: Tensor | Coded) -> Tensor:
+    """All blocks, as actprune_kernels.codes.values, by our kernel."""
+    if not isinstance(kept, Coded):
+        return kept
+    width = kept.shape[1] * kept.shape[2]
+    values = coding.decode(kept.parts, kept.kind, width, factor(kept.dtype))
+    return values.view(kept.shape).to(kept.dtype)
 
 
 def _stored(kept: Tensor | Coded) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
