@@ -53,9 +53,10 @@ DIFFERENT = [
 
 # Under torchrun: what is compared with one process, and what every rank must hear of.
 TOGETHER = """
-import json, sys
+import json, sys, weakref
 from pathlib import Path
 import torch
+from torch import distributed as dist
 from actprune import InputError
 from actprune.data import load_data
 from actprune.gradients import loss_of
@@ -103,7 +104,9 @@ with joined() as world:
         with torch.no_grad():
             whole.model.head.bias[0] += 1
     found["errors"]["drifted"] = heard(whole.save)
-    (out / f"rank{world.rank}.json").write_text(json.dumps(found))
+    group = weakref.ref(dist.group.WORLD)
+found["ended"] = group() is None
+(out / f"rank{world.rank}.json").write_text(json.dumps(found))
 """
 
 # `actprune train`, of which the last rank kills itself in the 6th update of its first life.
@@ -218,6 +221,11 @@ def test_loss_curves_are_those_of_one_process(found: list[dict[str, Any]]) -> No
             assert ours["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
             assert ours["accuracy"] == pytest.approx(alone["accuracy"], abs=2.5)  # an image of 40
             assert (ours["step"], ours["lr"]) == (alone["step"], alone["lr"])
+
+
+def test_no_thread_of_gloo_outlives_the_run(found: list[dict[str, Any]]) -> None:
+    # one that still held a small value when the interpreter ended aborted the process
+    assert [of["ended"] for of in found] == [True] * RANKS
 
 
 def test_an_error_on_one_rank_is_raised_on_all(found: list[dict[str, Any]]) -> None:

@@ -9,8 +9,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +44,8 @@ class World:
     """Of the processes on this machine: the number of its GPU."""
     restarts: int = 0
     """How often torchrun has started these processes anew."""
+    gradients: Any = field(default=None, repr=False, compare=False)
+    """The process group that gradients go over; None alone."""
 
     @property
     def first(self) -> bool:
@@ -157,12 +160,17 @@ def joined(device: str = "cpu") -> Iterator[World]:
     if not dist.is_available():
         raise InputError("WORLD_SIZE: expected 1, as this torch is built without distributed")
     store = _met(world)
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    # its default arguments would keep the group, if DDP were the first to import it
+    import_module("torch.distributed.nn.functional")
     dist.init_process_group(
-        backend, store=store, rank=world.rank, world_size=world.size, timeout=_COLLECTIVE
+        "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_COLLECTIVE
     )
     try:
-        yield world
+        # A group of their own, which a replica may outlive this with: its buckets are no Python
+        # objects. The tensors of small values are: a thread of gloo that still held one when the
+        # interpreter ends would abort the process, so that their group ends, with them, below.
+        group = dist.new_group(backend="nccl" if device == "cuda" else "gloo", timeout=_COLLECTIVE)
+        yield replace(world, gradients=group)
     except RuntimeError as problem:
         if "gloo/transport" not in str(problem):
             raise
@@ -202,7 +210,9 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return model
     # views: what is sent is the gradients themselves, not a second copy of them
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, process_group=world.gradients, gradient_as_bucket_view=True
+    )
 
 
 def _met(world: World) -> Store:
