@@ -1,6 +1,7 @@
 """What tests/test_planning.py runs under torchrun: peak_ranks.py ddp|fsdp MODEL SPEC COUNT."""
 
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -46,3 +47,4 @@ if __name__ == "__main__":
     print(f"peak_bytes={_status('VmHWM') - before}", flush=True)  # noqa: T201
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # torch: a thread of gloo with a tensor aborts a process whose interpreter ends
