@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from actprune.config import check
 from actprune.data import DataShape
-from actprune.measuring.peak import _status
+from actprune.measuring.peak import memory_status
 from actprune.sharding import shard
 from actprune.training import TrainConfig
 from actprune.training.step import build, example_batch, optimizer_of, training_step
@@ -42,9 +42,9 @@ if __name__ == "__main__":
     train(parallel, name, spec, 1)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _status("VmRSS")
+    before = memory_status("VmRSS")
     train(parallel, name, spec, int(count))
-    print(f"peak_bytes={_status('VmHWM') - before}", flush=True)  # noqa: T201
+    print(f"peak_bytes={memory_status('VmHWM') - before}", flush=True)  # noqa: T201
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)  # torch: a thread of gloo with a tensor aborts a process whose interpreter ends

@@ -54,8 +54,8 @@ if place == "step":  # the model is half way through an update
 elif place == "rename":  # a file is whole but not yet in its place
     Path.replace = deadly(Path.replace)
 elif place == "half written":
-    import actprune.training.checkpoint as checkpoint
-    whole = checkpoint.os.fsync
+    from actprune import files
+    whole = files.os.fsync
     opened = Path.open
     class Deadly:
         def __init__(self, file): self.file = file

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actprune import InputError, pruned
 from actprune.data import ImageData, load_data
+from actprune.files import write_json
 from actprune.training import (
     TrainConfig,
     Trainer,
@@ -23,7 +24,7 @@ from actprune.training import (
     run_training,
     training_step,
 )
-from actprune.training.checkpoint import open_directory, write_json
+from actprune.training.checkpoint import open_directory
 from actprune.training.randomness import Purpose, crop_flip, data_order, generator
 from actprune.training.step import as_input, learning_rate
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actprune import results
 from actprune.advise import RECORDED, dumped, settings_of
-from actprune.training.checkpoint import write_whole
+from actprune.files import write_whole
 
 
 def main(files: list[str]) -> None:

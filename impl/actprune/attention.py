@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from actprune.linear import Pruned
 
-Weights = tuple[Tensor, Tensor | None]
-
 
 class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
     """An nn.MultiheadAttention whose projections keep their inputs compressed in training.
@@ -106,7 +104,7 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
                 mask = (mask if mask.dim() == 2 else mask[None])[:, None, None]
             elif mask.dim() == 3:
                 mask = mask.view(-1, self.num_heads, *mask.shape[1:])
-            parts.append(mask.to(query.dtype))
+            parts.append(mask)
         return sum(parts[1:], parts[0]) if parts else None
 
 

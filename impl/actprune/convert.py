@@ -66,7 +66,7 @@ def convert(
 
 
 def revert(model: Model) -> Model:
-    """Turn every pruned layer of `model` back into the nn.Linear it was; returns `model`."""
+    """Turn every pruned layer of `model` back into the layer it was; returns `model`."""
     layers = pruned(model)
     check_unsharded(layers.items())
     for module in layers.values():

@@ -4,16 +4,31 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import actprune
+from actprune.errors import InputError
 from actprune_kernels import tuning
+
+SAME = ("fingerprint", "commit", "torch")
+"""What results must have in common for their ratios to say something."""
+
+
+def check_same(place: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InputError, with what is kept in `place` named, where `now` differs in SAME."""
+    for key in SAME:
+        if kept[key] != now[key]:
+            raise InputError(
+                f"{place}: is of another {key} ({kept[key]}, now {now[key]}); "
+                "start in another folder"
+            )
 
 
 def environment(command: str) -> dict[str, object]:

@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from actprune.environment import SAME
 from actprune.errors import InputError
-from actprune.training.checkpoint import write_whole
+from actprune.files import write_whole
 
 SCHEMA = 1
 _LISTS = ("kernels", "training", "not_done")
@@ -213,7 +214,7 @@ def merge(parts: Sequence[Results]) -> Results:
     """
     first = parts[0]
     for part in parts[1:]:
-        for key in ("fingerprint", "commit", "torch"):
+        for key in SAME:
             one, other = getattr(first.environment, key), getattr(part.environment, key)
             if one != other:
                 raise InputError(f"{key}: the files differ ({one!r} and {other!r}): no common page")

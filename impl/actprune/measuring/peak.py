@@ -81,13 +81,13 @@ def _measure(config: TrainConfig) -> int:
     state = [value for values in optimizer.state.values() for value in values.values()]
     held: int = sum(tensor.nbytes for tensor in (*model.parameters(), *batch, *state))
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _status("VmRSS") - held
+    before = memory_status("VmRSS") - held
     for _ in range(STEPS):
         training_step(model, optimizer, *batch)
-    return _status("VmHWM") - before
+    return memory_status("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def memory_status(field: str) -> int:
     """Bytes of a field of /proc/self/status."""
     text = Path("/proc/self/status").read_text()
     found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)

@@ -109,7 +109,7 @@ def spilling(records: Sequence[Record]) -> list[Record]:
 
 def write_records(path: Path, records: Sequence[Record], environment: dict[str, object]) -> None:
     """Write {"schema", "environment", "records"} as JSON, whole or not at all."""
-    from actprune.training.checkpoint import write_json
+    from actprune.files import write_json
 
     write_json(path, {"schema": 1, "environment": environment, "records": list(records)})
 

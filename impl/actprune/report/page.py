@@ -9,13 +9,13 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup, escape
 
+from actprune.files import write_whole
 from actprune.report import figures
 from actprune.report.layers import layer_table
 from actprune.report.marks import colour, label, symbol
 from actprune.report.summary import OPS, failures, headline, interleaved, kernel_table, rows
 from actprune.report.table import text
 from actprune.results import Results
-from actprune.training.checkpoint import write_whole
 
 # plotly's markers, as characters of the key
 _SIGNS = {

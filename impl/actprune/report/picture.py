@@ -12,9 +12,9 @@ import jinja2
 
 from actprune import results
 from actprune.errors import InputError
+from actprune.files import write_whole
 from actprune.report.marks import SIDES, colour, label, place, ticks
 from actprune.report.summary import Row, rows
-from actprune.training.checkpoint import write_whole
 
 WIDTH, LEAST_HEIGHT, LINE = 980, 420, 48
 MOST_NAMES = 8

@@ -10,10 +10,10 @@ from pathlib import Path
 from actprune.config import check
 from actprune.environment import environment
 from actprune.errors import InputError
+from actprune.files import write_json
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.sweep.cells import CELL, RUN
 from actprune.training import TrainConfig, run_training
-from actprune.training.checkpoint import write_json
 from actprune.training.records import RECORD, training_record
 from actprune.training.step import threads
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from actprune.errors import InputError
+from actprune.files import write_json
 from actprune.sweep.config import Retries
-from actprune.training.checkpoint import write_json
 from actprune.training.config import TrainConfig
 from actprune.training.records import RECORD
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from actprune import results
 from actprune.compare import PAGE, RESULTS
+from actprune.environment import SAME
+from actprune.files import write_json
 from actprune.report.page import write_page
 from actprune.sweep.cells import DONE, Cell, Outcome, attempts, record, standing
-from actprune.training.checkpoint import write_json
 from actprune.training.records import against_dense
 
 CELLS = "cells.json"
-_OF = ("fingerprint", "commit", "torch")
-"""What records must have in common for their ratios to say something, as in results.merge."""
 Record = dict[str, Any]
 
 
@@ -51,7 +50,7 @@ def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
     groups: defaultdict[tuple[Any, ...], list[tuple[Cell, Record]]] = defaultdict(list)
     for cell in done:
         found = record(cell.folder)
-        where = tuple(found["environment"][key] for key in _OF)
+        where = tuple(found["environment"][key] for key in SAME)
         groups[(found["model"], found["data"], found["data_digest"], *where)].append((cell, found))
     made, alone = [], []
     for pairs in groups.values():

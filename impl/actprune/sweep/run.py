@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from actprune.config import load_yaml
-from actprune.environment import environment
+from actprune.environment import SAME, check_same, environment
 from actprune.errors import InputError
+from actprune.files import make_folder, write_json, write_whole
 from actprune.sweep.attempt import CELL_COMMAND, Limits, check_limits
 from actprune.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune.sweep.config import SweepConfig
 from actprune.sweep.engine_local import Work, run_local
 from actprune.sweep.gather import Found, gather
 from actprune.sweep.watch import LiveWatch
-from actprune.training.checkpoint import write_json, write_whole
 from actprune.training.run import stop_signals
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ def open_folder(out: Path, config: SweepConfig | None, *, resume: bool) -> Sweep
     are in both are not run again, those of the old one alone stay, unused. Raises InputError
     where `out` is in use and resume is False, and where there is no sweep to resume.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        used = any(entry.suffix != ".tmp" for entry in out.iterdir())
-    except OSError as problem:
-        raise InputError(f"{out}: cannot be made ({problem.strerror})") from None
-    if used and not resume:
-        raise InputError(f"{out}: is not empty; --resume goes on there, or name another folder")
+    used = make_folder(out, resume=resume)
     if used and not (out / CONFIG).exists():
         raise InputError(f"{out}: holds no sweep to resume (no {CONFIG})")
     if config is None:
@@ -118,14 +112,11 @@ def _check_same(out: Path, now: dict[str, Any]) -> None:
         write_json(path, now)
         return
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in ("fingerprint", "commit", "torch") if kept[key] != now[key]]
-    except (OSError, ValueError, KeyError) as problem:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: found[key] for key in SAME}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path}: not readable ({problem})") from None
-    for key in differing:
-        raise InputError(
-            f"{out}: is of another {key} ({kept[key]}, now {now[key]}); start in another folder"
-        )
+    check_same(out, kept, now)
 
 
 @contextmanager

@@ -1,12 +1,8 @@
 """The files of a run: config.yaml, checkpoint.pt, metrics.json. Each is written whole or not."""
 
 import io
-import json
-import math
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import yaml
 
 from actprune.config import load_yaml
 from actprune.errors import InputError
+from actprune.files import make_folder, write_whole
 from actprune.training.config import TrainConfig
 
 CONFIG, CHECKPOINT, PREVIOUS, METRICS = (
@@ -42,17 +39,10 @@ def open_directory(directory: Path, config: TrainConfig, *, resume: bool) -> Non
     Raises InputError where it is not empty and resume is False, where it holds no run, and where
     its config differs, naming the keys.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # a run killed while writing its first file leaves that one alone
-        empty = all(entry.suffix == ".tmp" for entry in directory.iterdir())
-    except OSError as problem:
-        raise InputError(f"{directory}: cannot be made ({problem.strerror})") from None
-    if empty:
+    used = make_folder(directory, resume=resume, onward="resume the run in it")
+    if not used:
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
         write_whole(directory / CONFIG, text.encode())
-    elif not resume:
-        raise InputError(f"{directory}: is not empty; resume the run in it, or name another folder")
     elif not (directory / CONFIG).exists():
         raise InputError(f"{directory}: holds no run to resume (no {CONFIG})")
     else:
@@ -100,50 +90,3 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
         reason = " ".join(str(problem).split())[:120]
         raise InputError(f"{path}: not a readable checkpoint ({reason}); {go_on}") from None
     return dict(state)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False)
-    write_whole(path, f"{text}\n".encode())
-
-
-def write_whole(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Write beside `path`, then put it in its place; `keep` is where the old file goes.
-
-    Raises InputError where that fails (a full disk, say), with the old file as it was.
-    """
-    beside = path.with_name(f"{path.name}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            path.replace(keep)
-        beside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as problem:
-        with suppress(OSError):
-            beside.unlink()
-        raise InputError(
-            f"{path}: cannot be written ({problem.strerror}); what was saved before is intact"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folders
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -10,11 +10,12 @@ from typing import Any
 
 from actprune.data import ImageData, load_data
 from actprune.errors import InputError
+from actprune.files import write_json
 from actprune.gradients import loss_of
 from actprune.measuring.fidelity import fidelity, mean_cosine
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.memory import saved_bytes
-from actprune.training.checkpoint import open_directory, write_json
+from actprune.training.checkpoint import open_directory
 from actprune.training.config import TrainConfig
 from actprune.training.step import threads
 from actprune.training.trainer import Trainer

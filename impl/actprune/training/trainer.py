@@ -13,6 +13,7 @@ from actprune.config import check
 from actprune.convert import draws, set_draws, set_rank, weigh
 from actprune.data import DataShape, ImageData
 from actprune.errors import InputError
+from actprune.files import write_json
 from actprune.gradients import loss_of
 from actprune.strategies import WEIGHTED, read
 from actprune.training.checkpoint import (
@@ -20,7 +21,6 @@ from actprune.training.checkpoint import (
     METRICS,
     load_checkpoint,
     save_checkpoint,
-    write_json,
 )
 from actprune.training.config import TrainConfig
 from actprune.training.distributed import ALONE, World, parallel
