@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from actprune import convert, parse, saved_bytes
+from actprune import parse, saved_bytes
 from actprune.environment import environment
 from actprune.measuring.clock import clock
 from actprune.measuring.kernels import Shape, interleave, measure_kernels, rotating_inputs
 from actprune.measuring.predict import predict
 from actprune.measuring.roofline import bound, find_device
 from actprune.models import MODELS
+from actprune.strategies import apply
 from actprune.tolerance import relative_error, tolerance
 
 Record = dict[str, Any]
@@ -43,7 +44,9 @@ LARGE = [
     Shape("B24 fc2", 25088, 3072, 768),
 ]
 SMALL = [Shape("S24 fc1", 196, 48, 96), Shape("S24 fc2", 196, 96, 48)]
-TRAINED = ("dense", "bsr:block=64x64,sparsity=0.9", "bsr:block=1x64,sparsity=0.9")
+BLOCK = "bsr:block=1x64,sparsity=0.9"
+TRAINED = ("dense", "bsr:block=64x64,sparsity=0.9", BLOCK, f"lean+{BLOCK}", "checkpoint+dense")
+COMPILED = ("dense", "compile+dense", f"compile+{BLOCK}", f"compile+lean+{BLOCK}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,10 @@ def parts(plan: Plan) -> Iterator[tuple[str, str, Callable[[], Iterator[Record]]
         yield f"{model} bf16", "training", partial(training_records, plan, model, batch, True)
     yield "priority bf16", "kernels", lambda: kernels([priority], half)
     yield "fp32 by sparsity", "kernels", lambda: kernels(heat, single, ("grad_weight",))
+    if plan.device.type == "cuda":  # a CPU takes minutes to compile one
+        model, batch = plan.models[0]
+        compiled = partial(training_records, plan, model, batch, True, COMPILED)
+        yield f"{model} bf16 compiled", "training", compiled
     sparse = [f"{name}:sparsity={s}" for name in ("csr", "coo") for s in (0.5, 0.99)]
     yield "elements bf16", "kernels", lambda: kernels(sparse, half, ("grad_weight", "compress"))
 
@@ -182,7 +189,9 @@ def library_record(
     }
 
 
-def training_records(plan: Plan, model: str, batch: int, autocast: bool) -> Iterator[Record]:
+def training_records(
+    plan: Plan, model: str, batch: int, autocast: bool, specs: Sequence[str] = TRAINED
+) -> Iterator[Record]:
     """Interleaved optimizer steps of all formats: time, allocator's peak, prediction, bytes."""
     kind = plan.device.type
     dtype = torch.bfloat16 if autocast else torch.float32
@@ -191,7 +200,7 @@ def training_records(plan: Plan, model: str, batch: int, autocast: bool) -> Iter
         with torch.device(kind):
             made: nn.Module = MODELS[model]()
         if spec != "dense":
-            convert(made, spec)
+            apply(made, spec)
         return made, torch.optim.AdamW(made.parameters(), lr=1e-3, fused=True)
 
     def example() -> tuple[Tensor, Tensor]:
@@ -210,7 +219,7 @@ def training_records(plan: Plan, model: str, batch: int, autocast: bool) -> Iter
 
     images, labels = example()
     images.normal_()
-    made = {spec: build(spec) for spec in TRAINED}
+    made = {spec: build(spec) for spec in specs}
     calls = [partial(step, *one, images, labels) for one in made.values()]
     steps = [(lambda _, call=call: call()) for call in calls]
     times = interleave(steps, max(3, plan.samples // 2), clock(plan.device))
