@@ -12,7 +12,15 @@ from actprune.lean import LeanBlock
 from actprune.measuring.fidelity import fidelity, mean_cosine
 from actprune.models import Block, ResMLP
 from actprune.models.resmlp import Variant
-from actprune.strategies import STRATEGIES, CheckpointedBlock, apply, plan, read, undo
+from actprune.strategies import (
+    STRATEGIES,
+    CheckpointedBlock,
+    CheckpointedButProducts,
+    apply,
+    plan,
+    read,
+    undo,
+)
 from actprune.training.config import TrainConfig
 from actprune.wrappers import moved_to_host
 
@@ -20,6 +28,7 @@ SMALL = Variant(image_size=16, patch_size=4, dim=8, depth=2, layer_scale=0.3)
 SPECS = [
     "checkpoint+dense",
     "bf16+checkpoint+dense",
+    "selective+csr:sparsity=0.5",
     "bf16+lean+csr:sparsity=0.5",
     "lean+csr:sparsity=0.5",
     "lean-exact+bsr:block=1x8,sparsity=0.5",
@@ -100,7 +109,7 @@ def test_a_plan_survives_yaml_and_a_shell() -> None:
         ("=>csr", r"expected a glob without spaces and ; \+ = > before '=>', got ''"),
         (
             "lean+checkpoint+csr",
-            r"expected one of checkpoint, lean, lean-4bit, lean-exact, got 'lean\+check",
+            r"expected one of checkpoint, selective, lean, lean-4bit, lean-exact, got 'lean\+check",
         ),
         ("bf16+bf16+csr", r"strategy 'bf16' is given twice in 'bf16\+bf16'"),
         ("x+a=>csr", r"expected a strategy of .* before '\+', got 'x'"),
@@ -115,7 +124,8 @@ def test_a_bad_plan_says_what_was_expected(spec: str, message: str) -> None:
 def test_apply_and_undo(spec: str) -> None:
     plain = model()
     made = apply(copy.deepcopy(plain), spec)
-    kind = CheckpointedBlock if "checkpoint" in spec else LeanBlock
+    kinds = {"checkpoint": CheckpointedBlock, "selective": CheckpointedButProducts}
+    kind = next((kind for word, kind in kinds.items() if word in spec), LeanBlock)
     assert all(type(block) is kind for block in made.blocks)
     assert list(made.state_dict()) == list(plain.state_dict())
     images = torch.randn(2, 1, 16, 16)
@@ -139,6 +149,45 @@ def test_checkpointing_keeps_each_block_s_input_and_every_gradient() -> None:
         each(images).square().sum().backward()
     for ours, theirs in zip(made.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_selective_checkpointing_keeps_products_too_and_every_gradient() -> None:
+    plain = model()
+    made = apply(copy.deepcopy(plain), "selective+dense")
+    images = torch.randn(4, 1, 16, 16)
+    one = 4 * 16 * 8 * 4  # bytes of a block's input
+    # beside what checkpointing keeps, in both blocks: of the cross-patch layer, fc1 and fc2
+    cached = 2 * (one + 4 * one + one)
+    checkpointed = 4 * 16 * 16 * 4 + 2 * one + one + 4 * 8 * 4
+    assert saved_bytes(made, images) == checkpointed
+    assert saved_bytes(made, images, hidden=True) == checkpointed + cached
+    for each in (plain, made):
+        each(images).square().sum().backward()
+    for ours, theirs in zip(made.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("select", ["topk", "priority"])
+def test_a_selectively_checkpointed_block_prunes_as_a_plain_one(select: str) -> None:
+    spec = f"bsr:block=1x8,sparsity=0.5,select={select}"
+    plain, made = apply(model(), spec), apply(model(), f"selective+{spec}")
+    images = torch.randn(4, 1, 16, 16)
+    for each in (plain, made):
+        each(images).square().sum().backward()
+    if select == "topk":  # a random selection is drawn in both of its forward passes
+        for ours, theirs in zip(made.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    for parameter in made.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if "selective" not in spec])
+def test_nothing_lives_on_that_autograd_does_not_hold(spec: str) -> None:
+    """The two counts, one by hooks and one by what is still alive, share nothing."""
+    made, images = apply(model(), spec), torch.randn(4, 1, 16, 16)
+    saved_bytes(made, images)  # what a first pass makes once
+    assert saved_bytes(made, images, hidden=True) == saved_bytes(made, images)
 
 
 def test_lean_saves_what_its_stores_and_two_bits_are() -> None:

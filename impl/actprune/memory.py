@@ -2,10 +2,14 @@
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 
 class _Held:
@@ -17,6 +21,61 @@ class _Held:
 
 def saved_tensors(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Tensor]:
     """Every tensor that autograd holds after `fn(*args, **kwargs)`, parameters included."""
+    return _called(fn, args, kwargs)[0]
+
+
+class _Made(TorchDispatchMode):
+    """Which storages are made while it lasts."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                held = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.storages[_key(tensor)] = held, storage.nbytes()
+        return out
+
+
+def saved_bytes(
+    fn: Callable[..., Any],
+    *args: Any,
+    weights: Iterable[Tensor] = (),
+    hidden: bool = False,
+    **kwargs: Any,
+) -> int:
+    """Bytes that autograd holds after `fn(*args, **kwargs)`: each storage once, weights excluded.
+
+    Weights are nn.Parameters (of `fn`, where it is a module or a method of one, and any other that
+    autograd holds) and whatever is passed as `weights`. Index arrays count, and so does an argument
+    of `fn` that autograd keeps. Works on fake tensors too. hidden: count too what is made in `fn`
+    and lives on beside its output though autograd was not given it, as what a selective
+    torch.utils.checkpoint caches; not for a compiled `fn`, whose tensors only autograd sees.
+    """
+    owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
+    own = list(owner.parameters()) if isinstance(owner, nn.Module) else []
+    excluded = {_key(tensor) for tensor in (*own, *weights)}
+    made = _Made()
+    with made if hidden else nullcontext():
+        found, output = _called(fn, args, kwargs)
+    sizes: dict[int, int] = {}
+    for tensor in found:
+        if isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter):
+            excluded.add(_key(tensor))
+        sizes[_key(tensor)] = tensor.untyped_storage().nbytes()
+    returned = {_key(tensor) for tensor in tree_iter(output) if isinstance(tensor, Tensor)}
+    for key, (held, size) in made.storages.items():
+        if key not in returned and not held.expired():  # type: ignore[no-untyped-call]
+            sizes[key] = size
+    return sum(size for key, size in sizes.items() if key not in excluded)
+
+
+def _called(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[list[Tensor], Any]:
+    """What autograd holds after a call, and the call's output, without which it would not."""
     held: weakref.WeakSet[_Held] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Held:
@@ -26,30 +85,7 @@ def saved_tensors(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Ten
 
     with saved_tensors_hooks(pack, lambda keeper: keeper.tensor):
         output = fn(*args, **kwargs)
-    found = [keeper.tensor for keeper in held]  # while `output` still holds the graph
-    del output
-    return found
-
-
-def saved_bytes(
-    fn: Callable[..., Any], *args: Any, weights: Iterable[Tensor] = (), **kwargs: Any
-) -> int:
-    """Bytes that autograd holds after `fn(*args, **kwargs)`: each storage once, weights excluded.
-
-    Weights are nn.Parameters (of `fn`, where it is a module or a method of one, and any other that
-    autograd holds) and whatever is passed as `weights`. Index arrays count, and so does an argument
-    of `fn` that autograd keeps. Works on fake tensors too. What is saved inside
-    torch.utils.checkpoint is not seen, since it is not held.
-    """
-    owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
-    own = list(owner.parameters()) if isinstance(owner, nn.Module) else []
-    excluded = {_key(tensor) for tensor in (*own, *weights)}
-    sizes: dict[int, int] = {}
-    for tensor in saved_tensors(fn, *args, **kwargs):
-        if isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter):
-            excluded.add(_key(tensor))
-        sizes[_key(tensor)] = tensor.untyped_storage().nbytes()
-    return sum(size for key, size in sizes.items() if key not in excluded)
+    return [keeper.tensor for keeper in held], output
 
 
 def _key(tensor: Tensor) -> int:

@@ -8,10 +8,16 @@ stands before it and is joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `bf16+c
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from actprune.convert import convert, revert
 from actprune.errors import InputError
@@ -22,10 +28,10 @@ from actprune.sharding import check_unsharded
 from actprune.wrappers import WRAPPERS, unwrap, wrap
 
 _LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
-BLOCKS = ("checkpoint", *_LEAN)
+BLOCKS = ("checkpoint", "selective", *_LEAN)
 """Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
-pass; lean: actprune.lean; lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and
-with its input whole."""
+pass; selective: the same, but for its products, whose outputs are kept; lean: actprune.lean;
+lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and with its input whole."""
 COMPILE, WEIGHTED = "compile", "weighted"
 STRATEGIES = (COMPILE, WEIGHTED, *WRAPPERS, *BLOCKS)
 """compile: torch.compile of the whole model; weighted: training weighs the selection of an image's
@@ -51,6 +57,12 @@ class Plan:
         else:
             text = _NEXT.join(f"{glob}{_THEN}{format.spec}" for glob, format in self.rules)
         return f"{self.strategy}+{text}" if self.strategy else text
+
+    @property
+    def hides(self) -> bool:
+        """Whether it keeps tensors that autograd does not hold (saved_bytes' `hidden`)."""
+        strategies = self.strategy.split("+")
+        return "selective" in strategies and COMPILE not in strategies
 
     @property
     def format(self) -> Format | None:
@@ -91,6 +103,8 @@ def apply(
         convert(model, dict(chosen.rules), include, exclude)
     if "checkpoint" in strategies:
         checkpointed(model)
+    if "selective" in strategies:
+        checkpointed(model, CheckpointedButProducts)
     for word in _LEAN.keys() & strategies:
         lean(model, gelu=_LEAN[word])
     wrap(model, [name for name in strategies if name in WRAPPERS])
@@ -140,24 +154,54 @@ class CheckpointedBlock(Block):
         return out
 
 
+class CheckpointedButProducts(Block):
+    """A Block that keeps its input and the outputs of its products; the rest is computed again.
+
+    Of a pruned layer it keeps the dense output, so that pruning saves it nothing between forward
+    and backward.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, patches, dim) to the same shape."""
+        if not self.training:
+            return super().forward(x)
+        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+        out: Tensor = checkpoint(super().forward, x, use_reentrant=False, context_fn=contexts)
+        return out
+
+
+_PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+}
+
+
+def _keep_products(
+    context: object, op: object, *args: object, **kwargs: object
+) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+
+
 def undo(model: Model) -> Model:
     """Turn every block and linear of `model` back into the plain one that it was; returns it."""
     check_unsharded(model.named_modules())
     model._compiled_call_impl = None
     unwrap(model)
     for module in model.modules():
-        if isinstance(module, CheckpointedBlock):
+        if isinstance(module, CheckpointedBlock | CheckpointedButProducts):
             module.__class__ = Block  # type: ignore[assignment]
     unlean(model)
     return revert(model)
 
 
-def checkpointed(model: Model) -> Model:
-    """Make every ResMLP block of `model` checkpointed, in place. Raises InputError without one."""
+def checkpointed(model: Model, kind: type[Block] = CheckpointedBlock) -> Model:
+    """Make every ResMLP block of `model` a `kind`, in place. Raises InputError without one."""
     check_unsharded(model.named_modules())
     found = [module for module in model.modules() if type(module) is Block]
     if not found:
         raise InputError("checkpoint: expected a model with ResMLP blocks, got one without")
     for block in found:
-        block.__class__ = CheckpointedBlock
+        block.__class__ = kind
     return model

@@ -15,6 +15,7 @@ from actprune.gradients import loss_of
 from actprune.measuring.fidelity import fidelity, mean_cosine
 from actprune.measuring.peak import measured_peak, predicted_peak
 from actprune.memory import saved_bytes
+from actprune.strategies import read
 from actprune.training.checkpoint import open_directory
 from actprune.training.config import TrainConfig
 from actprune.training.step import threads
@@ -83,7 +84,9 @@ def training_record(trainer: Trainer, peaks: Peaks) -> Record:
         "batch_size": config.batch_size,
         "step_ms": statistics.median(trainer.samples_ms),
         "step_samples_ms": trainer.samples_ms,
-        "saved_bytes": saved_bytes(loss_of, trainer.model, images, labels),
+        "saved_bytes": saved_bytes(
+            loss_of, trainer.model, images, labels, hidden=read(config.spec).hides
+        ),
         "predicted_peak_bytes": predicted,
         "measured_peak_bytes": measured,
         "accuracy": accuracies[-1],
