@@ -9,7 +9,7 @@ from rich.console import Console
 
 from actprune import results
 from actprune.environment import environment
-from actprune.report.figures import heat_maps
+from actprune.report.figures import heat_maps, pareto
 from actprune.report.layers import layer_table
 from actprune.report.marks import label, place, ticks
 from actprune.report.page import render, write_page
@@ -168,6 +168,23 @@ def test_the_picture_is_an_svg_with_every_format() -> None:
     for circle in circles:
         assert 0 < float(circle.get("cx", -1)) < 860
         assert 0 < float(circle.get("cy", -1)) < 420
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_many_formats_are_numbered_and_no_two_look_the_same(count: int) -> None:
+    specs = ["dense", *(f"csr:sparsity=0.{digit}" for digit in range(1, count))]
+    runs = [training(spec, 0) | {"spec": spec} for spec in specs]
+    made = results.make(environment("actprune compare"), [], runs)
+    beside = [re.findall(r'font-size="12.5">(.*?)<', draw(rows(made)))]
+    beside.append([trace.text[0].strip("\u00a0") for trace in pareto(rows(made)).data])
+    names = [label(spec) for spec in specs] if count == 8 else [str(i + 1) for i in range(count)]
+    assert beside == [names, names]
+    marks = [(trace.marker.color, trace.marker.symbol) for trace in pareto(rows(made)).data]
+    assert len(set(marks)) == count
+    page = render(made)
+    assert (f"</span> 2 {specs[1]}<" in page) == (count == 9)
+    assert "one seed, so how far accuracies are apart by chance is not known" in page
+    assert "one seed, so" not in render(sample())
 
 
 def test_the_picture_needs_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

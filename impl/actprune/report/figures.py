@@ -5,7 +5,7 @@ from math import log2
 
 import plotly.graph_objects as go
 
-from actprune.report.marks import colour, label, options, place, symbol
+from actprune.report.marks import beside, colour, options, place, symbol
 from actprune.report.summary import Row
 from actprune.results import KernelRecord, Results
 
@@ -56,7 +56,8 @@ def pareto(table: Sequence[Row]) -> go.Figure:
         )
         for _, row in shown
     ]
-    names = [label(row.spec) for _, row in shown]
+    names = beside([row.spec for row in table])
+    names = [names[index] for index, _ in shown]
     sides = place(points, names, (0, 0, width, height))
     figure = go.Figure()
     for (index, row), name, side in zip(shown, names, sides, strict=True):

@@ -6,6 +6,8 @@ from contextlib import suppress
 
 # Okabe and Ito's colours for all eyes, the pale ones darkened for white paper
 COLOURS = ["#6b7785", "#d55e00", "#b8860b", "#0072b2", "#009e73", "#a8438f", "#4b3fa7", "#7a5230"]
+MOST_NAMES = 8
+"""Points with their names beside them; more are numbered, as in the key."""
 SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x", "pentagon"]
 
 _TEXT_WIDTH, _TEXT_HEIGHT, _GAP = 7.4, 16, 11  # pixels: a letter, a line, from a point to its name
@@ -20,8 +22,8 @@ def colour(index: int) -> str:
 
 
 def symbol(index: int) -> str:
-    """The marker of a page's format by its place, by plotly's names."""
-    return SYMBOLS[index % len(SYMBOLS)]
+    """A format's marker by its place, by plotly's names, another when colours repeat."""
+    return SYMBOLS[(index + index // len(COLOURS)) % len(SYMBOLS)]
 
 
 def options(spec: str) -> dict[str, str]:
@@ -40,6 +42,13 @@ def label(spec: str) -> str:
     *others, last = plan.split(";")
     name = f"{strategy}{plus}" + _label(last.removeprefix("*=>").replace("=>", " "))
     return f"{name} but {len(others)}" if others else name
+
+
+def beside(specs: Sequence[str]) -> list[str]:
+    """What stands beside the points of a picture: short names, or numbers where they are many."""
+    if len(specs) <= MOST_NAMES:
+        return [label(spec) for spec in specs]
+    return [str(index + 1) for index in range(len(specs))]
 
 
 def _label(spec: str) -> str:

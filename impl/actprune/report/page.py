@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from markupsafe import Markup, escape
 from actprune.files import write_whole
 from actprune.report import figures
 from actprune.report.layers import layer_table
-from actprune.report.marks import colour, label, symbol
+from actprune.report.marks import MOST_NAMES, colour, label, symbol
 from actprune.report.summary import OPS, failures, headline, interleaved, kernel_table, rows
 from actprune.report.table import text
 from actprune.results import Results
@@ -61,13 +62,20 @@ def render(results: Results) -> str:
         interleaved=interleaved(results),
         kernels=kernel_table(results),
         layers=layer_table(results),
-        key=[(colour(i), _SIGNS[symbol(i)], row.spec) for i, row in enumerate(table)],
+        key=_key([row.spec for row in table]),
         heat_maps=[(f"heat-{index}", layer) for index, (layer, _) in enumerate(heat_maps)],
         # plotly's own JSON, which knows its types; the filter tojson escapes < > & '
         pictures={name: json.loads(figure.to_json()) for name, figure in pictures.items()},
         # A script of plotly's, not text of a user's: the one thing that is not escaped.
         plotly=Markup(plotly.offline.get_plotlyjs()),
     )
+
+
+def _key(specs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Colour, sign and text of each format; numbered where the picture's points are."""
+    numbered = len(specs) > MOST_NAMES
+    texts = [f"{number} {spec}" if numbered else spec for number, spec in enumerate(specs, 1)]
+    return [(colour(i), _SIGNS[symbol(i)], text) for i, text in enumerate(texts)]
 
 
 def _breakable(spec: str) -> Markup:

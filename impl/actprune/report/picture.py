@@ -13,12 +13,10 @@ import jinja2
 from actprune import results
 from actprune.errors import InputError
 from actprune.files import write_whole
-from actprune.report.marks import SIDES, colour, label, place, ticks
+from actprune.report.marks import SIDES, beside, colour, label, place, ticks
 from actprune.report.summary import Row, rows
 
 WIDTH, LEAST_HEIGHT, LINE = 980, 420, 48
-MOST_NAMES = 8
-"""Points with their names beside them; more are numbered, as in the key."""
 LEFT, RIGHT, TOP, BOTTOM = 70, 410, 30, 60
 
 _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h }}" font-family="system-ui, sans-serif" font-size="13">
@@ -61,9 +59,9 @@ def draw(table: Sequence[Row]) -> str:
             height - BOTTOM - (value - y_low) / (y_high - y_low) * (height - TOP - BOTTOM), 1
         )
 
-    named = len(shown) <= MOST_NAMES
+    names = beside([row.spec for row in shown])
     points: list[dict[str, Any]] = []
-    for index, row in enumerate(shown):
+    for index, (row, name) in enumerate(zip(shown, names, strict=True)):
         accuracy, spread = row.accuracy or 0, row.spread or 0
         points.append(
             {
@@ -72,14 +70,14 @@ def draw(table: Sequence[Row]) -> str:
                 "high": y(accuracy + spread),
                 "low": y(accuracy - spread),
                 "colour": colour(index),
-                "name": label(row.spec) if named else str(index + 1),
-                "key": label(row.spec) if named else f"{index + 1}  {label(row.spec)}",
+                "name": name,
+                "key": f"{name}  {label(row.spec)}" if name.isdecimal() else name,
                 "note": _note(row),
             }
         )
     inside = (LEFT, TOP, WIDTH - RIGHT + 10, height - BOTTOM)
     at = [(point["x"], point["y"]) for point in points]
-    sides = place(at, [point["name"] for point in points], inside)
+    sides = place(at, names, inside)
     for point, side in zip(points, sides, strict=True):
         dx, dy = SIDES[side]
         point["name_x"], point["name_y"] = point["x"] + 12 * dx, point["y"] + 4 + 18 * dy
