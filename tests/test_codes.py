@@ -1,5 +1,7 @@
 """Coded values: the definition, the fast path, and what stochastic rounding promises."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
@@ -27,13 +29,10 @@ def test_pieces_are_the_definition(
     kind: str, size: tuple[int, int], dtype: torch.dtype, piece: int
 ) -> None:
     x = torch.randn(size, generator=torch.Generator().manual_seed(size[1])).to(dtype)
-    was, cpu.PIECE = cpu.PIECE, piece
-    try:
+    with patch.object(cpu, "at_once", lambda: piece):
         ours, theirs = cpu.encode(x, kind, DRAW), naive.encode(x, kind, DRAW)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         back = cpu.decode(ours, kind, size[1], wide)
-    finally:
-        cpu.PIECE = was
     for got, expected, empty in zip(ours, theirs, codes.empty(x, *size, kind), strict=True):
         assert torch.equal(got, expected)
         assert (got.shape, got.dtype) == (empty.shape, empty.dtype)

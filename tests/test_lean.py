@@ -16,6 +16,7 @@ from actprune.models import MODELS, Block
 from actprune.tolerance import relative_error
 from actprune_kernels import gelu
 from actprune_kernels.gelu import BITS, EDGE, cell, cpu, naive
+from actprune_kernels.sizes import at_once
 
 WHOLE = "bsr:block=1x4,sparsity=0"
 PRUNED = ["csr:sparsity=0.5", "bsr:block=2x3,sparsity=0.5", "coo:sparsity=0.5,scope=global"]
@@ -160,7 +161,7 @@ def test_the_coded_derivative_is_within_its_bound(bits: int) -> None:
     st.sampled_from(BITS),
 )
 def test_pieces_are_the_definition(extra: int, dtype: torch.dtype, bits: int) -> None:
-    h = (2 * torch.randn(2 * cpu.PIECE + extra)).to(dtype)
+    h = (2 * torch.randn(2 * at_once() + extra)).to(dtype)
     one, two = h.clone(), h.clone()
     ours, theirs = cpu.forward_(one, bits), naive.forward_(two, bits)
     torch.testing.assert_close(one, two)

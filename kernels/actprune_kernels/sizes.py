@@ -46,3 +46,8 @@ def factor(dtype: torch.dtype) -> torch.dtype:
 def blocks_along(size: int, block: int) -> int:
     """How many blocks of `block` cover `size`, the ragged last one included."""
     return -(-size // block)
+
+
+def at_once() -> int:
+    """Elements to work on at a time on the CPU, so that what is between stays in the caches."""
+    return torch.get_num_threads() << 18

@@ -77,10 +77,13 @@ def rounding(draw: Tensor) -> np.random.PCG64:
     return np.random.PCG64([*(int(part) for part in draw.tolist()), 1])
 
 
-def fractions(source: np.random.PCG64, count: int) -> Tensor:
-    """The next `count` fractions times FRACTION, int32; a multiple of four leaves none unused."""
+def fractions(source: np.random.PCG64, count: int, out: Tensor | None = None) -> Tensor:
+    """The next `count` fractions times FRACTION, fp32; a multiple of four leaves none unused."""
     words = source.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    return torch.from_numpy(words.astype(np.int32))
+    if out is None:
+        out = torch.empty(count)
+    np.copyto(out.numpy().reshape(-1), words)
+    return out
 
 
 def grid(low: Tensor, high: Tensor, kind: str) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, rows
-from actprune_kernels.sizes import wide
-
-PIECE = 1 << 18
-"""Elements, a multiple of ROW."""
+from actprune_kernels.sizes import at_once, wide
 
 
 def forward_(h: Tensor, bits: int) -> Tensor:
@@ -48,5 +45,5 @@ def _pieces(values: Tensor, codes: Tensor, bits: int) -> Iterator[tuple[Tensor, 
     both = rows(values.view(-1), ROW), rows(codes, ROW * bits // 8)
     for of_values, of_codes in zip(*both, strict=True):
         if of_values.numel():
-            pieces = (torch.split(part, PIECE // ROW) for part in (of_values, of_codes))
+            pieces = (torch.split(part, max(1, at_once() // ROW)) for part in (of_values, of_codes))
             yield from zip(*pieces, strict=True)

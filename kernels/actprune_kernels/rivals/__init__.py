@@ -12,10 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.sizes import factor, wide
-
-PIECE = 1 << 18
-"""Elements that a product makes dense at a time, about."""
+from actprune_kernels.sizes import at_once, factor, wide
 
 
 def selection(device: torch.device) -> ModuleType:
@@ -25,8 +22,8 @@ def selection(device: torch.device) -> ModuleType:
 
 
 def rows_at_once(features: int, multiple: int = 1) -> int:
-    """Rows of `features` elements that make a PIECE, a multiple of `multiple`."""
-    return multiple * max(1, PIECE // max(1, features * multiple))
+    """Rows of `features` elements that a product makes dense at a time, in multiples."""
+    return multiple * max(1, at_once() // max(1, features * multiple))
 
 
 def summed(
