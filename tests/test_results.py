@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from actprune import InputError, results
-from actprune.environment import environment
+from actprune.environment import allocator, environment
 from actprune.measuring.kernels import Shape, measure_kernels
 from actprune_ci.results import read as read_without_torch
 from tests.samples import LAYERS, kernel, sample, training
@@ -144,3 +144,12 @@ def test_the_environment_says_where_a_result_comes_from() -> None:
     assert found["threads"] == 2
     assert len(str(found["fingerprint"])) == 12
     assert environment("other")["fingerprint"] == found["fingerprint"]
+
+
+def test_the_allocators_settings_are_part_of_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert allocator({"PATH": "/bin", "MALLOC": "no"}) is None
+    several = {"LD_PRELOAD": "libjemalloc.so", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    expected = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1 LD_PRELOAD=libjemalloc.so"
+    assert allocator(several) == expected
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "64")
+    assert "MALLOC_TOP_PAD_=64" in str(environment("x")["allocator"])

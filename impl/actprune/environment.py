@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -19,6 +20,9 @@ from actprune_kernels import tuning
 
 SAME = ("fingerprint", "commit", "torch")
 """What results must have in common for their ratios to say something."""
+
+ALLOCATOR = re.compile(r"MALLOC_\w+|GLIBC_TUNABLES|LD_PRELOAD|PYTORCH\w*_ALLOC_CONF")
+"""Variables that say how memory is had: they move step times by a quarter (docs/measuring.md)."""
 
 
 def check_same(place: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -51,12 +55,19 @@ def environment(command: str) -> dict[str, object]:
         "gpu": gpu,
         "driver": version("nvidia-driver") if gpu else None,
         "threads": torch.get_num_threads(),
+        "allocator": allocator(os.environ),
         "python": platform.python_version(),
         "actprune": actprune.__version__,
         "torch": torch.__version__,
         "numpy": version("numpy"),
         "triton": version("triton"),
     }
+
+
+def allocator(variables: Mapping[str, str]) -> str | None:
+    """The settings of the memory allocator among environment variables; None for its defaults."""
+    found = sorted(name for name in variables if ALLOCATOR.fullmatch(name))
+    return " ".join(f"{name}={variables[name]}" for name in found) or None
 
 
 def version(package: str) -> str | None:

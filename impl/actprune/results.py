@@ -61,6 +61,7 @@ class Environment(_Record):
     gpu: str | None
     driver: str | None
     threads: int
+    allocator: str | None = None  # absent in older files
     python: str
     actprune: str
     torch: str
