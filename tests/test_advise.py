@@ -1,6 +1,7 @@
 """Advice: what fits, what is taken, and what is said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_what_is_taken() -> None:
     both = [setting("csr:sparsity=0.9", -0.4, 1.7), setting("csr:sparsity=0.9", 0.2, 1.7)]
     options = advise("resmlp_tiny", 128, 120 * MIB, both, shape=SHAPE).options
     assert [option.setting.delta for option in options] == [-0.4, 0.0]  # the worse, and dense
+
+
+def test_several_seeds_are_believed_before_one() -> None:
+    lucky = replace(setting("csr:sparsity=0.9", 0.6, 0.5, None), seeds=1)
+    sure = setting("bsr:block=1x32,sparsity=0.9", -0.2, 0.9)
+    assert taken(120 * MIB, [lucky, sure]) == sure.spec  # by chance it may have lost 0.4
+    sure_of_the_same = setting(lucky.spec, -0.6, 1.7)
+    for order in ([lucky, sure_of_the_same], [sure_of_the_same, lucky]):
+        options = advise("resmlp_tiny", 128, 120 * MIB, order, shape=SHAPE).options
+        assert [option.setting.delta for option in options] == [-0.6, 0.0]  # and dense
+    better = setting("csr:sparsity=0.9", -0.25, 1.7, 0.01)
+    worse = setting("bsr:block=1x32,sparsity=0.9", -0.25, 0.9, 0.2)
+    assert taken(120 * MIB, [worse, better]) == better.spec
 
 
 def test_peaks_are_of_the_model_that_was_asked_about() -> None:

@@ -19,6 +19,8 @@ RECORDED = Path(__file__).with_name("recorded.json")
 """Made by benchmarks/scripts/recorded.py from the files under docs/results/."""
 TOLERATED = 0.3
 """Points of accuracy below dense that count as none."""
+CHANCE = 1.0
+"""Points that a single seed may be off by chance: the standard error that it cannot show."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def advise(
 ) -> Advice:
     """The setting to train `model` with in `budget` bytes, of those that were recorded.
 
-    Of what fits: dense, if it does; else what lost at most TOLERATED points of accuracy, the
-    fastest first; else what lost least. Peaks are predicted for this model and batch, accuracy and
+    Of what fits: dense, if it does; else what lost at most TOLERATED points of accuracy, its
+    standard error counted against it, the fastest first; else what lost least. Peaks are predicted for this model and batch, accuracy and
     time are those of the recorded runs, of whatever model those were. Raises InputError on bad
     values.
     """
@@ -171,18 +173,20 @@ def _mib(size: int) -> str:
 
 
 def _merged(settings: Iterable[Setting]) -> list[Setting]:
-    """One for each spec: where several comparisons trained it, the one in which it lost most."""
-    worst: dict[str, Setting] = {}
+    """One for each spec: of the comparison with most seeds; of equals, that in which it lost most."""
+    found: dict[str, Setting] = {}
     for setting in settings:
-        other = worst.get(setting.spec)
-        if other is None or setting.delta < other.delta:
-            worst[setting.spec] = setting
-    return list(worst.values())
+        other = found.setdefault(setting.spec, setting)
+        if (setting.seeds, -setting.delta) > (other.seeds, -other.delta):
+            found[setting.spec] = setting
+    return list(found.values())
 
 
 def _best(fitting: Sequence[Option]) -> Option | None:
     def rank(option: Option) -> tuple[Any, ...]:
-        setting, lost = option.setting, max(0.0, -option.setting.delta - TOLERATED)
+        setting = option.setting
+        error = CHANCE if setting.error is None else setting.error
+        lost = max(0.0, round(error - setting.delta - TOLERATED, 6))
         return setting.spec != "dense", lost, setting.step_ratio, option.peak
 
     return min(fitting, key=rank, default=None)
