@@ -187,6 +187,11 @@ def test_what_has_no_gradient_costs_no_error() -> None:
             r"^budget: expected at least \d+ bytes, the least that the candidates can keep "
             r"of this batch, got 10$",
         ),
+        (
+            {"budget": "4MiB"},
+            "^budget: expected a whole number of bytes, got '4MiB'; actprune.advise",
+        ),
+        ({"budget": float("inf")}, "^budget: expected a whole number of bytes, got inf"),
         ({"candidates": []}, "^candidates: expected at least one format, got none$"),
         (
             {"candidates": ["ell"]},
@@ -211,6 +216,14 @@ def test_wrong_input_is_named(arguments: dict[str, object], message: str, batch:
     options: dict[str, object] = {"budget": 2**30, "candidates": ["csr"]} | arguments
     with pytest.raises(InputError, match=message):
         allocate(tiny(), batch, **options)  # type: ignore[arg-type]
+
+
+def test_a_frozen_model_and_an_empty_batch_are_named(batch: Batch) -> None:
+    with pytest.raises(InputError, match=r"^model: expected an nn\.Linear whose weight takes part"):
+        allocate(tiny().requires_grad_(False), batch, 2**30)
+    images, labels = batch
+    with pytest.raises(InputError, match=r"^batch: expected at least one sample, got none$"):
+        allocate(tiny(), (images[:0], labels[:0]), 2**30)
 
 
 def test_the_least_budget_is_the_one_that_is_said(measured: Profile) -> None:

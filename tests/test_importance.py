@@ -105,9 +105,20 @@ def test_bad_weights() -> None:
     weigh(layer, torch.ones(3))
     with pytest.raises(InputError, match="weights: expected one for each sample, got 3 for 4 rows"):
         layer(torch.randn(4, 4))
-    message = "weighted: expected a format with select=priority, got 'weighted"
-    with pytest.raises(InputError, match=message):
-        apply(nn.Sequential(layer), "weighted+csr:sparsity=0.5")
+    for value in (0.0, -1.0, torch.nan, torch.inf):
+        with pytest.raises(
+            InputError, match=f"weights: expected positive, finite numbers, got {value}"
+        ):
+            weigh(layer, torch.tensor([1.0, value]))
+    message = "weighted: expected formats with select=priority, got 'weighted"
+    for spec in (
+        "csr:sparsity=0.5",
+        "quant:bits=4",  # stochastic, but it selects nothing
+        "bsr:block=1x2,sparsity=0.5,values=int4",  # likewise: its selection is the largest
+        "0=>csr:sparsity=0.5,select=priority;*=>csr:sparsity=0.5",
+    ):
+        with pytest.raises(InputError, match=message):
+            apply(nn.Sequential(layer), f"weighted+{spec}")
     with pytest.raises(InputError, match="importance: expected a forward pass before `after`"):
         Importance(layer, 3).after(torch.tensor([0]), torch.tensor([0]))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from actprune import InputError, PrunedLinear, parse, pruned, saved_bytes
+from actprune import InputError, PrunedLinear, convert, parse, pruned, saved_bytes
 from actprune.lean import LeanBlock
 from actprune.measuring.fidelity import fidelity, mean_cosine
 from actprune.models import Block, ResMLP
@@ -54,6 +54,12 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
         read("x+dense")
     with pytest.raises(InputError, match="expected a format of"):
         read("lean+nothing")
+    with pytest.raises(InputError, match=r"expected a format after 'bf16', such as bf16\+dense"):
+        read("bf16")
+    with pytest.raises(
+        InputError, match=r"got 'lean\+dense'; actprune\.strategies\.apply takes str"
+    ):
+        convert(torch.nn.Linear(2, 2), "lean+dense")
     with pytest.raises(InputError, match="checkpoint: expected a model with ResMLP blocks"):
         apply(torch.nn.Sequential(torch.nn.Linear(2, 2)), "checkpoint+dense")
 
@@ -136,6 +142,39 @@ def test_apply_and_undo(spec: str) -> None:
     assert all(type(block) is Block for block in made.blocks)
     assert not pruned(made)
     assert saved_bytes(made, images) == saved_bytes(plain, images)
+
+
+@pytest.mark.parametrize("first", [*SPECS, "csr:sparsity=0.5"])
+@pytest.mark.parametrize("second", ["dense", "checkpoint+dense", "lean+quant:bits=4"])
+def test_apply_replaces_what_was_applied_before(first: str, second: str) -> None:
+    x = torch.randn(4, 1, 16, 16)
+    twice, once = apply(apply(model(), first), second), apply(model(), second)
+    names = [{name: type(m) for name, m in each.named_modules()} for each in (twice, once)]
+    assert names[0] == names[1]
+    assert twice(x).dtype == once(x).dtype == torch.float32
+    torch.testing.assert_close(twice(x), once(x))
+    assert saved_bytes(twice, x) == saved_bytes(once, x)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if "checkpoint" in spec])
+def test_what_lies_behind_frozen_layers_trains_when_checkpointed(spec: str) -> None:
+    x = torch.randn(4, 1, 16, 16)
+    gradients = []
+    for text in ("dense", spec):
+        made = model()
+        made.patch_embed.requires_grad_(False)
+        made.blocks[0].requires_grad_(False)
+        apply(made, text)(x).square().sum().backward()
+        gradients.append({n: p.grad for n, p in made.named_parameters() if p.requires_grad})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        found = gradients[1][name]
+        assert gradient is not None
+        assert found is not None, name
+        if "bf16" in spec:  # no twin in bf16: the direction tells that it is the gradient
+            assert torch.cosine_similarity(found.flatten(), gradient.flatten(), dim=0) > 0.98, name
+        else:
+            torch.testing.assert_close(found, gradient)
 
 
 def test_checkpointing_keeps_each_block_s_input_and_every_gradient() -> None:

@@ -72,9 +72,9 @@ def advise(
     """The setting to train `model` with in `budget` bytes, of those that were recorded.
 
     Of what fits: dense, if it does; else what lost at most TOLERATED points of accuracy, its
-    standard error counted against it, the fastest first; else what lost least. Peaks are predicted for this model and batch, accuracy and
-    time are those of the recorded runs, of whatever model those were. Raises InputError on bad
-    values.
+    standard error counted against it, the fastest first; else what lost least. Peaks are predicted
+    for this model and batch, accuracy and time are those of the recorded runs, of whatever model
+    those were. Raises InputError on bad values.
     """
     if budget < 1:
         raise InputError(f"budget: expected 1 byte or more, got {budget}")
@@ -173,7 +173,7 @@ def _mib(size: int) -> str:
 
 
 def _merged(settings: Iterable[Setting]) -> list[Setting]:
-    """One for each spec: of the comparison with most seeds; of equals, that in which it lost most."""
+    """One for each spec: of the comparison with most seeds; of equals, where it lost most."""
     found: dict[str, Setting] = {}
     for setting in settings:
         other = found.setdefault(setting.spec, setting)

@@ -74,13 +74,18 @@ class Profile:
 
         It is within 1 % of the least that there is. Raises InputError below the least bytes.
         """
+        if isinstance(budget, bool) or not isinstance(budget, int):
+            raise InputError(
+                f"budget: expected a whole number of bytes, got {budget!r}; "
+                "actprune.advise.parse_budget reads 4MiB"
+            )
         least = int(self.nbytes.min(1).sum())
         if budget < least:
             raise InputError(
                 f"budget: expected at least {least} bytes, the least that the candidates can keep "
                 f"of this batch, got {budget}"
             )
-        return self._allocation(choose(self.nbytes, self.errors, int(budget)))
+        return self._allocation(choose(self.nbytes, self.errors, budget))
 
     def uniform(self, spec: str) -> Allocation:
         """The same spec for all. Raises InputError where it is no candidate."""
@@ -171,12 +176,15 @@ def _layers(
     """What each linear layer that takes part in the loss would cost."""
     plain, count = undo(twin(model)), len(formats)
     costs: dict[str, _Cost] = {}
+    if not all(tensor.numel() for tensor in batch):
+        raise InputError("batch: expected at least one sample, got none")
     for name, layer in plain.named_modules():
         if type(layer) is nn.Linear and layer.weight.requires_grad:
             costs[name] = _Cost(np.zeros(count, np.int64), np.zeros(count))
             measure = partial(_measure, name, costs[name], formats)
             layer.register_forward_hook(partial(_watch, measure), with_kwargs=True)
-    backward(plain, batch, loss)
+    if costs:
+        backward(plain, batch, loss)
     used = {name: cost for name, cost in costs.items() if cost.gradient is not None}
     if not used:
         raise InputError(

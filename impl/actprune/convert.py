@@ -45,6 +45,12 @@ def convert(
     rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
     if not rules:
         raise InputError("spec: expected at least one glob in the mapping, got none")
+    for text in rules.values():
+        if isinstance(text, str) and ("+" in text or "=>" in text):
+            raise InputError(
+                f"spec: expected a format, or a mapping of globs to formats, got {text!r}; "
+                "actprune.strategies.apply takes strategies and plans"
+            )
     formats = {glob: parse(text) for glob, text in rules.items()}
     linears = {name: m for name, m in model.named_modules() if _refusal(m) is None}
     wanted = _globs("include", include)
@@ -103,13 +109,20 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
     weights: (batch,), positive, or None: all alike. A layer's rows are those of the samples in
     their order, as they are where the batch is the first dimension. Random selections
     (select=priority) stay unbiased whatever the weights; the closer these are to the norms of the
-    samples' gradients, the less noise they add. Raises InputError on other shapes and dtypes.
+    samples' gradients, the less noise they add. Raises InputError on other shapes, dtypes and
+    values, for which it waits for the device.
     """
-    if weights is not None and (weights.dim() != 1 or not weights.is_floating_point()):
-        raise InputError(
-            f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} of "
-            f"shape {tuple(weights.shape)}"
-        )
+    if weights is not None:
+        if weights.dim() != 1 or not weights.is_floating_point():
+            raise InputError(
+                f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
+                f"of shape {tuple(weights.shape)}"
+            )
+        bad = ~((weights > 0) & weights.isfinite())
+        if bool(bad.any()):
+            raise InputError(
+                f"weights: expected positive, finite numbers, got {float(weights[bad][0])}"
+            )
     for layer in pruned(model).values():
         layer.sample_weights = weights
 

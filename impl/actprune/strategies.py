@@ -73,6 +73,8 @@ class Plan:
 
 def read(spec: str) -> Plan:
     """The plan that a spec describes. Raises InputError naming what is wrong in it."""
+    if isinstance(spec, str) and spec.strip() in STRATEGIES:
+        raise InputError(f"spec: expected a format after {spec!r}, such as {spec.strip()}+dense")
     strategy, plus, text = spec.rpartition("+") if isinstance(spec, str) else ("", "", spec)
     return Plan(_rules(text), _strategy(strategy) if plus else "")
 
@@ -94,11 +96,16 @@ def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
 def apply(
     model: Model, spec: str, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
 ) -> Model:
-    """Convert `model` in place as a spec says; returns it. Raises as convert and lean do."""
+    """Make `model`, in place, what a spec says, in place of what an earlier one said; returns it.
+
+    A `model.compile()` of your own comes after it, and `weighted` takes `actprune.weigh` for every
+    batch, as `actprune train` does it. Raises as convert and lean do.
+    """
     chosen = read(spec)
     strategies = chosen.strategy.split("+")
-    if WEIGHTED in strategies and not any(format.stochastic for _, format in chosen.rules):
-        raise InputError(f"weighted: expected a format with select=priority, got {chosen.spec!r}")
+    if WEIGHTED in strategies:
+        _check_weighted(chosen)
+    undo(model)
     if any(not isinstance(format, Dense) for _, format in chosen.rules):
         convert(model, dict(chosen.rules), include, exclude)
     if "checkpoint" in strategies:
@@ -111,6 +118,13 @@ def apply(
     if COMPILE in strategies:
         model.compile(dynamic=False)  # one batch size in training; another is compiled anew
     return model
+
+
+def _check_weighted(chosen: Plan) -> None:
+    """Raises InputError unless what selects draws: weights would bias the largest."""
+    selecting = [getattr(format, "select", None) for _, format in chosen.rules]
+    if "priority" not in selecting or "topk" in selecting:
+        raise InputError(f"weighted: expected formats with select=priority, got {chosen.spec!r}")
 
 
 def _strategy(text: str) -> str:
@@ -149,7 +163,14 @@ class CheckpointedBlock(Block):
         """(batch, patches, dim) to the same shape."""
         if not self.training:
             return super().forward(x)
-        # reentrant: the other kind hides its inputs from the hooks that count saved bytes
+        if torch.is_grad_enabled() and not x.requires_grad:
+            if not any(parameter.requires_grad for parameter in self.parameters()):
+                return super().forward(x)
+            # behind a frozen stem: reentrant checkpoints give parameters a gradient only where an
+            # input has one
+            x = x.detach().requires_grad_()
+        # reentrant: the other kind hides its inputs from the hooks that count saved bytes, and
+        # compresses what it then computes again
         out: Tensor = checkpoint(super().forward, x, use_reentrant=True)
         return out
 
