@@ -8,8 +8,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from actprune import InputError
+from actprune.compare import CompareConfig
 from actprune.config import check, load_yaml
+from actprune.sweep.config import SweepConfig
 from actprune.training import TrainConfig
+
+CONFIGS = Path(__file__).parents[1] / "benchmarks/configs"
 
 
 class Inner(BaseModel):
@@ -132,3 +136,11 @@ def test_command_repeats_what_differs_from_the_defaults() -> None:
         "--include '*.fc1' --include '*.fc2' --seed 3"
     )
     assert TrainConfig().command() == "actprune train --out run --spec dense"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_that_come_with_the_suite_are_read(path: Path) -> None:
+    command = path.read_text().partition("actprune ")[2].split()[0]  # as its first lines have it
+    kinds: dict[str, type[SweepConfig | CompareConfig]]
+    kinds = {"sweep": SweepConfig, "compare": CompareConfig}
+    assert len(load_yaml(path, kinds[command]).formats) > 0
