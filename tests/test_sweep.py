@@ -37,7 +37,7 @@ from actprune.sweep.cells import (
 )
 from actprune.sweep.config import Retries, SweepConfig
 from actprune.sweep.gather import Found
-from actprune.sweep.run import open_folder, run_sweep
+from actprune.sweep.run import find_config, run_sweep
 from actprune.training.config import TrainConfig
 
 FAKE = Path(__file__).with_name("fake_cell.py")
@@ -66,7 +66,6 @@ def sweep(
     chosen: SweepConfig, folder: Path, plan: Mapping[str, Sequence[Any]], **options: Any
 ) -> Found:
     out = folder / "out"
-    open_folder(out, chosen, resume=out.exists())
     words = command(folder, plan)
     with (folder / "seen.txt").open("a") as seen:
         quiet = Console(file=seen, width=200)
@@ -100,6 +99,11 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("waited for a minute")
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """What a sweep's folder holds."""
+    return {path: path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
 
 
 def outcomes(folder: Path, identity: str) -> list[str]:
@@ -477,20 +481,47 @@ def test_200_cells_with_crashes_hangs_and_a_kill_lose_nothing(tmp_path: Path) ->
 def test_one_sweep_at_a_time_in_a_folder(tmp_path: Path) -> None:
     import fcntl
 
-    out = tmp_path / "out"
-    open_folder(out, config(), resume=False)
+    sweep(config(), tmp_path, {})
+    out, before = tmp_path / "out", files(tmp_path)
     with (out / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=r"out: a sweep is running there"):
-            run_sweep(config(), out, words="w", console=Console())
+            sweep(config(seeds=[7]), tmp_path, {})
+    assert files(tmp_path) == before
 
 
 def test_another_commit_starts_in_another_folder(tmp_path: Path) -> None:
     sweep(config(), tmp_path, {})
     path = tmp_path / "out/environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "1.0"}))
+    before = files(tmp_path)
     with pytest.raises(InputError, match=r"out: is of another torch \(1.0, now .*another folder"):
+        sweep(config(seeds=[7]), tmp_path, {})
+    assert files(tmp_path) == before
+    path.write_text("{")
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"environment.json: not readable"):
+        sweep(config(seeds=[7]), tmp_path, {})
+    assert files(tmp_path) == before
+
+
+def test_limits_that_cannot_be_kept_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(limits: Limits) -> None:
+        raise InputError("memory: the injected one")
+
+    monkeypatch.setattr(sweeping, "check_limits", refuse)
+    with pytest.raises(InputError, match="the injected one"):
         sweep(config(), tmp_path, {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_sweep_takes_the_configuration_that_is_given(tmp_path: Path) -> None:
+    sweep(config(), tmp_path, {})
+    larger = config(seeds=[0, 1])
+    sweep(larger, tmp_path, {})
+    assert find_config(tmp_path / "out", None, resume=True) == larger
 
 
 # the command
@@ -549,6 +580,7 @@ def test_bad_options_are_one_line(
         assert (code, out) == (2, "")
         assert err.startswith(f"actprune: error: {message}")
         assert err.count("\n") == 1
+        assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -21,12 +21,23 @@ from actprune.errors import InputError
 from actprune.sweep import engine_ray
 from actprune.sweep.attempt import Limits
 from actprune.sweep.cells import attempts, cell_id, cell_of
-from actprune.sweep.config import Retries
+from actprune.sweep.config import Retries, SweepConfig
 from actprune.sweep.engine_local import Work
-from actprune.sweep.engine_ray import Resources, _connect, _task, run_ray
-from actprune.sweep.run import open_folder, run_sweep
+from actprune.sweep.engine_ray import Joined, Patience, Resources, _connect, _task
+from actprune.sweep.run import run_sweep
 from actprune.sweep.watch import LiveWatch
-from tests.test_sweep import CLI, alive, command, config, outcomes, pids, starts, wait_until
+from tests.test_sweep import (
+    CLI,
+    alive,
+    command,
+    config,
+    files,
+    outcomes,
+    pids,
+    starts,
+    sweep,
+    wait_until,
+)
 
 RAY: Any = ray  # whose types are incomplete
 CHOSEN = config(seeds=list(range(8)), memory="1GiB", training={"threads": 1})
@@ -44,13 +55,14 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
-def run(folder: Path, plan: dict[str, list[Any]], **options: Any) -> Any:
+def run(
+    folder: Path, plan: dict[str, list[Any]], chosen: SweepConfig = CHOSEN, **options: Any
+) -> Any:
     out, words = folder / "out", command(folder, plan)
-    open_folder(out, CHOSEN, resume=out.exists())
     with (folder / "seen.txt").open("a") as file:
         quiet = Console(file=file, width=200)
         return run_sweep(
-            CHOSEN, out, words="w", console=quiet, engine="ray", command=words, **options
+            chosen, out, words="w", console=quiet, engine="ray", command=words, **options
         )
 
 
@@ -126,12 +138,64 @@ def test_a_cell_that_is_done_is_not_run_by_a_late_task(tmp_path: Path) -> None:
 
 def test_a_cell_that_fits_no_node_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
-    open_folder(tmp_path, CHOSEN, resume=False)
-    work, watch = Work([], Limits(), Retries()), LiveWatch(Console(), 0, 0, 0)
+    chosen = config(gpus=2, training={"threads": 1})
     with pytest.raises(
         InputError, match=r"expected a node with 1 CPUs and 2 GPUs; the nodes have at most 1 and 0"
     ):
-        run_ray(work, Resources(1, 2), address=cluster.address, jobs=None, watch=watch, stopping=[])
+        run(tmp_path, {}, chosen, address=cluster.address)
+    assert not (tmp_path / "out").exists()
+
+
+class Nodes:
+    """A Ray of which the test says how many CPUs its only node has."""
+
+    def __init__(self, cpus: int) -> None:
+        self.cpus = cpus
+
+    def nodes(self) -> list[dict[str, Any]]:
+        lost = {"Alive": False, "Resources": {"CPU": 64.0}}
+        return [lost, {"Alive": True, "Resources": {"CPU": float(self.cpus)}}]
+
+
+def test_a_wait_for_nodes_is_said_once_and_ends(tmp_path: Path) -> None:
+    nodes = Nodes(4)
+    with (tmp_path / "seen.txt").open("w") as file:
+        watch = LiveWatch(Console(file=file, width=200), 0, 0, 0)
+        patience = Patience(Joined(nodes, Resources(2, 0)), watch)
+        for now, nodes.cpus in ((0, 4), (1, 1), (2, 1), (600, 1), (601, 4), (700, 0), (1300, 0)):
+            patience.look(now)
+        with pytest.raises(InputError, match=r"Ray: waited 600 s for a node with .*--resume goes"):
+            patience.look(1301)
+    waits = "Ray: waits up to 600 s for a node with 2 CPUs and 0 GPUs; the nodes have at most"
+    assert (tmp_path / "seen.txt").read_text().splitlines() == [
+        f"{waits} 1 and 0",
+        "Ray: there is a node again on which a cell fits",
+        f"{waits} 0 and 0",
+    ]
+
+
+def test_the_only_worker_that_is_lost_is_waited_for_and_given_up(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_ray, "ALONE_S", 3.0)
+    only = cluster.add_node(num_cpus=1)
+    chosen = config(training={"threads": 1})
+    first, second = (cell_id(each) for each in chosen.cells())
+    plan: dict[str, list[Any]] = {second: [3600, "ok"]}
+
+    def kill() -> None:
+        wait_until(lambda: starts(tmp_path)[second] == 1)
+        cluster.remove_node(only, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match=r"Ray: waited 3 s for a node with 1 CPUs and 0 GPUs"):
+        run(tmp_path, plan, chosen, address=cluster.address)
+    killer.join()
+    assert (tmp_path / "seen.txt").read_text().count("Ray: waits up to 3 s") == 1
+    cluster.add_node(num_cpus=1)
+    assert run(tmp_path, plan, chosen, address=cluster.address).outcomes == {"done": 2}
+    assert (outcomes(tmp_path, first), outcomes(tmp_path, second)) == (["done"], ["lost", "done"])
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +204,14 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         _connect(None)
 
 
-@pytest.mark.parametrize("address", ["nowhere", "host:", ":1", "host:x", "host:70000", "host:0"])
+BAD = ["auto", "local", "host:", ":1", "host:x", "host:70000", "host:0", "ray://host:10001"]
+
+
+@pytest.mark.parametrize("address", BAD)
 def test_an_address_is_host_and_port(address: str) -> None:
-    with pytest.raises(InputError, match=rf"--address: expected HOST:PORT, got '{address}'"):
+    with pytest.raises(
+        InputError, match=rf"--address: expected HOST:PORT, got '{address}'; .* nor a Ray Client's"
+    ):
         _connect(address)
 
 
@@ -152,8 +221,17 @@ def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match=f"--address: nobody answers at {address}"):
             run(tmp_path, {}, address=address)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"--address: nobody answers at no-such.invalid:6379"):
         _connect("no-such.invalid:6379")
+
+
+def test_an_address_that_is_refused_leaves_a_sweep_as_it_was(tmp_path: Path) -> None:
+    sweep(config(), tmp_path, {})
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"--address: nobody answers at"):
+        run(tmp_path, {}, address="no-such.invalid:6379")
+    assert files(tmp_path) == before
 
 
 def test_an_address_at_which_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from actprune.errors import InputError
 
+_ONWARD = "--resume goes on there"
 
-def make_folder(path: Path, *, resume: bool, onward: str = "--resume goes on there") -> bool:
+
+def make_folder(path: Path, *, resume: bool, onward: str = _ONWARD) -> bool:
     """Make `path` where it is not there; returns whether something is in it already.
 
     Raises InputError where it cannot be made, and where it is in use and resume is False; onward:
@@ -18,10 +20,20 @@ def make_folder(path: Path, *, resume: bool, onward: str = "--resume goes on the
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # a process killed while writing its first file leaves that one alone
-        used = any(entry.suffix != ".tmp" for entry in path.iterdir())
     except OSError as problem:
         raise InputError(f"{path}: cannot be made ({problem.strerror})") from None
+    return look_in(path, resume=resume, onward=onward)
+
+
+def look_in(path: Path, *, resume: bool, onward: str = _ONWARD) -> bool:
+    """Whether something is in `path`, which need not be there; raises as make_folder does."""
+    try:
+        # a process killed while writing its first file leaves that one alone
+        used = any(entry.suffix != ".tmp" for entry in path.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be used ({problem.strerror})") from None
     if used and not resume:
         raise InputError(f"{path}: is not empty; {onward}, or name another folder")
     return used

@@ -170,7 +170,7 @@ def sweep(
     from actprune.config import load_yaml
     from actprune.report.table import print_table
     from actprune.sweep.config import SweepConfig
-    from actprune.sweep.run import ENGINES, good, open_folder, run_sweep
+    from actprune.sweep.run import ENGINES, find_config, good, run_sweep
     from actprune.sweep.watch import print_found
 
     if engine not in ENGINES:
@@ -181,7 +181,7 @@ def sweep(
         raise InputError("--config, --out: expected a file, or the folder to --resume in")
     chosen = load_yaml(config, SweepConfig) if config else None
     folder, console = out or new_folder(), terminal()
-    chosen = open_folder(folder, chosen, resume=resume)
+    chosen = find_config(folder, chosen, resume=resume)
     found = run_sweep(
         chosen,
         folder,

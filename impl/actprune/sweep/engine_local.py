@@ -30,8 +30,11 @@ class Watch(Protocol):
     def ended(self, cell: Cell, outcome: Outcome, *, again: bool) -> None:
         """An attempt has ended; whether there will be another."""
 
+    def say(self, text: str) -> None:
+        """Something that who waits should know."""
 
-def run_local(work: Work, *, jobs: int, watch: Watch, stopping: Sequence[int]) -> None:
+
+def run_local(work: Work, watch: Watch, stopping: Sequence[int], *, jobs: int) -> None:
     """Run `work`, `jobs` cells at a time, until all have ended or `stopping` holds something.
 
     What runs then is asked to stop, and ended by force where it does not.

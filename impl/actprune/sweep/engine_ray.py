@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from actprune.sweep.cells import (
 )
 from actprune.sweep.engine_local import Watch, Work
 
+ALONE_S = 600.0
+"""How long a sweep waits for a node where there is none left on which a cell fits."""
 _PORT_S, _INIT_S, _LOOK_S = 5.0, 30.0, 1.0
 _QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
 
@@ -45,35 +47,57 @@ class Resources:
     gpus: float
 
 
-def run_ray(
-    work: Work,
-    resources: Resources,
-    *,
-    address: str | None,
-    jobs: int | None,
-    watch: Watch,
-    stopping: Sequence[int],
-) -> None:
-    """Run `work` on the Ray at `address`, or on one that is started here for it.
+@dataclass(frozen=True)
+class Joined:
+    """A Ray that is joined, and what each cell gets of it."""
 
-    jobs: tasks at a time; without it, Ray holds them all and runs what fits. Raises InputError
-    without Ray, where nobody answers at the address, where no node has the resources, and where a
-    node does not see the sweep's folder.
+    ray: Any
+    resources: Resources
+
+    def lacks(self) -> str | None:
+        """What no node has of what a cell needs, where Ray would wait for one."""
+        wanted = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if any(all(node.get(key, 0) >= need for key, need in wanted.items()) for node in nodes):
+            return None
+        most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
+        return (
+            f"a node with {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs; "
+            f"the nodes have at most {most['CPU']:g} and {most['GPU']:g}"
+        )
+
+
+@contextmanager
+def joined(address: str | None, resources: Resources) -> Iterator[Joined]:
+    """Join the Ray at `address`, or one that is started here, as long as this lasts.
+
+    Raises InputError without Ray, where nobody answers at the address, and where no node has the
+    resources.
     """
     ray = _connect(address)
     try:
-        _check_fits(ray, resources)
-        task = ray.remote(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=work.retries.lost
-        )(_task)
-        _run(ray, task, work, jobs or len(work.cells), watch, stopping)
+        made = Joined(ray, resources)
+        if lacks := made.lacks():
+            raise InputError(f"gpus, training.threads: expected {lacks}")
+        yield made
     finally:
         ray.shutdown()
 
 
-def _run(ray: Any, task: Any, work: Work, jobs: int, watch: Watch, stopping: Sequence[int]) -> None:
+def run_ray(
+    joined: Joined, work: Work, watch: Watch, stopping: Sequence[int], *, jobs: int | None
+) -> None:
+    """Run `work` until all has ended or `stopping` holds something.
+
+    jobs: tasks at a time; without it, Ray holds them all and runs what fits. Raises InputError
+    where a node does not see the sweep's folder, and where none has had the resources for
+    ALONE_S seconds.
+    """
+    ray, size = joined.ray, joined.resources
+    task = ray.remote(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=work.retries.lost)(_task)
     waiting, flying = deque(work.cells), dict[Any, Cell]()
-    looked = 0.0
+    jobs = jobs or len(work.cells)
+    patience, looked = Patience(joined, watch), 0.0
     how = replace(work, cells=())  # what a task needs of it
     try:
         while (waiting or flying) and not stopping:
@@ -90,12 +114,36 @@ def _run(ray: Any, task: Any, work: Work, jobs: int, watch: Watch, stopping: Seq
                     waiting.append(cell)
             if time.monotonic() > looked + _LOOK_S:
                 looked = time.monotonic()
+                patience.look(looked)
                 watch.running([cell for cell in flying.values() if running(cell.folder)])
     finally:
         for ref in flying:  # those that wait, first: none may take the place of one that stops
             ray.cancel(ref, recursive=False)
         if flying:
             ray.wait(list(flying), num_returns=len(flying), timeout=GRACE_S)
+
+
+class Patience:
+    """Says when no node is left on which a cell fits, and gives up where none comes."""
+
+    def __init__(self, joined: Joined, watch: Watch) -> None:
+        self._joined, self._watch = joined, watch
+        self._since: float | None = None
+
+    def look(self, now: float) -> None:
+        """At `now`, in seconds. Raises InputError once there has been none for ALONE_S."""
+        lacks = self._joined.lacks()
+        if lacks is None:
+            if self._since is not None:
+                self._watch.say("Ray: there is a node again on which a cell fits")
+            self._since = None
+        elif self._since is None:
+            self._since = now
+            self._watch.say(f"Ray: waits up to {ALONE_S:g} s for {lacks}")
+        elif now - self._since > ALONE_S:
+            raise InputError(
+                f"Ray: waited {ALONE_S:g} s for {lacks}. What was done is kept; --resume goes on"
+            )
 
 
 def _outcome(ray: Any, ref: Any, cell: Cell) -> Outcome:
@@ -155,8 +203,11 @@ def _connect(address: str | None) -> Any:
 def _check_answers(address: str) -> None:
     """Raises InputError where no Ray answers: ray.init would wait for long, and end the process."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"--address: expected HOST:PORT, got {address!r}")
+    if "://" in address or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(
+            f"--address: expected HOST:PORT, got {address!r}; that is where `ray start --head` "
+            "listens (port 6379), and neither auto nor a Ray Client's ray://"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=_PORT_S).close()
     except OSError as problem:
@@ -172,15 +223,3 @@ def _check_answers(address: str) -> None:
     if said is not None:
         reason = "".join(said)[:200]
         raise InputError(f"--address: what answers at {address} is no Ray to join ({reason})")
-
-
-def _check_fits(ray: Any, resources: Resources) -> None:
-    """Raises InputError where no node has what a cell needs: Ray would wait for one."""
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(key, 0) >= need for key, need in wanted.items()) for node in nodes):
-        most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
-        raise InputError(
-            f"gpus, training.threads: expected a node with {resources.cpus:g} CPUs and "
-            f"{resources.gpus:g} GPUs; the nodes have at most {most['CPU']:g} and {most['GPU']:g}"
-        )

@@ -1,8 +1,9 @@
 """A sweep from its folder to its page."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ import yaml
 from actprune.config import load_yaml
 from actprune.environment import SAME, check_same, environment
 from actprune.errors import InputError
-from actprune.files import make_folder, write_json, write_whole
+from actprune.files import look_in, make_folder, write_json, write_whole
 from actprune.sweep.attempt import CELL_COMMAND, Limits, check_limits
 from actprune.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune.sweep.config import SweepConfig
-from actprune.sweep.engine_local import Work, run_local
+from actprune.sweep.engine_local import Watch, Work, run_local
 from actprune.sweep.gather import Found, gather
 from actprune.sweep.watch import LiveWatch
 from actprune.training.run import stop_signals
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
 ENGINES = ("local", "ray")
+Run = Callable[[Work, Watch, Sequence[int]], None]
+"""Runs work, tells who watches, and stops where the numbers of signals are given."""
 
 
-def open_folder(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
-    """Make `out` for a new sweep, or find the one in it; returns its configuration.
+def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
+    """The configuration of the sweep in `out`, new or there already; nothing is written.
 
     A resumed sweep goes on with its own configuration, or with another that is given: cells that
     are in both are not run again, those of the old one alone stay, unused. Raises InputError
     where `out` is in use and resume is False, and where there is no sweep to resume.
     """
-    used = make_folder(out, resume=resume)
+    used = look_in(out, resume=resume)
     if used and not (out / CONFIG).exists():
         raise InputError(f"{out}: holds no sweep to resume (no {CONFIG})")
     if config is None:
         if not used:
             raise InputError("--config: expected the file of a sweep, got none")
         return load_yaml(out / CONFIG, SweepConfig)
-    text = yaml.safe_dump(config.values(), sort_keys=False)
-    write_whole(out / CONFIG, text.encode())
     return config
 
 
@@ -57,35 +58,47 @@ def run_sweep(
     jobs: int | None = None,
     command: Sequence[str] = CELL_COMMAND,
 ) -> Found | int:
-    """Run what `config` says and `out` (of open_folder) lacks; what was found is written there.
+    """Run what `config` (of find_config) says and `out` lacks; what was found is written there.
 
     words: the command that repeats it. jobs: cells at a time; one by default, on Ray as many as
     its machines hold. command: what runs a cell, for tests. Returns the number of the signal where
-    one stopped the sweep. Raises InputError where another sweep runs in `out`, or where it holds
-    cells of another machine, commit or torch.
+    one stopped the sweep. Raises InputError where another sweep runs in `out`, where it holds
+    cells of another machine, commit or torch, and as the engine does; then `out` is as it was.
     """
     limits = Limits(config.timeout_s, config.memory_bytes)
     check_limits(limits)
-    with _alone(out):
+    cells = [cell_of(each, out.resolve()) for each in config.cells()]
+    with _engine(engine, address, jobs, config, cells) as run, _alone(out):
         _check_same(out, environment(words))
-        cells = [cell_of(each, out.resolve()) for each in config.cells()]
+        write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False).encode())
         work = Work(_pending(cells, config), limits, config.retries, command)
         with stop_signals() as stopping, _watch(cells, work.cells, console) as watch:
-            if not work.cells:
-                pass
-            elif engine == "ray":
-                from actprune.sweep.engine_ray import Resources, run_ray
-
-                size = Resources(config.training.threads or 1, config.gpus)
-                run_ray(work, size, address=address, jobs=jobs, watch=watch, stopping=stopping)
-            else:
-                run_local(work, jobs=jobs or 1, watch=watch, stopping=stopping)
+            if work.cells:
+                run(work, watch, stopping)
         return stopping[0] if stopping else gather(cells, out, words)
 
 
 def good(found: Found, config: SweepConfig) -> bool:
     """Whether every cell has an outcome that the sweep accepts."""
     return set(found.outcomes) <= {DONE, *config.accepted}
+
+
+@contextmanager
+def _engine(
+    name: str,
+    address: str | None,
+    jobs: int | None,
+    config: SweepConfig,
+    cells: Sequence[Cell],
+) -> Iterator[Run]:
+    """What runs cells, ready before anything is written; a Ray only where there are some to run."""
+    if name == "ray" and any(to_run(attempts(cell.folder), config.retries) for cell in cells):
+        from actprune.sweep.engine_ray import Resources, joined, run_ray
+
+        with joined(address, Resources(config.training.threads or 1, config.gpus)) as ray:
+            yield partial(run_ray, ray, jobs=jobs)
+    else:
+        yield partial(run_local, jobs=jobs or 1)
 
 
 def _pending(cells: Sequence[Cell], config: SweepConfig) -> list[Cell]:
@@ -124,6 +137,7 @@ def _alone(out: Path) -> Iterator[None]:
     """No other sweep works in `out` while this lasts; the system frees the lock of a dead one."""
     import fcntl
 
+    make_folder(out, resume=True)
     with (out / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

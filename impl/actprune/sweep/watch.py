@@ -56,7 +56,10 @@ class LiveWatch:
             return
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.0f} s"
         why = "" if good else f" ({outcome.why}{'; once more' if again else ''})"
-        text = f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why}"
+        self.say(f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why}")
+
+    def say(self, text: str) -> None:
+        """A line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _counts(self) -> str:
