@@ -21,7 +21,6 @@ from actprune import cli, results
 from actprune.config import check, load_yaml
 from actprune.environment import environment
 from actprune.errors import InputError
-from actprune.sweep import cell as cell_module
 from actprune.sweep import run as sweeping
 from actprune.sweep.attempt import Attempt, Limits
 from actprune.sweep.cells import (
@@ -40,6 +39,7 @@ from actprune.sweep.gather import Found
 from actprune.sweep.run import find_config, run_sweep
 from actprune.training.config import TrainConfig
 
+NO_PEAK = "trained, its peak not measured: "
 FAKE = Path(__file__).with_name("fake_cell.py")
 CLI = """
 import functools, json, sys
@@ -297,6 +297,10 @@ def ended(attempt: Attempt) -> Outcome:
         ("oom", "memory", 1, "out of memory, it says\n"),
         ("sigkill", "memory", -9, "killed from outside, as the kernel does out of memory"),
         ("eat", "memory", -9, "over its limit of memory: "),
+        ("trained-eat", "done", -9, f"{NO_PEAK}over its limit of memory: "),
+        ("trained-sigkill", "done", -9, f"{NO_PEAK}killed from outside, as the kernel does"),
+        ("trained-oom", "done", 1, f"{NO_PEAK}out of memory, it says"),
+        ("trained-crash", "failed", 1, "exit code 1\nthe injected crash"),
     ],
 )
 def test_what_an_attempt_came_to(
@@ -307,6 +311,22 @@ def test_what_an_attempt_came_to(
     assert (found.outcome, found.exit_code) == (outcome, code)
     assert found.message.startswith(message)
     assert attempts(one.folder) == [found]
+
+
+def test_a_limit_of_time_costs_a_trained_cell_its_peak_alone(one: Cell, tmp_path: Path) -> None:
+    words = command(tmp_path, {one.id: ["trained-hang"]})
+    attempt = Attempt(one.folder, Limits(timeout_s=3600), words)
+    wait_until(lambda: (one.folder / "record.json").exists())
+    attempt.limits = Limits(timeout_s=0.001)
+    found = ended(attempt)
+    assert (found.outcome, found.message) == ("done", f"{NO_PEAK}over its limit of 0.001 s")
+
+
+def test_a_stop_leaves_a_peak_to_be_measured(one: Cell, tmp_path: Path) -> None:
+    words = command(tmp_path, {one.id: ["trained-hang"]})
+    attempt = Attempt(one.folder, Limits(), words)
+    wait_until(lambda: (one.folder / "record.json").exists())
+    assert attempt.stop(0).outcome == "stopped"
 
 
 def test_a_hang_is_ended_with_all_that_it_started(one: Cell) -> None:
@@ -342,9 +362,7 @@ def test_a_command_that_is_not_there(one: Cell) -> None:
     assert "no-such-command: cannot be run (No such file or directory)" in found.message
 
 
-def test_a_real_cell_goes_on_from_its_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_cell_goes_on_and_measures_in_the_memory_of_its_training(tmp_path: Path) -> None:
     values = {"limit_train": 200, "limit_test": 20, "batch_size": 8, "checkpoint_every": 1}
     values |= {"epochs": 2, "threads": 1}
     cell = cell_of(check(TrainConfig, values | {"spec": "csr:sparsity=0.5"}), tmp_path)
@@ -354,16 +372,25 @@ def test_a_real_cell_goes_on_from_its_checkpoint(
     attempt.ask_to_stop()
     stopped = attempt.stop(60)
     assert (stopped.outcome, stopped.exit_code) == ("stopped", 128 + signal.SIGTERM)
-    monkeypatch.setattr(cell_module, "predicted_peak", lambda config: 1000)  # they take seconds
-    monkeypatch.setattr(cell_module, "measured_peak", lambda config: 900)
-    cell_module.run_cell(cell.folder)
-    assert "resumed at step " in capsys.readouterr().out
-    record = json.loads((cell.folder / "record.json").read_text())
+    attempt, path = Attempt(cell.folder, Limits()), cell.folder / "record.json"
+    while not path.exists():
+        assert attempt.poll() is None
+        time.sleep(0.02)
+    training = attempt.peak_bytes
+    trained = json.loads(path.read_text())
+    found = ended(attempt)
+    assert (found.outcome, found.message) == ("done", "")
+    assert found.peak_bytes is not None
+    assert found.peak_bytes < 1.1 * training
+    assert "resumed at step " in attempt.log.read_text()
+    record = json.loads(path.read_text())
+    assert trained == record | {"measured_peak_bytes": None}
+    assert record["measured_peak_bytes"] > 1 << 20
     assert (record["steps"], len(record["step_samples_ms"])) == (50, 50)
     assert record["environment"]["threads"] == 1
-    before = (cell.folder / "record.json").stat().st_mtime_ns
-    cell_module.run_cell(cell.folder)  # its attempt was lost after its record was written
-    assert (cell.folder / "record.json").stat().st_mtime_ns == before
+    before = path.stat().st_mtime_ns
+    assert ended(Attempt(cell.folder, Limits())).outcome == "done"  # it was lost after its end
+    assert path.stat().st_mtime_ns == before
 
 
 # sweeps
@@ -407,6 +434,14 @@ def test_without_dense_there_are_no_ratios_and_it_is_said(tmp_path: Path) -> Non
     assert [(cell.id, end.outcome) for cell, end in found.failed] == [(dense, "failed")]
     assert [cell.id for cell in found.alone] == [other]
     assert found.pages == []
+
+
+def test_a_peak_that_is_not_measured_is_said_and_loses_no_record(tmp_path: Path) -> None:
+    cell = cell_id(config().cells()[1])
+    found = sweep(config(memory="150MiB"), tmp_path, {cell: ["trained-eat"]})
+    assert found.outcomes == {"done": 2}
+    assert len(results.read(tmp_path / "out/results.json").training) == 2
+    assert f" s ({NO_PEAK}over its limit of memory: " in (tmp_path / "seen.txt").read_text()
 
 
 def test_more_retries_run_failed_cells_again_and_no_others(tmp_path: Path) -> None:

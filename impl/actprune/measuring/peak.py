@@ -44,7 +44,7 @@ def measured_peak(config: TrainConfig) -> int | None:
     The resident high-water mark of a warm process, less what it held before the model was built.
     Needs Linux's /proc. Raises InputError where the process fails.
     """
-    if not Path("/proc/self/clear_refs").exists():
+    if not can_measure():
         return None
     environment = os.environ | returned_at_once()
     command = [sys.executable, "-m", "actprune.measuring.peak", config.model_dump_json()]
@@ -54,6 +54,11 @@ def measured_peak(config: TrainConfig) -> int | None:
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         raise InputError(f"measured peak: the process ended with {done.returncode}: {last}")
     return int(found.group(1))
+
+
+def can_measure() -> bool:
+    """Whether the system says what is resident at most."""
+    return Path("/proc/self/clear_refs").exists()
 
 
 def returned_at_once() -> dict[str, str]:
@@ -68,8 +73,11 @@ def returned_at_once() -> dict[str, str]:
     }
 
 
-def _measure(config: TrainConfig) -> int:
-    """In the fresh process: warm up, mark, train, read the high-water mark."""
+def measure_here(config: TrainConfig) -> int:
+    """measured_peak of this process, fresh and in returned_at_once's environment.
+
+    Warms up, marks, trains, reads the high-water mark.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     model, optimizer = build(config)
@@ -99,4 +107,4 @@ def memory_status(field: str) -> int:
 if __name__ == "__main__":
     import json
 
-    print(f"peak_bytes={_measure(check(TrainConfig, json.loads(sys.argv[1])))}")  # noqa: T201
+    print(f"peak_bytes={measure_here(check(TrainConfig, json.loads(sys.argv[1])))}")  # noqa: T201

@@ -24,6 +24,9 @@ _DEATH_S = 0.5
 """Who kills all of a machine may kill a cell before us: then its attempt is lost, not failed."""
 _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
+_SAID = "out of memory, it says"
+_KILLED = "killed from outside, as the kernel does out of memory"
+_NO_PEAK = "trained, its peak not measured: "
 _GUARD = str(Path(__file__).with_name("guard.py"))
 
 
@@ -91,12 +94,18 @@ class Attempt:
             return self._killed(STOPPED, "the sweep was stopped")
         self._kill()
         verdict, message = self._verdict(code)
-        return self._end(DONE, "") if verdict == DONE else self._end(STOPPED, message)
+        return self._end(DONE, message) if verdict == DONE else self._end(STOPPED, message)
 
     def _killed(self, outcome: str, why: str) -> Outcome:
         self._kill()
         self._process.wait()
+        if outcome != STOPPED and self._trained():
+            return self._end(DONE, f"{_NO_PEAK}{why}")
         return self._end(outcome, "\n".join(filter(None, [why, tail(self.log)])))
+
+    def _trained(self) -> bool:
+        """Whether it left its record, so that a limit which ends it now costs the peak alone."""
+        return (self.folder / RECORD).exists()
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):  # macOS: of a group of zombies
@@ -106,13 +115,14 @@ class Attempt:
         """What an exit code and the last words mean."""
         words = tail(self.log)
         if code == 0:
-            there = (self.folder / RECORD).exists()
-            return (DONE, "") if there else ("failed", f"ended well, but left no {RECORD}\n{words}")
-        if code == -signal.SIGKILL:
-            return "memory", f"killed from outside, as the kernel does out of memory\n{words}"
+            if self._trained():
+                return DONE, ""
+            return "failed", f"ended well, but left no {RECORD}\n{words}"
         last = words.rpartition("\n")[2]
-        if any(word in last for word in _OUT_OF_MEMORY):
-            return "memory", f"out of memory, it says\n{words}"
+        said = any(word in last for word in _OUT_OF_MEMORY)
+        if said or code == -signal.SIGKILL:
+            why = _KILLED if code == -signal.SIGKILL else _SAID
+            return (DONE, f"{_NO_PEAK}{why}") if self._trained() else ("memory", f"{why}\n{words}")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return "failed", f"{how}\n{words}"
 

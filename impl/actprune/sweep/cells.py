@@ -4,7 +4,7 @@
     cells/ID/run/                  the training run with its checkpoint
     cells/ID/attempts/0001.log     what an attempt printed; there from its start
     cells/ID/attempts/0001.json    how it ended; written once, at its end
-    cells/ID/record.json           the training record of a cell that is done
+    cells/ID/record.json           the training record of a cell that is trained
 
 An attempt with a log alone runs or is lost. Nothing else says what has been done, so whoever can
 read the folder can go on.
@@ -24,6 +24,8 @@ from actprune.training.config import TrainConfig
 from actprune.training.records import RECORD
 
 CELL, RUN, ATTEMPTS = "cell.json", "run", "attempts"
+PEAK = "measured_peak_bytes"
+"""Of a record: what its cell measures last."""
 OVER = "over its limit of "
 DONE, STOPPED, LOST = "done", "stopped", "lost"
 

@@ -52,11 +52,11 @@ class LiveWatch:
         self.done += good
         self.failed += not good and not again
         self._show()
-        if good and self.console.is_terminal:
+        if good and not outcome.message and self.console.is_terminal:
             return
         took = "" if outcome.seconds is None else f" after {outcome.seconds:.0f} s"
-        why = "" if good else f" ({outcome.why}{'; once more' if again else ''})"
-        self.say(f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why}")
+        why = "; ".join(filter(None, [outcome.why, "once more" if again else ""]))
+        self.say(f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why and f' ({why})'}")
 
     def say(self, text: str) -> None:
         """A line."""
