@@ -4,8 +4,8 @@
 
 The plan says for each cell id what its attempts do, the last of them for good: ok, crash, hang,
 eat (memory), oom (an error that says so), sigkill, silent (no record) or a number of seconds before
-ok; trained-ACT leaves the record first. Every start is a line in starts.txt beside the plan. Imports
-nothing but the standard library.
+ok; trained-ACT leaves the record first. Every start is a line in starts.txt beside the plan.
+Imports nothing but the standard library.
 """
 
 import json
@@ -46,7 +46,7 @@ def main() -> None:
     act = todo[min(attempt, len(todo)) - 1]
     if str(act).startswith("trained-"):
         act = act.removeprefix("trained-")
-        leave_record(folder, plan)
+        leave_record(folder, plan, measured_peak_bytes=None, grad_cosine=None)
     if act == "crash":
         sys.exit("the injected crash")
     if act == "hang":
@@ -65,9 +65,9 @@ def main() -> None:
         leave_record(folder, plan)
 
 
-def leave_record(folder: Path, plan: dict[str, Any]) -> None:
+def leave_record(folder: Path, plan: dict[str, Any], **lacking: None) -> None:
     made = record(json.loads((folder / "cell.json").read_text()))
-    made["environment"] = plan["environment"]
+    made |= {"environment": plan["environment"], **lacking}
     (folder / "record.json").write_text(json.dumps(made))
 
 

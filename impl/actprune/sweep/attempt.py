@@ -26,7 +26,7 @@ _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 _SAID = "out of memory, it says"
 _KILLED = "killed from outside, as the kernel does out of memory"
-_NO_PEAK = "trained, its peak not measured: "
+_CUT = "trained, but not all measured: "
 _GUARD = str(Path(__file__).with_name("guard.py"))
 
 
@@ -100,11 +100,11 @@ class Attempt:
         self._kill()
         self._process.wait()
         if outcome != STOPPED and self._trained():
-            return self._end(DONE, f"{_NO_PEAK}{why}")
+            return self._end(DONE, f"{_CUT}{why}")
         return self._end(outcome, "\n".join(filter(None, [why, tail(self.log)])))
 
     def _trained(self) -> bool:
-        """Whether it left its record, so that a limit which ends it now costs the peak alone."""
+        """Whether it left its record, so that a limit costs only what it measures after that."""
         return (self.folder / RECORD).exists()
 
     def _kill(self) -> None:
@@ -122,7 +122,7 @@ class Attempt:
         said = any(word in last for word in _OUT_OF_MEMORY)
         if said or code == -signal.SIGKILL:
             why = _KILLED if code == -signal.SIGKILL else _SAID
-            return (DONE, f"{_NO_PEAK}{why}") if self._trained() else ("memory", f"{why}\n{words}")
+            return (DONE, f"{_CUT}{why}") if self._trained() else ("memory", f"{why}\n{words}")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return "failed", f"{how}\n{words}"
 

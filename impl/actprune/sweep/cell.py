@@ -1,8 +1,9 @@
 """The process of a cell: `python -m actprune.sweep.cell CELL_DIR` trains it and leaves its record.
 
 SIGTERM ends it after the step it is in, with a checkpoint; the next attempt goes on from there.
-Once the record is written, the process becomes a fresh one that measures the peak and adds it:
-beside a trainer that is done with, the measuring would need the memory of two trainings.
+The record is written as soon as the training has ended; the gradients' fidelity and the measured
+peak, which may need more memory than the training, are added to it. For the peak the process
+becomes a fresh one, since a trainer that is done with would still have its memory.
 """
 
 import json
@@ -17,7 +18,7 @@ from actprune.files import write_json
 from actprune.measuring.peak import can_measure, measure_here, predicted_peak, returned_at_once
 from actprune.sweep.cells import CELL, PEAK, RUN, record
 from actprune.training import TrainConfig, run_training
-from actprune.training.records import RECORD, training_record
+from actprune.training.records import RECORD, training_record, with_fidelity
 from actprune.training.step import threads
 
 
@@ -26,14 +27,16 @@ def run_cell(folder: Path) -> None:
 
     Raises InputError as training does.
     """
-    if (folder / RECORD).exists():  # its last attempt was lost after it was written
+    path = folder / RECORD
+    if path.exists() and record(folder)["grad_cosine"] is not None:  # its last attempt was lost
         return
     config = _config(folder)
     trainer = run_training(config, folder / RUN, resume=True)
     with threads(config.threads):
-        made = training_record(trainer, (predicted_peak(config), None))
-        made["environment"] = environment(config.command())
-    write_json(folder / RECORD, made)
+        if not path.exists():
+            made = training_record(trainer, (predicted_peak(config), None))
+            write_json(path, made | {"environment": environment(config.command())})
+        write_json(path, with_fidelity(record(folder), trainer))
 
 
 def add_peak(folder: Path) -> None:

@@ -67,12 +67,14 @@ def train_specs(
 
 
 def training_record(trainer: Trainer, peaks: Peaks) -> Record:
-    """What one finished run says of itself; ratios to dense come with `against_dense`."""
+    """What one finished run says of itself, in the memory that its training had.
+
+    What its gradients lose comes with `with_fidelity`, ratios to dense with `against_dense`.
+    """
     config = trainer.config
     images, labels = trainer.batch(0)
     accuracies = [epoch["accuracy"] for epoch in trainer.history]
     predicted, measured = peaks
-    layers = fidelity(trainer.model, (images, labels), draws=DRAWS)
     return {
         "spec": config.spec,
         "model": config.model,
@@ -91,9 +93,18 @@ def training_record(trainer: Trainer, peaks: Peaks) -> Record:
         "measured_peak_bytes": measured,
         "accuracy": accuracies[-1],
         "accuracy_per_epoch": accuracies,
+        "grad_cosine": None,
+        "layers": [],
+        "command": config.command(),
+    }
+
+
+def with_fidelity(record: Record, trainer: Trainer) -> Record:
+    """The record with its gradients' fidelity, which takes the memory of dense gradients."""
+    layers = fidelity(trainer.model, trainer.batch(0), draws=DRAWS)
+    return record | {
         "grad_cosine": mean_cosine(layers),
         "layers": [asdict(layer) for layer in layers],
-        "command": config.command(),
     }
 
 
@@ -141,7 +152,7 @@ def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> Record:
         config = trainer.config
         peaks[spec] = (predicted_peak(config), measured_peak(config))
     with threads(trainer.config.threads):
-        record = training_record(trainer, peaks[spec])
+        record = with_fidelity(training_record(trainer, peaks[spec]), trainer)
     if path:
         write_json(path, record)
     return record
