@@ -20,7 +20,8 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
     """Make every ResMLP block of `model` lean, and every chain of other layers; returns `model`.
 
     Chains are linear-GELU-linear and affine-linear-scale; `chains` says which are recognised. What
-    their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input.
+    their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input. A
+    call that is not what was traced runs a module's own forward (docs/your-model.md).
     Parameters, their names and the state_dict stay. gelu: bits that are kept of GELU's derivative,
     2 or 4; None: its input whole. Raises InputError on other bits, on a model that fully_shard has
     sharded and, with the reasons, where there is no block and no chain.
@@ -50,7 +51,10 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
 
 
 def chains(model: nn.Module) -> dict[str, str]:
-    """Of each linear outside ResMLP blocks: the chain that lean makes of it, or why none."""
+    """Of each linear outside ResMLP blocks: the chain that lean makes of it, or why none.
+
+    Of those in blocks, too, where hooks or a replaced forward keep the block from being lean.
+    """
     return search(model, gelu=None).words
 
 

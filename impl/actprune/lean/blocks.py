@@ -6,6 +6,7 @@ from torch import Tensor
 from actprune.lean.forward import own_way
 from actprune.lean.functions import Across, Chain, Options, kept, weights
 from actprune.models.resmlp import Block, ResMLP
+from actprune.sharding import is_sharded
 
 
 class LeanBlock(Block):
@@ -47,7 +48,7 @@ class LeanBlock(Block):
 
     def _own_ways(self) -> bool:
         parts = self.norm1, self.attn, self.norm2, self.mlp, self.mlp.fc1, self.mlp.fc2
-        return any(map(own_way, parts))
+        return any(own_way(part) and not is_sharded(part) for part in parts)
 
 
 class LeanResMLP(ResMLP):

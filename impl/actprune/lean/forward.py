@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
+from actprune.sharding import is_sharded
 from actprune.wrappers import Within
 
 _OWN = vars(nn.Module()).keys()
@@ -70,7 +71,8 @@ def own_way(module: nn.Module) -> str:
         *(module._forward_pre_hooks, module._forward_hooks),
         *(module._backward_pre_hooks, module._backward_hooks),
     )
-    if any(hooks):
+    # a chain says itself that it needs its layers' whole weights
+    if any(hooks) and not (isinstance(module, nn.Linear) and is_sharded(module)):
         return "it has hooks"
     found = vars(module).get("forward")
     return "" if found is None or isinstance(found, LeanForward) else "its forward is replaced"
