@@ -91,6 +91,19 @@ def test_lean_blocks_count_where_their_linears_keep_everything() -> None:
     assert [layer.layer for layer in alone] == ["mlp.fc1", "mlp.fc2"]
 
 
+def test_lean_chains_of_other_models_count_too() -> None:
+    model = nn.Sequential(
+        nn.Linear(16, 8), nn.Sequential(nn.Linear(8, 32), nn.GELU()), nn.Linear(32, 4)
+    )
+    batch = torch.randn(8, 16), torch.arange(8) % 4
+    assert fidelity(model, batch) == []
+    found = fidelity(lean(model), batch)
+    assert [layer.layer for layer in found] == ["1.0", "2"]
+    assert found[0].rel_error > 0.001
+    found = fidelity(apply(model, "bf16+lean-4bit+dense"), batch)
+    assert [layer.layer for layer in found] == ["1.0", "2"]
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model, _ = build(TrainConfig())
     apply(model, "lean+coo:sparsity=0.9,select=priority")

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from actprune.lean.forward import own_way
 from actprune.lean.functions import Across, Chain, Options, kept, weights
 from actprune.models.resmlp import Block, ResMLP
+from actprune.sharding import is_sharded
 
 
 class LeanBlock(Block):
@@ -12,7 +14,8 @@ class LeanBlock(Block):
 
     Outputs are the Block's. Gradients are exact but for what pruning takes from those of weights,
     α and γ, and for GELU's derivative, off by up to 0.16 in 2 bits and 0.04 in 4. In eval mode and
-    without gradients it is the Block.
+    without gradients, and while a layer in it has hooks
+    or a replaced forward, it is the Block.
     """
 
     gelu: int | None
@@ -20,7 +23,7 @@ class LeanBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, patches, dim) to the same shape."""
-        if not (self.training and torch.is_grad_enabled()):
+        if not (self.training and torch.is_grad_enabled()) or self._own_ways():
             return super().forward(x)
         norm1, norm2 = self.norm1, self.norm2
         attn, fc1, fc2 = self.attn, self.mlp.fc1, self.mlp.fc2
@@ -43,11 +46,17 @@ class LeanBlock(Block):
             )
         return out
 
+    def _own_ways(self) -> bool:
+        parts = self.norm1, self.attn, self.norm2, self.mlp, self.mlp.fc1, self.mlp.fc2
+        return any(own_way(part) and not is_sharded(part) for part in parts)
+
 
 class LeanResMLP(ResMLP):
     """A ResMLP that applies its last affine to the mean over patches: the same, nothing kept."""
 
     def pooled(self, x: Tensor) -> Tensor:
         """(batch, patches, dim) to (batch, dim)."""
+        if own_way(self.norm):  # a hook expects what the layer is given
+            return super().pooled(x)
         out: Tensor = self.norm(x.mean(1))
         return out

@@ -1,44 +1,23 @@
-"""Chains in other people's models: found in the graphs that torch.fx traces, and made lean.
+"""The patterns of lean chains in a graph of torch.fx.
 
-Found are linear-GELU-linear and affine-linear-scale, and both at once, where nothing else uses what
-lies between. A model that cannot be traced as a whole (its forward depends on the data) is searched
-part by part.
+They are linear-GELU-linear and affine-linear-scale, and both at once, where nothing else uses what
+lies between and no module that they would run in place of has hooks.
 """
 
-import inspect
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from actprune.lean.functions import Chain, Options, kept, weights
+from actprune.lean.forward import own_way
+from actprune.lean.tracing import AUGMENTED
 from actprune.linear import PrunedLinear
-from actprune.models.resmlp import Block
 
 LINEARS = (nn.Linear, PrunedLinear)
 _MULTIPLY, _ADD = (operator.mul, torch.mul, "mul"), (operator.add, torch.add, "add")
-_NONE = "no GELU to another linear, no affine before, no scale after"
-
-
-class LeanForward:
-    """A module's forward with its chains lean in training; it replaces the module's own."""
-
-    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
-        self.module, self.graph = module, graph
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        own = type(self.module).forward
-        if not (self.module.training and torch.is_grad_enabled()):
-            return own(self.module, *args, **kwargs)
-        given = inspect.signature(own).bind(self.module, *args, **kwargs)
-        given.apply_defaults()
-        return fx.Interpreter(self.module, graph=self.graph).run(
-            *list(given.arguments.values())[1:]
-        )
 
 
 @dataclass
@@ -61,82 +40,8 @@ class Found:
         return "-".join([*parts, *["scale"] * (self.scale is not None)])
 
 
-@dataclass
-class Search:
-    """What was found in a model: a graph for each part with chains, and a word on every linear."""
-
-    graphs: dict[str, fx.Graph] = field(default_factory=dict)
-    words: dict[str, str] = field(default_factory=dict)
-
-
-def search(model: nn.Module, gelu: int | None) -> Search:
-    """Look for chains in every part of `model` that is no ResMLP block."""
-    result = Search()
-    _search(model, "", result, gelu)
-    return result
-
-
-def lean_chain(
-    x: Tensor,
-    first: nn.Linear,
-    second: nn.Linear | None,
-    affine: tuple[Tensor, Tensor] | None,
-    scale: Tensor | None,
-    gelu: int | None,
-) -> Tensor:
-    """What the layers of a chain compute, with what Chain keeps."""
-    layers = [first] if second is None else [first, second]
-    parameters = [weights(layer, x) for layer in layers]
-    alpha, beta = (None, None) if affine is None else (part.reshape(-1) for part in affine)
-    gamma = None if scale is None else scale.reshape(-1)
-    both = [kept(layer, x.device, x.shape[:-1].numel()) for layer in layers]
-    second_parameters = parameters[1] if second is not None else (None, None)
-    with torch.autocast(x.device.type, enabled=False):
-        out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
-            x, alpha, beta, *parameters[0], *second_parameters, gamma, both, Options(gelu, False)
-        )
-    return out
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (Block, *LINEARS)) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _search(module: nn.Module, prefix: str, result: Search, gelu: int | None) -> None:
-    if isinstance(module, (Block, *LINEARS)):
-        return
-    names = _linears_of(module)
-    try:
-        graph = _Tracer().trace(module)
-    except Exception as problem:  # whatever a forward does with a tensor that has no values
-        reason = str(problem).partition("\n")[0] or type(problem).__name__
-        for name in names:
-            result.words[prefix + name] = f"its model cannot be traced: {reason}"
-        for name, child in module.named_children():
-            _search(child, f"{prefix}{name}.", result, gelu)
-        return
-    chains = list(_chains(module, graph))
-    calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    for name in names:
-        shared = calls.count(name) > 1
-        result.words[prefix + name] = "used more than once" if shared else _NONE
-    for chain in chains:
-        _replace(graph, chain, gelu)
-        for name in chain.linears:
-            result.words[prefix + name] = chain.text
-    if chains:
-        result.graphs[prefix.rstrip(".")] = graph
-
-
-def _linears_of(module: nn.Module) -> list[str]:
-    """The names of its linears, but for those of ResMLP blocks."""
-    blocks = [f"{name}." for name, part in module.named_modules() if isinstance(part, Block)]
-    linears = [name for name, part in module.named_modules() if type(part) in LINEARS]
-    return [name for name in linears if not name.startswith(tuple(blocks))]
-
-
-def _chains(module: nn.Module, graph: fx.Graph) -> Iterator[Found]:
+def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[Found]:
+    """The chains in `module`'s graph, which share no node."""
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     taken: set[fx.Node] = set()
     for node in graph.nodes:
@@ -149,9 +54,24 @@ def _chains(module: nn.Module, graph: fx.Graph) -> Iterator[Found]:
             chain.linears.append(str(second[-1].target))
         _add_affine(module, chain)
         _add_scale(module, chain)
-        if len(chain.linears) == 2 or chain.affine or chain.scale:
+        found = len(chain.linears) == 2 or chain.affine or chain.scale
+        if found and not _is_written_within(module, chain):
             taken.update(chain.nodes)
             yield chain
+
+
+def _is_written_within(module: nn.Module, chain: Found) -> bool:
+    """Whether anything is changed in place between its nodes, where the chain runs as one."""
+    node = chain.nodes[0]
+    while node is not chain.nodes[-1]:
+        called = called_by(module, node)
+        name = str(getattr(node.target, "__name__", node.target))
+        in_place = node.op != "call_module" and name.endswith("_") and not name.endswith("__")
+        in_place |= node.target in AUGMENTED or bool(node.kwargs.get("inplace"))
+        if node not in chain.nodes and (in_place or getattr(called, "inplace", False)):
+            return True
+        node = node.next
+    return False
 
 
 def _second(module: nn.Module, node: fx.Node) -> list[fx.Node]:
@@ -159,11 +79,11 @@ def _second(module: nn.Module, node: fx.Node) -> list[fx.Node]:
     gelu = _only_user(node)
     if gelu is None or not _is_gelu(module, gelu):
         return []
-    nodes = [gelu, *_after(module, gelu)]
+    nodes = [gelu, *after(module, gelu)]
     return nodes if _is_linear(module, nodes[-1]) else []
 
 
-def _after(module: nn.Module, node: fx.Node) -> Iterator[fx.Node]:
+def after(module: nn.Module, node: fx.Node) -> Iterator[fx.Node]:
     """The only users one after the other, to the first that is no idle dropout."""
     user = _only_user(node)
     while user is not None:
@@ -201,7 +121,7 @@ def _add_affine(module: nn.Module, chain: Found) -> None:
 
 def _add_scale(module: nn.Module, chain: Found) -> None:
     """γ times the chain, after it."""
-    nodes = list(_after(module, chain.nodes[-1]))
+    nodes = list(after(module, chain.nodes[-1]))
     if not nodes or not _is_one_of(nodes[-1], _MULTIPLY):
         return
     size = _linear(module, chain.linears[-1]).out_features
@@ -209,17 +129,6 @@ def _add_scale(module: nn.Module, chain: Found) -> None:
     if len(scales) == 1:
         chain.nodes += nodes
         chain.scale = scales[0]
-
-
-def _replace(graph: fx.Graph, chain: Found, gelu: int | None) -> None:
-    last = chain.nodes[-1]
-    with graph.inserting_before(last):
-        layers = [graph.create_node("get_attr", name) for name in chain.linears]
-        arguments = chain.x, layers[0], layers[1] if len(layers) > 1 else None
-        made = graph.call_function(lean_chain, (*arguments, chain.affine, chain.scale, gelu))
-    last.replace_all_uses_with(made)
-    for node in reversed(chain.nodes):
-        graph.erase_node(node)
 
 
 def _linear(module: nn.Module, name: str) -> nn.Linear:
@@ -237,24 +146,27 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _module(module: nn.Module, node: fx.Node) -> nn.Module | None:
+def called_by(module: nn.Module, node: fx.Node) -> nn.Module | None:
     return module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _is_linear(module: nn.Module, node: fx.Node) -> bool:
-    return type(_module(module, node)) in LINEARS
+    called = called_by(module, node)
+    return called is not None and type(called) in LINEARS and not own_way(called)
 
 
 def _is_gelu(module: nn.Module, node: fx.Node) -> bool:
-    called = _module(module, node)
+    called = called_by(module, node)
     if called is None:
         return node.target is F.gelu and node.kwargs.get("approximate", "none") == "none"
-    return type(called) is nn.GELU and called.approximate == "none"
+    return type(called) is nn.GELU and called.approximate == "none" and not own_way(called)
 
 
 def _is_idle(module: nn.Module, node: fx.Node) -> bool:
-    called = _module(module, node)
-    return type(called) is nn.Identity or (type(called) is nn.Dropout and called.p == 0)
+    called = called_by(module, node)
+    if type(called) is nn.Identity or (type(called) is nn.Dropout and called.p == 0):
+        return not own_way(called)
+    return False
 
 
 def _is_one_of(node: fx.Node, targets: tuple[object, ...]) -> bool:

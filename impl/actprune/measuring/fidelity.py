@@ -12,7 +12,7 @@ from actprune.convert import draws as random_selections
 from actprune.convert import pruned
 from actprune.errors import InputError
 from actprune.gradients import Loss, backward, loss_of, twin
-from actprune.lean import LeanBlock
+from actprune.lean import around_gelus
 from actprune.strategies import undo
 
 
@@ -45,11 +45,11 @@ def fidelity(
 ) -> list[LayerFidelity]:
     """What each layer of `model` that keeps less loses of its weight gradient on `batch`.
 
-    The layers are those that are pruned and, in lean blocks, the MLP's, whose gradients GELU's 2
-    bits change. `loss(model, *batch)` is differentiated in training mode, `draws` times with other
-    random selections and once without pruning; the model is left as it was. Without a random
-    selection every draw is the first. Empty where every gradient is exact; InputError where draws
-    is below 1.
+    The layers are those that are pruned and, where lean, those before and after a GELU, whose
+    gradients its 2 bits change. `loss(model, *batch)` is differentiated in training mode, `draws`
+    times with other random selections and once without pruning; the model is left as it was.
+    Without a random selection every draw is the first. Empty where every gradient is exact;
+    InputError where draws is below 1.
     """
     if draws < 1:
         raise InputError(f"draws: expected 1 or more, got {draws}")
@@ -73,9 +73,7 @@ def mean_cosine(layers: Iterable[LayerFidelity]) -> float:
 
 def _layers(model: nn.Module) -> list[str]:
     """The linears of which what is kept, or GELU's 2 bits, changes the weight gradient."""
-    blocks = [name for name, module in model.named_modules() if isinstance(module, LeanBlock)]
-    lean = {f"{name}.mlp.{fc}".lstrip(".") for name in blocks for fc in ("fc1", "fc2")}
-    known = pruned(model).keys() | lean
+    known = pruned(model).keys() | around_gelus(model)
     return [name for name, _ in model.named_modules() if name in known]
 
 
