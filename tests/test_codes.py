@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune import parse
+from actprune.tolerance import TOLERANCE, relative_error
 from actprune_kernels import codes
+from actprune_kernels.bsr import cpu as bsr
 from actprune_kernels.codes import BITS, KINDS, cpu, naive
+from actprune_kernels.sizes import at_once
+from tests.temporaries import largest_made
 
 DRAW = torch.tensor([1, 2, 3])
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -160,3 +164,30 @@ def test_some_blocks_alone() -> None:
         whole = decoded(coded.parts, "int4", 6).view(10, 2, 3)
         assert torch.equal(coded[3:7], whole[3:7].to(factors))  # one rounding, however decoded
         assert torch.equal(codes.values(coded), whole.to(dtype))
+
+
+@pytest.mark.parametrize("scope", ["column", "global"])
+@pytest.mark.parametrize("kind", ["int4", "bf16"])
+@pytest.mark.parametrize("name", ["bsr:block=32x32", "bsr:block=1x32", "bsr:block=5x7"])
+def test_a_product_decodes_no_more_at_once_than_it_may(name: str, kind: str, scope: str) -> None:
+    torch.set_num_threads(1)
+    x, dy = torch.randn(12288, 64), torch.randn(12288, 4)
+    store = parse(f"{name},sparsity=0,scope={scope},values={kind}").compress(x)
+    expected = dy.t() @ store.to_dense()
+    torch.testing.assert_close(store.grad_weight(dy), expected, rtol=1e-4, atol=1e-3)
+    product = store.format.product
+    assert largest_made(product, store.buffers, dy, 64) <= 4 * at_once() < x.nbytes / 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_by_pieces_is_the_product(dtype: torch.dtype) -> None:
+    x, dy = torch.randn(300, 40).to(dtype), torch.randn(300, 9).to(dtype)
+    for scope in ("column", "row", "global"):
+        spec = f"bsr:block=3x8,sparsity=0.3,scope={scope},values=int8"
+        store = parse(spec).compress(x)
+        with patch.object(bsr, "at_once", lambda: 7 * 3 * 8):
+            got = store.grad_weight(dy)
+        naive_one = parse(f"{spec},backend=naive").compress(x)
+        expected = naive_one.grad_weight(dy)
+        assert got.dtype == dtype
+        assert relative_error(got, expected) <= 2 * TOLERANCE[dtype]

@@ -12,7 +12,7 @@ from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import cpu as coding
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
@@ -149,19 +149,38 @@ def grad_weight(
     row = (block_rows.long()[:, None] * bm + torch.arange(bm)).clamp_(max=rows - 1).view(-1)
     bounds = [bm * start for start in colptr.tolist()]  # where each column's rows start
     longest = max(stop - start for start, stop in pairwise(bounds))
-    at_once = 1
+    step, limit = 1, count
     if scope == "column":
         column_bytes = longest * out_features * grad_output.element_size()
-        at_once = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
-    gathered = grad_output.new_empty(min(at_once * longest, len(row)), out_features)
-    for column in range(0, len(bounds) - 1, at_once):
-        start, stop = bounds[column], bounds[min(column + at_once, len(bounds) - 1)]
+        step = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
+    if isinstance(kept, Coded):  # nor is more than this decoded at once
+        step = max(1, min(step, at_once() // (longest * bn)))
+        limit = max(1, at_once() // (bm * bn))
+    gathered = grad_output.new_empty(min(step * longest, len(row)), out_features)
+    for column in range(0, len(bounds) - 1, step):
+        start, stop = bounds[column], bounds[min(column + step, len(bounds) - 1)]
         if start == stop:
             continue
         picked = torch.index_select(grad_output, 0, row[start:stop], out=gathered[: stop - start])
-        target = result[column : column + at_once]
+        target, piece = result[column : column + step], slice(start // bm, stop // bm)
+        if step == 1 and stop - start > limit * bm:
+            _multiply_long(kept, piece, picked, limit, target[0])
+            continue
         shape = (len(target), (stop - start) // len(target), -1)  # columns, rows kept, width
-        blocks = kept[start // bm : stop // bm].to(acc).view(shape)
+        blocks = kept[piece].to(acc).view(shape)
         torch.bmm(blocks.transpose(1, 2), picked.to(acc).view(shape), out=target)
     flat = result.view(-1, out_features)[:features]
     return flat.to(grad_output.dtype).t().contiguous()
+
+
+def _multiply_long(
+    kept: Tensor | Coded, column: slice, picked: Tensor, limit: int, out: Tensor
+) -> None:
+    """One column, `limit` blocks at a time. picked: its rows of dY; out (bn, out_features)."""
+    _, bm, bn = kept.shape
+    total = out.new_zeros(out.shape, dtype=wide(out.dtype))
+    for first in range(column.start, column.stop, limit):
+        blocks = kept[first : min(first + limit, column.stop)].to(out.dtype).view(-1, bn)
+        rows = picked[(first - column.start) * bm :][: len(blocks)].to(out.dtype)
+        total.add_(blocks.t() @ rows)
+    out.copy_(total)
