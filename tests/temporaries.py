@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_iter
 class _Largest(TorchDispatchMode):
     def __init__(self, known: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known, self.bytes = known, 0
+        self.known = known
+        self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -26,6 +27,7 @@ class _Largest(TorchDispatchMode):
 def largest_made(fn: Callable[..., Any], *args: Any) -> int:
     """Bytes of the largest storage that fn(*args) makes, its arguments' not counted."""
     known = {t.untyped_storage().data_ptr() for t in tree_iter(args) if isinstance(t, Tensor)}
-    with _Largest(known) as made:
+    made = _Largest(known)
+    with made:
         fn(*args)
     return made.bytes

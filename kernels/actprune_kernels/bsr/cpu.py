@@ -130,6 +130,26 @@ def to_dense(
     return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
+def row_dot(kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
+
+    Some blocks at a time with their like of `other`; what each adds to its rows is added in the
+    order of storage.
+    """
+    count, bm, bn = kept.shape
+    out = other.new_zeros(len(other), dtype=wide(other.dtype))
+    other, step = other.contiguous(), max(1, at_once() // (bm * max(bn, 4)))  # int64 to a row
+    for start in range(0, count, step):
+        piece = slice(start, min(start + step, count))
+        places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
+        column = torch.searchsorted(colptr, places, right=True) - 1
+        rows = block_rows[piece].long()
+        products = gather_blocks(other, rows, column, bm, bn).mul_(kept[piece].to(other.dtype))
+        row = (rows[:, None] * bm + torch.arange(bm)).clamp_(max=len(other) - 1)
+        out.index_add_(0, row.view(-1), products.sum(2, dtype=out.dtype).view(-1))
+    return out
+
+
 def grad_weight(
     kept: Tensor | Coded,
     block_rows: Tensor,
