@@ -1,5 +1,6 @@
 """Coded values: the definition, the fast path, and what stochastic rounding promises."""
 
+from types import ModuleType
 from unittest.mock import patch
 
 import pytest
@@ -8,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from actprune import parse
+from actprune.tolerance import TOLERANCE, relative_error
 from actprune_kernels import codes
+from actprune_kernels.bsr import cpu as bsr
 from actprune_kernels.codes import BITS, KINDS, cpu, naive
+from actprune_kernels.sizes import at_once
+from tests.temporaries import largest_made
 
 DRAW = torch.tensor([1, 2, 3])
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -37,6 +43,37 @@ def test_pieces_are_the_definition(
         assert torch.equal(got, expected)
         assert (got.shape, got.dtype) == (empty.shape, empty.dtype)
     assert torch.equal(back, naive.decode(theirs, kind, size[1], wide))
+
+
+@pytest.mark.parametrize("kernel", [cpu, naive])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bf16_and_fp8_are_torchs(dtype: torch.dtype, kernel: ModuleType) -> None:
+    x = (torch.randn(50, 33) * torch.logspace(-3, 2, 50)[:, None]).to(dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    (kept,) = kernel.encode(x, "bf16", None)
+    assert torch.equal(kept, x.to(torch.bfloat16))
+    assert torch.equal(kernel.decode((kept,), "bf16", 33, wide), x.to(torch.bfloat16).to(wide))
+    kept, scales = kernel.encode(x, "fp8", None)
+    a = scales.to(wide)[:, None]
+    largest = (x.to(wide) / a).abs().amax(1)  # it and no more is what 448, the largest code, holds
+    assert bool((largest <= 448).all())
+    assert bool((largest > 448 * (1 - 2**-6)).all())
+    expected = (x.to(wide) / a).to(torch.float8_e4m3fn)
+    assert torch.equal(kept.view(torch.float8_e4m3fn).to(wide), expected.to(wide))
+    back = kernel.decode((kept, scales), "fp8", 33, wide)
+    assert torch.equal(back, expected.to(wide) * a)
+    near = x.abs().to(wide) >= 2**-6 * a  # below, codes are no longer normal numbers
+    off = (back - x.to(wide)).abs()
+    assert bool((off[near] <= 2**-4 * x.abs().to(wide)[near]).all())
+    assert bool((off <= (2**-10 * a).expand_as(off))[~near].all())
+
+
+@pytest.mark.parametrize("name", ["csr", "bsr:block=1x8", "bsr:block=3x5"])
+def test_bf16_values_of_a_store_are_torchs(name: str) -> None:
+    x = torch.randn(40, 30)
+    options = f"{name}{',' if ':' in name else ':'}sparsity=0.5"
+    same, coded = (parse(f"{options}{kind}").compress(x) for kind in ("", ",values=bf16"))
+    assert torch.equal(coded.to_dense(), same.to_dense().to(torch.bfloat16).float())
 
 
 @pytest.mark.parametrize("kind", list(BITS))
@@ -127,3 +164,30 @@ def test_some_blocks_alone() -> None:
         whole = decoded(coded.parts, "int4", 6).view(10, 2, 3)
         assert torch.equal(coded[3:7], whole[3:7].to(factors))  # one rounding, however decoded
         assert torch.equal(codes.values(coded), whole.to(dtype))
+
+
+@pytest.mark.parametrize("scope", ["column", "global"])
+@pytest.mark.parametrize("kind", ["int4", "bf16"])
+@pytest.mark.parametrize("name", ["bsr:block=32x32", "bsr:block=1x32", "bsr:block=5x7"])
+def test_a_product_decodes_no_more_at_once_than_it_may(name: str, kind: str, scope: str) -> None:
+    torch.set_num_threads(1)
+    x, dy = torch.randn(12288, 64), torch.randn(12288, 4)
+    store = parse(f"{name},sparsity=0,scope={scope},values={kind}").compress(x)
+    expected = dy.t() @ store.to_dense()
+    torch.testing.assert_close(store.grad_weight(dy), expected, rtol=1e-4, atol=1e-3)
+    product = store.format.product
+    assert largest_made(product, store.buffers, dy, 64) <= 4 * at_once() < x.nbytes / 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_by_pieces_is_the_product(dtype: torch.dtype) -> None:
+    x, dy = torch.randn(300, 40).to(dtype), torch.randn(300, 9).to(dtype)
+    for scope in ("column", "row", "global"):
+        spec = f"bsr:block=3x8,sparsity=0.3,scope={scope},values=int8"
+        store = parse(spec).compress(x)
+        with patch.object(bsr, "at_once", lambda: 7 * 3 * 8):
+            got = store.grad_weight(dy)
+        naive_one = parse(f"{spec},backend=naive").compress(x)
+        expected = naive_one.grad_weight(dy)
+        assert got.dtype == dtype
+        assert relative_error(got, expected) <= 2 * TOLERANCE[dtype]

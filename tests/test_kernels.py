@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from actprune import parse
 from actprune_kernels import backends
 from actprune_kernels.backends import kernels, resolve
 from actprune_kernels.codes import KINDS
-from actprune_kernels.selection import cpu, naive
+from actprune_kernels.selection import cpu, naive, uniforms
 from actprune_kernels.sizes import index_dtype, keep_count
 
 SHAPES = [(1, 1), (1, 70), (70, 1), (37, 50), (64, 96), (33, 196), (130, 31)]
@@ -97,6 +98,21 @@ def test_selection_is_that_of_the_definition(
     else:
         assert torch.equal(scale, expected_scale)
         assert bool((scale >= 1).all())
+
+
+@pytest.mark.parametrize("kernel", [cpu, naive])
+def test_the_scale_is_the_first_rank_that_fell_out_over_the_magnitude(kernel: ModuleType) -> None:
+    m, draw = torch.rand(5, 20, dtype=torch.float64) + 0.01, torch.tensor([5, 6, 7])
+    ranks = m / uniforms((5, 20), torch.float64, draw)
+    mask, scale = kernel.select(m, 8, "column", draw)
+    expected = []
+    for column, rank in zip(m.tolist(), ranks.tolist(), strict=True):
+        threshold = sorted(rank)[-9]
+        kept = [size for size, r in zip(column, rank, strict=True) if r > threshold]
+        expected += [max(1.0, threshold / size) for size in kept]
+    assert int(mask.sum()) == len(expected) == 40
+    torch.testing.assert_close(scale, torch.tensor(expected, dtype=torch.float64))
+    assert max(expected) > 1.5
 
 
 def test_half_precision_accumulates_in_fp32() -> None:

@@ -190,6 +190,24 @@ def test_a_diverging_run_still_shows(bits: int) -> None:
         assert bool(levels.isfinite().all())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", BITS)
+def test_what_is_not_finite_spoils_no_other_code(bits: int, dtype: torch.dtype) -> None:
+    h = torch.full((2 * 1024 + 300,), 3.0, dtype=dtype)
+    whole = naive.unpacked(naive.forward_(h.clone(), bits), len(h), bits)
+    h[5], h[900], h[1030], h[-1] = math.nan, math.inf, -math.inf, -math.nan
+    ours, theirs = (kernel.forward_(h.clone(), bits) for kernel in (cpu, naive))
+    assert torch.equal(ours, theirs)
+    codes = naive.unpacked(ours, len(h), bits)
+    assert (codes != whole).nonzero().view(-1).tolist() == [5, 1030, len(h) - 1]
+    assert codes[5] == codes[-1] == 0
+    assert codes[900] == whole[900]  # at Inf the derivative is 1, at -Inf 0
+    levels = torch.ones(len(h), dtype=dtype)
+    cpu.backward_(levels, ours, bits)
+    assert abs(float(levels[900]) - 1) <= cell(bits) / 2
+    assert abs(float(levels[1030])) <= cell(bits) / 2
+
+
 def test_other_bits_are_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
     with pytest.raises(InputError, match=r"^gelu: expected 2 or 4 bits, or None, got 3$"):

@@ -90,6 +90,11 @@ def test_they_are_unbiased(spec: str) -> None:
     assert bool((error[varies] < 6.5 * spread[varies] + 1e-5).all())  # and 2^-17 of a level
     assert torch.allclose(draws.mean(0)[~varies], x[~varies])
     assert int(varies.sum()) > 30
+    # What the entries' own noise hides, their sum shows: that of a sample's norms hardly varies.
+    whole = (draws * x / x.norm(dim=1, keepdim=True)).sum((1, 2))
+    bias = float(whole.mean() / x.norm(dim=1).sum()) - 1
+    assert abs(bias) < 0.01
+    assert abs(bias) < 6.5 * float(whole.std() / x.norm(dim=1).sum()) / len(draws) ** 0.5 + 1e-5
 
 
 @pytest.mark.parametrize(

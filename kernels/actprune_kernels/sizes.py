@@ -51,3 +51,8 @@ def blocks_along(size: int, block: int) -> int:
 def at_once() -> int:
     """Elements to work on at a time on the CPU, so that what is between stays in the caches."""
     return torch.get_num_threads() << 18
+
+
+def rows_at_once(features: int, multiple: int = 1) -> int:
+    """Rows of `features` elements to make dense at a time, in multiples."""
+    return multiple * max(1, at_once() // max(1, features * multiple))

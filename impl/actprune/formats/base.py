@@ -78,10 +78,29 @@ class Format(ABC):
         return buffers[0].numel()
 
     def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
-        """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+        """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
+
+        This is the definition; a format that lies otherwise than row by row has a way of its own.
+        """
         rows, features = other.shape
-        kept = self.expand(buffers, rows, features, other.dtype)
-        return (kept * other).sum(1, dtype=wide(other.dtype))
+        step = self.rows_at_once(rows, features)
+        out = other.new_empty(rows, dtype=wide(other.dtype))
+        for start in range(0, rows, step):
+            some = other[start : start + step]
+            own = buffers if step >= rows else self.rows_of(buffers, start, len(some), features)
+            kept = self.expand(own, len(some), features, other.dtype)
+            torch.sum(kept * some, 1, dtype=out.dtype, out=out[start : start + step])
+        return out
+
+    def rows_at_once(self, rows: int, features: int) -> int:
+        """How many of `rows` rows `row_dot` makes dense at a time: all, where `rows_of` is none."""
+        return max(1, rows)
+
+    def rows_of(
+        self, buffers: tuple[Tensor, ...], start: int, count: int, features: int
+    ) -> tuple[Tensor, ...]:
+        """The buffers of `count` rows, where they lie row after row."""
+        return tuple(buffer[start : start + count] for buffer in buffers)
 
 
 @dataclass(frozen=True)

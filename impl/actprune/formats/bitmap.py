@@ -37,6 +37,10 @@ class Bitmap(RivalFormat):
         values, bits = buffers
         return bitmap.grad_weight(values, bits, grad_output)
 
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        values, bits = buffers
+        return bitmap.row_dot(values, bits, other)
+
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
     ) -> Tensor:

@@ -11,7 +11,8 @@ from actprune.formats.base import check_option
 from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
 from actprune_kernels import codes
-from actprune_kernels.backends import kernels
+from actprune_kernels.backends import kernels, resolve
+from actprune_kernels.bsr import cpu
 from actprune_kernels.codes import SAME
 from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
 
@@ -74,6 +75,14 @@ class Bsr(CodedFormat):
             kept_values, *buffers[-2:], grad_output, features, self.scope
         )
         return result
+
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        if resolve("bsr", self.backend, other.device, other.dtype) != "cpu":
+            return super().row_dot(buffers, other)
+        *_, block_rows, colptr = buffers
+        rows, features = other.shape
+        kept_values = self._values(buffers, self._block(rows, features), other.dtype)
+        return cpu.row_dot(kept_values, block_rows, colptr, other)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from actprune.formats.base import PruningFormat
 from actprune.formats.spec import write_spec
-from actprune_kernels.backends import kernels
+from actprune_kernels.backends import kernels, resolve
+from actprune_kernels.csr import cpu
 from actprune_kernels.sizes import index_dtype, kept
 
 
@@ -41,6 +42,13 @@ class Coo(PruningFormat):
         kernel = kernels("coo", self.backend, grad_output.device, grad_output.dtype)
         result: Tensor = kernel.grad_weight(*buffers, grad_output, features)
         return result
+
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        if resolve("coo", self.backend, other.device, other.dtype) != "cpu":
+            return super().row_dot(buffers, other)
+        values, rows, columns = buffers
+        every = torch.arange(other.shape[1] + 1, dtype=columns.dtype)
+        return cpu.row_dot(values.__getitem__, rows, torch.searchsorted(columns, every), other)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

@@ -9,8 +9,9 @@ from torch import Tensor
 from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
 from actprune_kernels import codes
-from actprune_kernels.backends import kernels
+from actprune_kernels.backends import kernels, resolve
 from actprune_kernels.codes import SAME
+from actprune_kernels.csr import cpu
 from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
 
 GROUP = 64
@@ -60,6 +61,16 @@ class Csr(CodedFormat):
         result: Tensor = kernel.grad_weight(values, *buffers[-2:], grad_output)
         return result
 
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        if resolve("csr", self.backend, other.device, other.dtype) != "cpu":
+            return super().row_dot(buffers, other)
+        values, (rows, colptr) = buffers[:-2], buffers[-2:]
+
+        def take(piece: slice) -> Tensor:
+            return self._some(values, piece, other.dtype)
+
+        return cpu.row_dot(take, rows, colptr, other)
+
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
     ) -> Tensor:
@@ -70,6 +81,14 @@ class Csr(CodedFormat):
     def _values(self, buffers: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
         if self.values == SAME:
             return buffers[0]
-        decode = codes.backend(buffers[0].device, self.backend).decode
-        groups: Tensor = decode(buffers[:-2], self.values, GROUP, wide(dtype))
-        return groups.view(-1)[: len(buffers[-2])].to(dtype)
+        return self._some(buffers[:-2], slice(0, len(buffers[-2])), dtype)
+
+    def _some(self, values: tuple[Tensor, ...], piece: slice, dtype: torch.dtype) -> Tensor:
+        """Some of the values, decoded where they are coded."""
+        if self.values == SAME:
+            return values[0][piece]
+        first, stop = piece.start // GROUP, blocks_along(piece.stop, GROUP)
+        decode = codes.backend(values[0].device, self.backend).decode
+        parts = tuple(part[first:stop] for part in values)
+        groups: Tensor = decode(parts, self.values, GROUP, wide(dtype))
+        return groups.view(-1)[piece.start - first * GROUP :][: piece.stop - piece.start].to(dtype)

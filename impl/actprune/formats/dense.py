@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from actprune.formats.base import Format
+from actprune_kernels.sizes import rows_at_once
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Dense(Format):
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         return grad_output.t() @ buffers[0]
+
+    def rows_at_once(self, rows: int, features: int) -> int:
+        return rows_at_once(features)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

@@ -9,7 +9,7 @@ from torch import Tensor
 from actprune.errors import InputError
 from actprune.formats.base import Format
 from actprune_kernels.rivals import nm
-from actprune_kernels.sizes import blocks_along
+from actprune_kernels.sizes import blocks_along, rows_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,9 @@ class Nm(Format):
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         values, places = buffers
         return nm.grad_weight(values, places, self.n, self.m, grad_output, features)
+
+    def rows_at_once(self, rows: int, features: int) -> int:
+        return rows_at_once(features)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

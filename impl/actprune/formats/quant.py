@@ -10,7 +10,7 @@ from actprune.formats.base import Format
 from actprune.formats.spec import write_spec
 from actprune_kernels import codes
 from actprune_kernels.rivals import quant
-from actprune_kernels.sizes import blocks_along
+from actprune_kernels.sizes import blocks_along, rows_at_once
 
 BITS = (8, 4, 2)
 
@@ -59,6 +59,18 @@ class Quant(Format):
 
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         return quant.grad_weight(buffers, self.group, self._kind, grad_output, features)
+
+    def rows_at_once(self, rows: int, features: int) -> int:
+        return rows_at_once(features, quant.whole_rows(self.group, features))
+
+    def rows_of(
+        self, buffers: tuple[Tensor, ...], start: int, count: int, features: int
+    ) -> tuple[Tensor, ...]:
+        first, last = (
+            start * features // self.group,
+            blocks_along((start + count) * features, self.group),
+        )
+        return tuple(part[first:last] for part in buffers)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

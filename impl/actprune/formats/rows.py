@@ -42,6 +42,10 @@ class Rows(RivalFormat):
         values, index = buffers
         return kernel.grad_weight(values, index, grad_output)
 
+    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
+        values, index = buffers
+        return kernel.row_dot(values, index, other)
+
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
     ) -> Tensor:

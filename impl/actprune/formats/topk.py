@@ -8,7 +8,7 @@ from torch import Tensor
 from actprune.formats.base import RivalFormat, check_option
 from actprune.formats.spec import write_spec
 from actprune_kernels.rivals import topk
-from actprune_kernels.sizes import index_dtype, keep_count
+from actprune_kernels.sizes import index_dtype, keep_count, rows_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class Topk(RivalFormat):
     def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
         values, columns = buffers
         return topk.grad_weight(values, columns, grad_output, features)
+
+    def rows_at_once(self, rows: int, features: int) -> int:
+        return rows_at_once(features)
 
     def expand(
         self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype

@@ -12,7 +12,7 @@ from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import cpu as coding
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, wide
 from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
@@ -130,6 +130,26 @@ def to_dense(
     return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
+def row_dot(kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
+
+    Some blocks at a time with their like of `other`; what each adds to its rows is added in the
+    order of storage.
+    """
+    count, bm, bn = kept.shape
+    out = other.new_zeros(len(other), dtype=wide(other.dtype))
+    other, step = other.contiguous(), max(1, at_once() // (bm * max(bn, 4)))  # int64 to a row
+    for start in range(0, count, step):
+        piece = slice(start, min(start + step, count))
+        places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
+        column = torch.searchsorted(colptr, places, right=True) - 1
+        rows = block_rows[piece].long()
+        products = gather_blocks(other, rows, column, bm, bn).mul_(kept[piece].to(other.dtype))
+        row = (rows[:, None] * bm + torch.arange(bm)).clamp_(max=len(other) - 1)
+        out.index_add_(0, row.view(-1), products.sum(2, dtype=out.dtype).view(-1))
+    return out
+
+
 def grad_weight(
     kept: Tensor | Coded,
     block_rows: Tensor,
@@ -149,19 +169,38 @@ def grad_weight(
     row = (block_rows.long()[:, None] * bm + torch.arange(bm)).clamp_(max=rows - 1).view(-1)
     bounds = [bm * start for start in colptr.tolist()]  # where each column's rows start
     longest = max(stop - start for start, stop in pairwise(bounds))
-    at_once = 1
+    step, limit = 1, count
     if scope == "column":
         column_bytes = longest * out_features * grad_output.element_size()
-        at_once = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
-    gathered = grad_output.new_empty(min(at_once * longest, len(row)), out_features)
-    for column in range(0, len(bounds) - 1, at_once):
-        start, stop = bounds[column], bounds[min(column + at_once, len(bounds) - 1)]
+        step = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
+    if isinstance(kept, Coded):  # nor is more than this decoded at once
+        step = max(1, min(step, at_once() // (longest * bn)))
+        limit = max(1, at_once() // (bm * bn))
+    gathered = grad_output.new_empty(min(step * longest, len(row)), out_features)
+    for column in range(0, len(bounds) - 1, step):
+        start, stop = bounds[column], bounds[min(column + step, len(bounds) - 1)]
         if start == stop:
             continue
         picked = torch.index_select(grad_output, 0, row[start:stop], out=gathered[: stop - start])
-        target = result[column : column + at_once]
+        target, piece = result[column : column + step], slice(start // bm, stop // bm)
+        if step == 1 and stop - start > limit * bm:
+            _multiply_long(kept, piece, picked, limit, target[0])
+            continue
         shape = (len(target), (stop - start) // len(target), -1)  # columns, rows kept, width
-        blocks = kept[start // bm : stop // bm].to(acc).view(shape)
+        blocks = kept[piece].to(acc).view(shape)
         torch.bmm(blocks.transpose(1, 2), picked.to(acc).view(shape), out=target)
     flat = result.view(-1, out_features)[:features]
     return flat.to(grad_output.dtype).t().contiguous()
+
+
+def _multiply_long(
+    kept: Tensor | Coded, column: slice, picked: Tensor, limit: int, out: Tensor
+) -> None:
+    """One column, `limit` blocks at a time. picked: its rows of dY; out (bn, out_features)."""
+    _, bm, bn = kept.shape
+    total = out.new_zeros(out.shape, dtype=wide(out.dtype))
+    for first in range(column.start, column.stop, limit):
+        blocks = kept[first : min(first + limit, column.stop)].to(out.dtype).view(-1, bn)
+        rows = picked[(first - column.start) * bm :][: len(blocks)].to(out.dtype)
+        total.add_(blocks.t() @ rows)
+    out.copy_(total)

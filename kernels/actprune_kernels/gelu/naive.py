@@ -23,9 +23,9 @@ def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
 
 
 def derivative(h: Tensor) -> Tensor:
-    """Φ(h) + h φ(h)."""
+    """Φ(h) + h φ(h); of ±Inf its limit."""
     phi = torch.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + h * phi
+    return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + torch.where(phi == 0, 0, h * phi)
 
 
 def quantised(derivatives: Tensor, bits: int) -> Tensor:

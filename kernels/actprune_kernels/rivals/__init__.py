@@ -12,18 +12,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.sizes import at_once, factor, wide
+from actprune_kernels.sizes import factor, wide
 
 
 def selection(device: torch.device) -> ModuleType:
     """Selects on `device`, by the interface of actprune_kernels.selection."""
     name = "cpu" if device.type == "cpu" else "naive"
     return import_module(f"actprune_kernels.selection.{name}")
-
-
-def rows_at_once(features: int, multiple: int = 1) -> int:
-    """Rows of `features` elements that a product makes dense at a time, in multiples."""
-    return multiple * max(1, at_once() // max(1, features * multiple))
 
 
 def summed(

@@ -4,13 +4,15 @@ values (nnz,), column by column of X, and bits (features, ⌈rows / 8⌉) uint8,
 actprune_kernels.codes.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from actprune_kernels.codes import naive as coding
-from actprune_kernels.rivals import rows_at_once, selection
+from actprune_kernels.rivals import selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import factor, kept, wide
+from actprune_kernels.sizes import factor, kept, rows_at_once, wide
 
 
 def compress(
@@ -28,17 +30,31 @@ def compress(
 
 
 def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:
-    """Some columns made dense at a time."""
     rows, acc = len(grad_output), factor(grad_output.dtype)
     out = grad_output.new_empty(grad_output.shape[1], len(bits))
-    dy, step, start = grad_output.to(acc).t(), rows_at_once(rows), 0
-    for first in range(0, len(bits), step):
-        mask = _mask(bits[first : first + step], rows)
-        stop = start + int(mask.sum())
-        columns = _filled(mask, values[start:stop].to(acc))
-        out[:, first : first + step] = dy @ columns.t()
-        start = stop
+    dy = grad_output.to(acc).t()
+    for piece, columns in _columns(values, bits, rows):
+        out[:, piece] = dy @ columns.to(acc).t()
     return out
+
+
+def row_dot(values: Tensor, bits: Tensor, other: Tensor) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+    out = other.new_zeros(len(other), dtype=wide(other.dtype))
+    for piece, columns in _columns(values, bits, len(other)):
+        out += (columns * other[:, piece].t()).sum(0, dtype=out.dtype)
+    return out
+
+
+def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """Some columns made dense at a time: which, and as rows."""
+    step, start = rows_at_once(rows), 0
+    for first in range(0, len(bits), step):
+        piece = slice(first, first + step)
+        mask = _mask(bits[piece], rows)
+        stop = start + int(mask.sum())
+        yield piece, _filled(mask, values[start:stop])
+        start = stop
 
 
 def to_dense(values: Tensor, bits: Tensor, rows: int) -> Tensor:

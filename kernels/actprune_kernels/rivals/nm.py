@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.codes import naive as coding
-from actprune_kernels.rivals import rows_at_once, selection, summed
-from actprune_kernels.sizes import blocks_along, wide
+from actprune_kernels.rivals import selection, summed
+from actprune_kernels.sizes import blocks_along, rows_at_once, wide
 
 PER_BYTE = {2: 8, 4: 4, 8: 2, 16: 2}
 """Positions to a byte, by M."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from actprune_kernels import codes
 from actprune_kernels.codes import Parts
-from actprune_kernels.rivals import rows_at_once, summed
-from actprune_kernels.sizes import factor, wide
+from actprune_kernels.rivals import summed
+from actprune_kernels.sizes import factor, rows_at_once, wide
 
 
 def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
@@ -31,8 +31,13 @@ def grad_weight(parts: Parts, group: int, kind: str, grad_output: Tensor, featur
         rows = stop - piece.start
         return values[: rows * features].view(rows, features)
 
-    whole = group // gcd(group, features) if features else 1  # rows that fill groups
-    return summed(take, grad_output, features, rows_at_once(features, whole))
+    step = rows_at_once(features, whole_rows(group, features))
+    return summed(take, grad_output, features, step)
+
+
+def whole_rows(group: int, features: int) -> int:
+    """The fewest rows that fill groups."""
+    return group // gcd(group, features) if features else 1
 
 
 def to_dense(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actprune_kernels.rivals import selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import factor, index_dtype, keep_count, wide
+from actprune_kernels.sizes import factor, index_dtype, keep_count, rows_at_once, wide
 
 
 def compress(
@@ -32,6 +32,18 @@ def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor) -> Tensor:
     acc = factor(grad_output.dtype)
     picked = grad_output.index_select(0, index.long()).to(acc)
     return (picked.t() @ values.to(acc)).to(grad_output.dtype)
+
+
+def row_dot(values: Tensor, index: Tensor, other: Tensor) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+    out = other.new_zeros(len(other), dtype=wide(other.dtype))
+    step = rows_at_once(other.shape[1])
+    for some, places in zip(
+        torch.split(values, step), torch.split(index.long(), step), strict=True
+    ):
+        sums = (some * other.index_select(0, places)).sum(1, dtype=out.dtype)
+        out.index_copy_(0, places, sums)
+    return out
 
 
 def to_dense(values: Tensor, index: Tensor, rows: int) -> Tensor:

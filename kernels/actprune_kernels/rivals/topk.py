@@ -6,9 +6,9 @@ values (rows, keep) and columns (rows, keep), ascending, in the smallest index t
 import torch
 from torch import Tensor
 
-from actprune_kernels.rivals import rows_at_once, selection, summed
+from actprune_kernels.rivals import selection, summed
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import index_dtype, keep_count, wide
+from actprune_kernels.sizes import index_dtype, keep_count, rows_at_once, wide
 
 
 def compress(
