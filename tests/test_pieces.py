@@ -84,3 +84,31 @@ def test_pieces_make_little_at_once(spec: str, sparsity: float) -> None:
     made = largest_made(store.format.row_dot, store.buffers, v)
     # an index of 8 bytes for each value
     assert made <= 2 * 4 * at_once() < x.nbytes / 2
+
+
+@given(
+    spec=specs(), size=any_size, dtype=st.sampled_from(DTYPES), piece=st.sampled_from([1, 200, 999])
+)
+def test_what_is_compressed_in_pieces_is_the_whole(
+    spec: str, size: tuple[int, int, int], dtype: torch.dtype, piece: int
+) -> None:
+    x, _ = random_pair(size, dtype)
+    weights = torch.rand(len(x)) + 0.1
+    expected = parse(spec).compress(x, weights=weights)
+    with small(piece):
+        got = parse(spec).compress(x, weights=weights)
+    for one, other in zip(got.buffers, expected.buffers, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("select", ["topk", "priority"])
+@pytest.mark.parametrize("name", ["csr", "coo", "bitmap", "topk"])
+def test_compressing_elements_makes_no_second_whole(name: str, select: str) -> None:
+    x = torch.randn(8 * at_once() // 64, 64)
+    format = parse(f"{name}:sparsity=0.9,select={select}")
+    assert largest_made(format.store, x, format.first_draw()) <= x.nbytes // 4
+
+
+def test_two_of_four_are_chosen_piece_by_piece() -> None:
+    x = torch.randn(16 * at_once() // 64, 64)  # 8 bytes an index, and half stay
+    assert largest_made(parse("nm:2:4").store, x, None) <= x.nbytes // 2

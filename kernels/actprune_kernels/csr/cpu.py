@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.csr.naive import to_dense
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.selection import cpu as selection
-from actprune_kernels.selection import weighed
+from actprune_kernels.selection import generator, weighed
 from actprune_kernels.sizes import at_once, index_dtype, kept, wide
 
 __all__ = ["compress", "grad_weight", "row_dot", "to_dense"]
@@ -25,21 +26,28 @@ def compress(
     draw: Tensor | None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Some columns at a time where each keeps equally many: transposed, with magnitudes and keys,
+    all of X would be held seven times."""
     height, features = activation.shape
     keep, nnz = kept(height, features, sparsity, scope)
-    columns = activation.t().contiguous()
-    magnitudes = columns.abs()
-    if draw is not None:
-        magnitudes = magnitudes.to(wide(activation.dtype))
-    magnitudes = weighed(magnitudes, weights)
-    mask, scale = selection.select(magnitudes, keep, scope, draw)
-    position = mask.view(-1).nonzero().squeeze(1)
-    values = columns.view(-1).index_select(0, position)
-    if scale is not None:
-        values.mul_(scale)
-    rows = position.remainder_(max(height, 1)).to(index_dtype(height))
-    colptr = F.pad(mask.sum(1).cumsum(0), (1, 0))
-    return values, rows, colptr.to(index_dtype(nnz))
+    source = None if draw is None else generator(draw)
+
+    def some(piece: slice) -> tuple[Tensor, Tensor, Tensor]:
+        columns = activation[:, piece].t().contiguous()
+        magnitudes = columns.abs()
+        if draw is not None:
+            magnitudes = magnitudes.to(wide(activation.dtype))
+        mask, scale = selection.select(weighed(magnitudes, weights), keep, scope, source)
+        position = mask.view(-1).nonzero().squeeze(1)
+        values = columns.view(-1).index_select(0, position)
+        if scale is not None:
+            values.mul_(scale)
+        rows = position.remainder_(max(height, 1)).to(index_dtype(height))
+        return values, rows, mask.sum(1)
+
+    step = max(1, at_once() // max(1, height)) if scope == "column" else max(1, features)
+    values, rows, counts = in_pieces(some, features, step)
+    return values, rows, F.pad(counts.cumsum(0), (1, 0)).to(index_dtype(nnz))
 
 
 def row_dot(take: Callable[[slice], Tensor], rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from actprune_kernels.codes import naive as coding
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.rivals import selection
-from actprune_kernels.selection import weighed
+from actprune_kernels.selection import generator, weighed
 from actprune_kernels.sizes import factor, kept, rows_at_once, wide
 
 
@@ -19,14 +20,20 @@ def compress(
     activation: Tensor, sparsity: float, scope: str, draw: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     rows, features = activation.shape
-    columns = activation.t().contiguous()
     keep, _ = kept(rows, features, sparsity, scope)
-    magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
-    mask, scale = selection(activation.device).select(magnitudes, keep, scope, draw)
-    values = columns[mask]
-    if scale is not None:
-        values = (values * scale).to(activation.dtype)
-    return values, coding.packed(mask.to(torch.uint8), 8)
+    source = None if draw is None else generator(draw)
+
+    def some(piece: slice) -> tuple[Tensor, Tensor]:
+        columns = activation[:, piece].t().contiguous()
+        magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
+        mask, scale = selection(activation.device).select(magnitudes, keep, scope, source)
+        values = columns[mask]
+        if scale is not None:
+            values = (values * scale).to(activation.dtype)
+        return values, coding.packed(mask.to(torch.uint8), 8)
+
+    step = rows_at_once(rows) if scope == "column" else max(1, features)
+    return in_pieces(some, features, step)
 
 
 def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:

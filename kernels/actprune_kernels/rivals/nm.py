@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.codes import naive as coding
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.rivals import selection, summed
 from actprune_kernels.sizes import blocks_along, rows_at_once, wide
 
@@ -18,12 +19,17 @@ PER_BYTE = {2: 8, 4: 4, 8: 2, 16: 2}
 
 def compress(activation: Tensor, n: int, m: int) -> tuple[Tensor, Tensor]:
     rows, features = activation.shape
-    groups = F.pad(activation, (0, -features % m)).reshape(-1, m)
-    magnitudes = groups.abs().to(wide(activation.dtype))
-    mask, _ = selection(activation.device).select(magnitudes, n, "column", None)
-    places = mask.nonzero()[:, 1].to(torch.uint8)
     width = blocks_along(features, m) * n
-    return groups[mask].view(rows, width), coding.packed(places.view(rows, width), PER_BYTE[m])
+
+    def some(piece: slice) -> tuple[Tensor, Tensor]:
+        part = activation[piece]
+        groups = F.pad(part, (0, -features % m)).reshape(-1, m)
+        magnitudes = groups.abs().to(wide(activation.dtype))
+        mask, _ = selection(activation.device).select(magnitudes, n, "column", None)
+        places = mask.nonzero()[:, 1].to(torch.uint8).view(len(part), width)
+        return groups[mask].view(len(part), width), coding.packed(places, PER_BYTE[m])
+
+    return in_pieces(some, rows, rows_at_once(features))
 
 
 def grad_weight(

@@ -6,8 +6,9 @@ values (rows, keep) and columns (rows, keep), ascending, in the smallest index t
 import torch
 from torch import Tensor
 
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.rivals import selection, summed
-from actprune_kernels.selection import weighed
+from actprune_kernels.selection import generator, weighed
 from actprune_kernels.sizes import index_dtype, keep_count, rows_at_once, wide
 
 
@@ -16,16 +17,22 @@ def compress(
 ) -> tuple[Tensor, Tensor]:
     rows, features = activation.shape
     keep = keep_count(features, sparsity)
-    magnitudes = activation.abs().to(wide(activation.dtype)).contiguous()
-    if weights is not None:
-        magnitudes = weighed(magnitudes.t(), weights).t().contiguous()
-    # a group is what the selection calls a column: here a row
-    mask, scale = selection(activation.device).select(magnitudes, keep, "column", draw)
-    values = activation[mask]
-    if scale is not None:
-        values = (values * scale).to(activation.dtype)
-    columns = mask.nonzero()[:, 1].to(index_dtype(features))
-    return values.view(rows, keep), columns.view(rows, keep)
+    source = None if draw is None else generator(draw)
+
+    def some(piece: slice) -> tuple[Tensor, Tensor]:
+        part = activation[piece]
+        magnitudes = part.abs().to(wide(activation.dtype)).contiguous()
+        if weights is not None:
+            magnitudes = weighed(magnitudes.t(), weights[piece]).t().contiguous()
+        # a group is what the selection calls a column: here a row
+        mask, scale = selection(activation.device).select(magnitudes, keep, "column", source)
+        values = part[mask]
+        if scale is not None:
+            values = (values * scale).to(activation.dtype)
+        columns = mask.nonzero()[:, 1].to(index_dtype(features))
+        return values.view(len(part), keep), columns.view(len(part), keep)
+
+    return in_pieces(some, rows, rows_at_once(features))
 
 
 def grad_weight(values: Tensor, columns: Tensor, grad_output: Tensor, features: int) -> Tensor:

@@ -4,7 +4,8 @@ Both backends export `select(magnitudes, keep, scope, draw)`:
 
 magnitudes  (columns, rows), float, >= 0 or NaN: block-column order, as the stores are.
 keep        how many each group keeps; a group is a column, a row, or everything (`scope`).
-draw        None for top-k; for priority sampling an int64 tensor (3,): seed, stream, counter.
+draw        None for top-k; for priority sampling an int64 tensor (3,): seed, stream, counter; on
+            the CPU also a `generator` of one, for selections in pieces.
 returns     mask (columns, rows) bool, and scale (nnz,) in block-column order, or None for top-k.
 
 NaN ranks above Inf and Inf above every number. Equal magnitudes: the lower index stays.
@@ -22,11 +23,18 @@ from torch import Tensor
 from actprune_kernels.sizes import wide
 
 
-def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor:
-    """Uniform numbers in (0, 1], a pure function of `draw` (seed, stream, counter)."""
-    generator = np.random.default_rng([int(part) for part in draw.tolist()])
+def generator(draw: Tensor) -> np.random.Generator:
+    """Random numbers that are a pure function of `draw` (seed, stream, counter)."""
+    return np.random.default_rng([int(part) for part in draw.tolist()])
+
+
+def uniforms(
+    shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor | np.random.Generator
+) -> Tensor:
+    """Uniform numbers in (0, 1] of a draw, or the next ones of its generator."""
+    source = generator(draw) if isinstance(draw, Tensor) else draw
     numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
-    return 1 - torch.from_numpy(generator.random(shape, dtype=numpy_dtype))
+    return 1 - torch.from_numpy(source.random(shape, dtype=numpy_dtype))
 
 
 def weighed(magnitudes: Tensor, weights: Tensor | None, height: int = 1) -> Tensor:

@@ -14,7 +14,7 @@ _KEY = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def select(
-    magnitudes: Tensor, keep: int, scope: str, draw: Tensor | None
+    magnitudes: Tensor, keep: int, scope: str, draw: Tensor | np.random.Generator | None
 ) -> tuple[Tensor, Tensor | None]:
     """See the package's docstring."""
     if draw is None:

@@ -1,5 +1,6 @@
 """Selection by one stable sort: the definition."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,7 +8,7 @@ from actprune_kernels.selection import rescale, uniforms
 
 
 def select(
-    magnitudes: Tensor, keep: int, scope: str, draw: Tensor | None
+    magnitudes: Tensor, keep: int, scope: str, draw: Tensor | np.random.Generator | None
 ) -> tuple[Tensor, Tensor | None]:
     """See the package's docstring."""
     ranks = magnitudes

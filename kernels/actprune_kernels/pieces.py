@@ -1,0 +1,24 @@
+"""Work on some rows or columns at a time, so that what is between stays small."""
+
+from collections.abc import Callable
+
+import torch
+
+Parts = tuple[torch.Tensor, ...]
+
+
+def in_pieces(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
+    """The parts that `make` gives for slices of `step` of `count`, joined along their first
+    dimension, of which every one of the `count` has as much as any other."""
+    first = make(slice(0, step))
+    if step >= count:
+        return first
+    each = [len(part) // step for part in first]
+    whole = tuple(
+        part.new_empty(count * n, *part.shape[1:]) for part, n in zip(first, each, strict=True)
+    )
+    for start in range(0, count, step):
+        made = make(slice(start, start + step)) if start else first
+        for part, some, n in zip(whole, made, each, strict=True):
+            part[start * n : (start + step) * n] = some
+    return whole
