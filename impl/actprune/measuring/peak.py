@@ -64,9 +64,11 @@ def can_measure() -> bool:
 def returned_at_once() -> dict[str, str]:
     """The environment of a process in which what is resident is what is alive.
 
-    glibc then gives freed tensors back to the system at once.
+    glibc then gives freed tensors back to the system at once, whatever else it was told to do.
     """
     return {
+        "GLIBC_TUNABLES": "",
+        "MALLOC_TOP_PAD_": "0",
         "MALLOC_MMAP_THRESHOLD_": str(_LARGE),
         "MALLOC_TRIM_THRESHOLD_": str(_LARGE),
         "MALLOC_ARENA_MAX": "1",
