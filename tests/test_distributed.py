@@ -21,9 +21,9 @@ from torch import nn
 
 from actprune import InputError, convert, pruned, set_rank
 from actprune.cli import app
-from actprune.training import TrainConfig, run_training
-from actprune.training import distributed
-from actprune.training.distributed import ALONE, PATIENCE, World, joined, world_of
+from actprune.training import TrainConfig, distributed, run_training
+from actprune.training.distributed import ALONE, World, joined, world_of
+from actprune.training.meeting import PATIENCE
 from actprune.training.randomness import crop_flip
 
 RANKS = 3
@@ -462,13 +462,25 @@ def other(request: pytest.FixtureRequest) -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("other", [BaseHTTPRequestHandler, Silent, Banner, Closing], indirect=True)
+@pytest.mark.parametrize(
+    ("other", "rank", "agent"),
+    [
+        (BaseHTTPRequestHandler, 1, False),
+        (Silent, 1, False),
+        (Banner, 1, False),
+        (Closing, 1, False),
+        (Silent, 0, False),
+        (Silent, 0, True),
+        (Banner, 0, True),
+    ],
+    indirect=["other"],
+)
 def test_what_answers_and_is_no_store_ends_a_rank_in_one_line(
-    tmp_path: Path, other: int, rank: int
+    tmp_path: Path, other: int, rank: int, agent: bool
 ) -> None:
     """torch's client itself would wait for the answer to its ping, whatever its timeout."""
     of_rank = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    of_rank["TORCHELASTIC_USE_AGENT_STORE"] = str(agent)
     done = subprocess.run(
         [sys.executable, "-m", "actprune", "train", "--out", str(tmp_path / "run")],
         capture_output=True,

@@ -5,11 +5,7 @@ gloo or, on GPUs, nccl. Rank 0 alone touches the run's folder.
 """
 
 import os
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -19,17 +15,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune.errors import InputError
+from actprune.training.meeting import first_line, meet
 
 T = TypeVar("T")
-PATIENCE = "ACTPRUNE_RENDEZVOUS_SECONDS"
-_PATIENCE = 30.0
-_GRACE = 1.0  # seconds that torch's own error, which says more than ours, may be late
-_SILENCE = 0.2  # seconds after which one that has not spoken may be a store
 _COLLECTIVE = timedelta(minutes=10)  # one rank may wait so long for another's files
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _OF_GLOO = ("gloo/transport", "gloo/rendezvous", "connectFullMesh")  # its errors have no class
@@ -86,7 +77,7 @@ class World:
         except RuntimeError as problem:  # in use by another process, a driver too old
             raise InputError(
                 f"device: expected a GPU that works, got of {kind}:{self.local_rank}: "
-                f"{_first_line(problem)}"
+                f"{first_line(problem)}"
             ) from None
         return torch.device(kind, self.local_rank)
 
@@ -167,7 +158,7 @@ def joined(device: str = "cpu") -> Iterator[World]:
     device: cpu or cuda, where gradients will be.
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30) where a variable is missing or wrong,
     where the rendezvous does not answer, and, naming them, where ranks do not come; and on all
-    ranks where one cannot use its device. A rank whose peer dies ends with one line and exit code 1.
+    ranks where one cannot use its device. A rank whose peer dies ends in one line, exit code 1.
     """
     world = world_of(os.environ)
     if world.size == 1:
@@ -176,7 +167,7 @@ def joined(device: str = "cpu") -> Iterator[World]:
         return
     if not dist.is_available():
         raise InputError("WORLD_SIZE: expected 1, as this torch is built without distributed")
-    store = _met(world)
+    store = meet(world.rank, world.size, world.restarts)
     # its default arguments would keep the group, if DDP were the first to import it
     import_module("torch.distributed.nn.functional")
     try:
@@ -239,122 +230,9 @@ def _of_lost_rank(problem: RuntimeError) -> str | None:
     if any(words in str(problem) for words in _OF_GLOO):
         return "another rank is gone; what was saved is intact"
     if isinstance(problem, dist.DistError):  # of nccl or of the store, maybe for another reason
-        reason = f"{type(problem).__name__}: {_first_line(problem)}"
+        reason = f"{type(problem).__name__}: {first_line(problem)}"
         return f"another rank is gone or out of reach; what was saved is intact: {reason}"
     return None
-
-
-def _met(world: World) -> Store:
-    """The store that all ranks have come to. Raises InputError."""
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    seconds = _patience()
-    end = time.monotonic() + seconds
-    # torchrun's store outlives a restart: the addresses of the dead in it would be taken for ours
-    ours = f"actprune/{world.restarts}/{world.size}"
-    try:
-        store = _by(end, lambda: _found(world, end))
-        store = dist.PrefixStore(ours, store)  # type: ignore[attr-defined]
-        absent = _by(end, lambda: _absent(store, world, end))
-    except (dist.DistError, OSError, ValueError) as problem:
-        raise InputError(
-            f"MASTER_ADDR: expected the {world.size} ranks to meet at {place} within "
-            f"{seconds:g} s ({PATIENCE}), got: {_first_line(problem)}"
-        ) from None
-    if absent:
-        raise InputError(
-            f"WORLD_SIZE: expected {world.size} ranks at {place} within {seconds:g} s "
-            f"({PATIENCE}); missing: {', '.join(absent)}"
-        )
-    return store
-
-
-def _found(world: World, end: float) -> Store:
-    """The store at the master's address; rank 0 may be the one that keeps it."""
-    if not world.first:
-        _await_answer(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), end)
-    store: Store
-    store, _, _ = next(rendezvous("env://", timeout=_until(end)))
-    return store
-
-
-def _absent(store: Store, world: World, end: float) -> Sequence[str]:
-    """Check in, wait for the others, and return those that have not come."""
-    keys = [str(rank) for rank in range(world.size)]
-    store.set(keys[world.rank], "here")
-    try:
-        store.wait(keys, _until(end))
-    except dist.DistStoreError:
-        return [key for key in keys if not store.check([key])]
-    return ()
-
-
-def _by(end: float, work: Callable[[], T]) -> T:
-    """work(), or TimeoutError when it is late.
-
-    It is left behind in its thread then: torch's client waits without end for what does not answer,
-    whatever its timeout. The thread does not keep the process.
-    """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as problem:
-            done.set_exception(problem)
-
-    thread = threading.Thread(target=run, daemon=True, name="rendezvous")
-    thread.start()
-    thread.join(max(0.0, end - time.monotonic()) + _GRACE)
-    if thread.is_alive():
-        raise TimeoutError("something listens there, but does not answer as the ranks' store does")
-    return done.result()
-
-
-def _await_answer(host: str, port: int, end: float) -> None:
-    """Return when what may be a store listens there; torch itself waits with pages of warnings.
-
-    A store does not speak first, nor does it hang up.
-    """
-    while True:
-        try:
-            left = max(0.1, end - time.monotonic())
-            with socket.create_connection((host, port), timeout=left) as peer:
-                peer.settimeout(_SILENCE)
-                if _silent(peer):
-                    return
-            raise ConnectionError("something listens there, but it is not the ranks' store")
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def _silent(peer: socket.socket) -> bool:
-    try:
-        peer.recv(1)
-    except socket.timeout:
-        return True
-    return False
-
-
-def _until(end: float) -> timedelta:
-    """What is left of the patience; a second at least, for one whose turn comes last."""
-    return timedelta(seconds=max(1.0, end - time.monotonic()))
-
-
-def _first_line(problem: Exception) -> str:
-    return next(iter(str(problem).splitlines()), "")[:160]
-
-
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, str(_PATIENCE))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 1 <= seconds <= 3600:
-        raise InputError(f"{PATIENCE}: expected 1 to 3600 seconds, got {text!r}")
-    return seconds
 
 
 def _count(environment: Mapping[str, str], name: str, least: int, below: int) -> int:
