@@ -25,7 +25,7 @@ _SILENCE = 0.2  # seconds after which one that has not spoken may be a store
 def meet(rank: int, size: int, restarts: int) -> Store:
     """The store that all ranks have come to.
 
-    Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30), and a second, where the store does
+    Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30), and two, where the store does
     not answer, and, naming them, where ranks do not come.
     """
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
