@@ -4,9 +4,13 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,9 @@ from torch import nn
 
 from actprune import InputError, convert, pruned, set_rank
 from actprune.cli import app
-from actprune.training import TrainConfig, run_training
-from actprune.training.distributed import ALONE, PATIENCE, World, world_of
+from actprune.training import TrainConfig, distributed, run_training
+from actprune.training.distributed import ALONE, World, joined, world_of
+from actprune.training.meeting import PATIENCE
 from actprune.training.randomness import crop_flip
 
 RANKS = 3
@@ -152,6 +157,34 @@ for case in json.loads(sys.argv[1]):
         said.append(str(problem))
     except SystemExit as end:
         said.append(end.code)
+print(json.dumps(said))
+"""
+
+# A store that says where it is; what happens to it is a signal's affair.
+STORE = """
+import time
+from datetime import timedelta
+from torch import distributed as dist
+
+store = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), False)
+print(store.port, flush=True)
+time.sleep(120)
+"""
+
+# What ranks say whose run ends with an error of torch's, one after the other.
+FAILING = """
+import json, os, sys
+from torch import distributed as dist
+from actprune.training.distributed import joined
+
+said = []
+for name, text, port in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    try:
+        with joined():
+            raise (getattr(dist, name) if name.startswith("Dist") else RuntimeError)(text)
+    except (SystemExit, RuntimeError) as end:
+        said.append([type(end).__name__, str(end), dist.is_initialized()])
 print(json.dumps(said))
 """
 
@@ -401,6 +434,179 @@ def test_ranks_that_do_not_come_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     )
     with pytest.raises(InputError, match=message):
         run_training(TrainConfig(**SMALL), tmp_path / "run")
+
+
+class Silent(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        while self.request.recv(64):
+            pass
+
+
+class Banner(Silent):
+    def handle(self) -> None:
+        self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+        super().handle()
+
+
+class Closing(socketserver.BaseRequestHandler):
+    pass
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of something that is no store."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), request.param) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("other", "rank", "agent"),
+    [
+        (BaseHTTPRequestHandler, 1, False),
+        (Silent, 1, False),
+        (Banner, 1, False),
+        (Closing, 1, False),
+        (Silent, 0, False),
+        (Silent, 0, True),
+        (Banner, 0, True),
+    ],
+    indirect=["other"],
+)
+def test_what_answers_and_is_no_store_ends_a_rank_in_one_line(
+    tmp_path: Path, other: int, rank: int, agent: bool
+) -> None:
+    """torch's client itself would wait for the answer to its ping, whatever its timeout."""
+    of_rank = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    of_rank["TORCHELASTIC_USE_AGENT_STORE"] = str(agent)
+    done = subprocess.run(
+        [sys.executable, "-m", "actprune", "train", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+        env={**os.environ, **of_rank, "MASTER_PORT": str(other), PATIENCE: "1.5"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(
+        f"actprune: error: MASTER_ADDR: expected the 2 ranks to meet at 127.0.0.1:{other} within "
+        f"1.5 s ({PATIENCE}), got: "
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_store_that_is_lost_while_ranks_come_is_an_error_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STORE], stdout=subprocess.PIPE, text=True
+    ) as store:
+        assert store.stdout is not None
+        port = int(store.stdout.readline())
+        rank_of(monkeypatch, RANK=1, WORLD_SIZE=4, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        monkeypatch.setenv(PATIENCE, "3")
+        lost = threading.Timer(1, store.send_signal, [what])
+        lost.start()
+        try:
+            message = f"^MASTER_ADDR: expected the 4 ranks to meet at 127.0.0.1:{port} within 3 s"
+            with pytest.raises(InputError, match=message):
+                run_training(TrainConfig(**SMALL), tmp_path / "run")
+        finally:
+            lost.join()
+            store.kill()
+
+
+def test_a_rank_that_is_lost_before_all_are_connected_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = timedelta(seconds=5)
+    agent = dist.TCPStore("127.0.0.1", 0, None, True, here, False)  # type: ignore[attr-defined]
+    rank_of(monkeypatch, RANK=1, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=agent.port)
+    monkeypatch.setattr(distributed, "_COLLECTIVE", timedelta(seconds=1))
+    agent.set("actprune/0/2/0", "here")  # and says nothing more
+    with pytest.raises(SystemExit, match=r"^actprune: rank 1: another rank is gone"), joined():
+        pass
+    assert not dist.is_initialized()
+
+
+def by_hand(ranks: int, command: list[str], **names: str) -> list[tuple[int, str, str]]:
+    """The exit code, the output and the errors of each rank."""
+    of_all = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    of_all |= {"MASTER_PORT": str(free_port()), **names}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **of_all, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    printed = [run.communicate(timeout=120) for run in runs]
+    return [(run.returncode, *of) for run, of in zip(runs, printed, strict=True)]
+
+
+def test_errors_of_torchs_are_one_line_and_others_stay_what_they_are() -> None:
+    of_gloo = "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
+    errors = [
+        ("DistBackendError", "NCCL error in: NCCLUtils.cpp:77, remote process exited\nmore"),
+        ("DistNetworkError", "Connection reset by peer\nframe #0"),
+        ("DistStoreError", ""),
+        ("RuntimeError", of_gloo),
+        ("RuntimeError", "shapes cannot be multiplied"),
+    ]
+    cases = json.dumps([(*error, free_port()) for error in errors])
+    for rank, (code, out, err) in enumerate(by_hand(2, ["-c", FAILING, cases])):
+        assert code == 0, err
+        gone = f"actprune: rank {rank}: another rank is gone"
+        unsure = f"{gone} or out of reach; what was saved is intact: "
+        assert json.loads(out) == [
+            ["SystemExit", text, False]
+            for text in (
+                f"{unsure}DistBackendError: NCCL error in: NCCLUtils.cpp:77, remote process exited",
+                f"{unsure}DistNetworkError: Connection reset by peer",
+                f"{unsure}DistStoreError: ",
+                f"{gone}; what was saved is intact",
+            )
+        ] + [["RuntimeError", "shapes cannot be multiplied", False]]
+
+
+def test_ranks_without_gpus_are_told_so_in_one_line(tmp_path: Path) -> None:
+    """Before the group is made that only nccl could make."""
+    command = ["-m", "actprune", "train", "--device", "cuda", "--out", str(tmp_path / "run")]
+    for code, out, err in by_hand(2, command, CUDA_VISIBLE_DEVICES=""):
+        assert (code, out) == (2, "")
+        assert err == (
+            "actprune: error: device: expected a GPU for each rank of a machine, which has 0; "
+            "got 'cuda' on local rank 0\n"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_cannot_be_used_by_several_ranks_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def busy(_: int) -> None:
+        raise RuntimeError("CUDA-capable device(s) is/are busy or unavailable\nmore")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: False)
+    assert World(0, 1, 0).device("cuda") == torch.device("cuda", 0)  # alone: no need of it
+    message = "^device: expected a torch with nccl, for 'cuda' on 2 ranks, got torch .* without$"
+    with pytest.raises(InputError, match=message):
+        World(1, 2, 1).device("cuda")
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    assert World(1, 2, 1).device("cuda") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "set_device", busy)
+    message = r"^device: expected a GPU that works, got of cuda:1: CUDA-capable device\(s\) .*able$"
+    with pytest.raises(InputError, match=message):
+        World(1, 2, 1).device("cuda")
 
 
 def test_a_gpu_that_is_not_there_is_refused(

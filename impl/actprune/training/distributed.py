@@ -5,8 +5,6 @@ gloo or, on GPUs, nccl. Rank 0 alone touches the run's folder.
 """
 
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,17 +15,15 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune.errors import InputError
+from actprune.training.meeting import first_line, meet
 
 T = TypeVar("T")
-PATIENCE = "ACTPRUNE_RENDEZVOUS_SECONDS"
-_PATIENCE = 30.0
 _COLLECTIVE = timedelta(minutes=10)  # one rank may wait so long for another's files
 _OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_OF_GLOO = ("gloo/transport", "gloo/rendezvous", "connectFullMesh")  # its errors have no class
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -62,7 +58,7 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def device(self, kind: str) -> torch.device:
-        """cpu, or of `cuda` this process's GPU. Raises InputError where there is none for it."""
+        """cpu, or of `cuda` this process's GPU. Raises InputError where it cannot be used."""
         if kind == "cpu":
             return torch.device("cpu")
         count = torch.cuda.device_count()
@@ -71,7 +67,18 @@ class World:
                 f"device: expected a GPU for each rank of a machine, which has {count}; got "
                 f"{kind!r} on local rank {self.local_rank}"
             )
-        torch.cuda.set_device(self.local_rank)
+        if self.size > 1 and not dist.is_nccl_available():
+            raise InputError(
+                f"device: expected a torch with nccl, for {kind!r} on {self.size} ranks, got "
+                f"torch {torch.__version__} without"
+            )
+        try:
+            torch.cuda.set_device(self.local_rank)
+        except RuntimeError as problem:  # in use by another process, a driver too old
+            raise InputError(
+                f"device: expected a GPU that works, got of {kind}:{self.local_rank}: "
+                f"{first_line(problem)}"
+            ) from None
         return torch.device(kind, self.local_rank)
 
     def mean(self, value: float) -> float:
@@ -150,35 +157,38 @@ def joined(device: str = "cpu") -> Iterator[World]:
 
     device: cpu or cuda, where gradients will be.
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30) where a variable is missing or wrong,
-    where the rendezvous does not answer, and, naming them, where ranks do not come. A rank whose
-    peer dies ends with one line and exit code 1.
+    where the rendezvous does not answer, and, naming them, where ranks do not come; and on all
+    ranks where one cannot use its device. A rank whose peer dies ends in one line, exit code 1.
     """
     world = world_of(os.environ)
     if world.size == 1:
+        world.device(device)
         yield world
         return
     if not dist.is_available():
         raise InputError("WORLD_SIZE: expected 1, as this torch is built without distributed")
-    store = _met(world)
+    store = meet(world.rank, world.size, world.restarts)
     # its default arguments would keep the group, if DDP were the first to import it
     import_module("torch.distributed.nn.functional")
-    dist.init_process_group(
-        "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_COLLECTIVE
-    )
     try:
+        dist.init_process_group(
+            "gloo", store=store, rank=world.rank, world_size=world.size, timeout=_COLLECTIVE
+        )
+        world.agree({"device": device})
+        world.together(lambda: world.device(device))  # before a group that needs it
         # A group of their own, which a replica may outlive this with: its buckets are no Python
         # objects. The tensors of small values are: a thread of gloo that still held one when the
         # interpreter ends would abort the process, so that their group ends, with them, below.
         group = dist.new_group(backend="nccl" if device == "cuda" else "gloo", timeout=_COLLECTIVE)
         yield replace(world, gradients=group)
     except RuntimeError as problem:
-        if "gloo/transport" not in str(problem):
+        said = _of_lost_rank(problem)
+        if said is None:
             raise
-        raise SystemExit(
-            f"actprune: rank {world.rank}: another rank is gone; what was saved is intact"
-        ) from None
+        raise SystemExit(f"actprune: rank {world.rank}: {said}") from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def world_of(environment: Mapping[str, str]) -> World:
@@ -215,61 +225,14 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
     )
 
 
-def _met(world: World) -> Store:
-    """The store that all ranks have come to. Raises InputError."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    place = f"{host}:{port}"
-    seconds = _patience()
-    patience = timedelta(seconds=seconds)
-    store: Store
-    try:
-        if not world.first:
-            _await_answer(host, port, seconds)
-        store, _, _ = next(rendezvous("env://", timeout=patience))
-    except (dist.DistError, OSError, ValueError) as problem:
-        reason = str(problem).splitlines()[0][:160]
-        raise InputError(
-            f"MASTER_ADDR: expected the {world.size} ranks to meet at {place} within "
-            f"{seconds:g} s ({PATIENCE}), got: {reason}"
-        ) from None
-    # torchrun's store outlives a restart: the addresses of the dead in it would be taken for ours
-    ours = f"actprune/{world.restarts}/{world.size}"
-    store = dist.PrefixStore(ours, store)  # type: ignore[attr-defined]
-    keys = [str(rank) for rank in range(world.size)]
-    store.set(keys[world.rank], "here")
-    try:
-        store.wait(keys, patience)
-    except dist.DistError:
-        absent = ", ".join(str(rank) for rank, key in enumerate(keys) if not store.check([key]))
-        raise InputError(
-            f"WORLD_SIZE: expected {world.size} ranks at {place} within {seconds:g} s "
-            f"({PATIENCE}); missing: {absent}"
-        ) from None
-    return store
-
-
-def _await_answer(host: str, port: int, seconds: float) -> None:
-    """Return when somebody listens there; torch itself waits with a page of warnings."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=max(0.1, end - time.monotonic())):
-                return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, str(_PATIENCE))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 1 <= seconds <= 3600:
-        raise InputError(f"{PATIENCE}: expected 1 to 3600 seconds, got {text!r}")
-    return seconds
+def _of_lost_rank(problem: RuntimeError) -> str | None:
+    """What to say where this is how torch tells of a rank that cannot be reached; else None."""
+    if any(words in str(problem) for words in _OF_GLOO):
+        return "another rank is gone; what was saved is intact"
+    if isinstance(problem, dist.DistError):  # of nccl or of the store, maybe for another reason
+        reason = f"{type(problem).__name__}: {first_line(problem)}"
+        return f"another rank is gone or out of reach; what was saved is intact: {reason}"
+    return None
 
 
 def _count(environment: Mapping[str, str], name: str, least: int, below: int) -> int:

@@ -40,7 +40,6 @@ def run_training(
         if world.size > 1:
             world.agree(_identity(config))
         world.share(config.batch_size)  # before anything slow
-        world.together(lambda: world.device(config.device))
         data = world.together(lambda: _data(config))
         world.agree({"data_digest": data.digest})
         trainer = Trainer(config, data, directory, world)
