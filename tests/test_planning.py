@@ -174,6 +174,27 @@ def test_the_command_says_what_is_wrong() -> None:
 # --------------------------------------------------------------- against measured peaks
 
 
+@pytest.mark.parametrize(
+    "spec", ["csr:sparsity=0.9", "nm:2:4", f"bf16+{LEAN}", "bf16+bsr:block=1x32,sparsity=0.9"]
+)
+def test_what_a_format_makes_on_its_way_is_little(spec: str) -> None:
+    check_measured(spec, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", planning.default_specs())
+def test_the_peak_of_every_setting_that_is_planned_by_default(spec: str) -> None:
+    check_measured(spec, 0.1)  # of resmlp_tiny's smallest, two MiB of pieces are a twelfth
+
+
+def check_measured(spec: str, tolerance: float) -> None:
+    config = TrainConfig(spec=spec, threads=1)
+    measured = measured_peak(config)
+    if measured is None:
+        pytest.skip("no /proc/self/clear_refs: the peak of a process cannot be measured here")
+    assert measured == pytest.approx(predicted_peak(config), rel=tolerance)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", ["dense", LEAN])
 def test_one_device_needs_what_was_predicted(spec: str) -> None:

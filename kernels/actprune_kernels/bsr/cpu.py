@@ -10,9 +10,17 @@ from actprune_kernels import codes
 from actprune_kernels.bsr import naive
 from actprune_kernels.codes import SAME, Coded
 from actprune_kernels.codes import cpu as coding
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import (
+    at_once,
+    blocks_along,
+    factor,
+    index_dtype,
+    rows_at_once,
+    wide,
+)
 from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
@@ -82,7 +90,13 @@ def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
 
 
 def _row_norms(pieces: Tensor, norm: str) -> Tensor:
-    """(rows, columns, width) to (rows, columns)."""
+    """(rows, columns, width) to (rows, columns), some rows at a time: in half precision the sum
+    itself makes a copy that is twice as large."""
+    step = rows_at_once(pieces.shape[1] * pieces.shape[2])
+    return in_pieces(lambda piece: (_norms(pieces[piece], norm),), len(pieces), step)[0]
+
+
+def _norms(pieces: Tensor, norm: str) -> Tensor:
     dtype = wide(pieces.dtype)
     if pieces.shape[2] == 1:
         return pieces.squeeze(2).abs().to(dtype)

@@ -7,6 +7,7 @@ values (keep, features) and index (keep,), ascending.
 import torch
 from torch import Tensor
 
+from actprune_kernels.pieces import in_pieces
 from actprune_kernels.rivals import selection
 from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import factor, index_dtype, keep_count, rows_at_once, wide
@@ -17,8 +18,12 @@ def compress(
 ) -> tuple[Tensor, Tensor]:
     rows = len(activation)
     dtype = wide(activation.dtype)
-    norms = torch.linalg.vector_norm(activation, dim=1, dtype=dtype)[None].abs()  # NaN of one sign
-    norms = weighed(norms, weights)
+
+    def some(piece: slice) -> tuple[Tensor]:  # in half precision, the sum makes a wide copy
+        return (torch.linalg.vector_norm(activation[piece], dim=1, dtype=dtype),)
+
+    (norms,) = in_pieces(some, rows, rows_at_once(activation.shape[1]))
+    norms = weighed(norms[None].abs(), weights)  # NaN of one sign
     keep = keep_count(rows, sparsity)
     mask, scale = selection(activation.device).select(norms, keep, "column", draw)
     index = mask.nonzero()[:, 1]
