@@ -14,6 +14,7 @@ from actprune import (
     pruned,
     revert,
     set_draws,
+    survey,
 )
 
 
@@ -75,6 +76,30 @@ def test_subclasses_are_left_alone() -> None:
 
     with pytest.raises(InputError, match=r"include: '\*' matches no nn.Linear \(.* subclass \(Own"):
         convert(Own(8, 2), "csr")
+
+
+def test_parametrized_and_lazy_layers_are_left_alone_and_named() -> None:
+    made = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3), nn.Linear(4, 4))
+    nn.utils.parametrizations.weight_norm(made[0])
+    assert survey(made) == {
+        "0": "left alone: parametrized (ParametrizedLinear): its weight is computed anew at each "
+        "call",
+        "1": "left alone: its sizes are not known before its first batch (LazyLinear)",
+        "2": "dense",
+    }
+    convert(made, "csr:sparsity=0.5")
+    assert list(pruned(made)) == ["2"]
+
+
+def test_a_layer_whose_class_was_exchanged_since_is_named() -> None:
+    made = convert(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "csr:sparsity=0.5")
+    nn.utils.parametrizations.weight_norm(made[1])
+    message = "^model: 1 is a ParametrizedPrunedLinear since it was converted; undo that first$"
+    with pytest.raises(InputError, match=message):
+        revert(made)
+    assert list(pruned(made)) == ["0", "1"]
+    nn.utils.parametrize.remove_parametrizations(made[1], "weight")
+    assert not pruned(revert(made))
 
 
 def test_a_single_layer_is_a_model() -> None:

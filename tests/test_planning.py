@@ -117,6 +117,12 @@ def test_default_specs() -> None:
     assert len(set(specs)) == len(specs)
 
 
+def test_a_compiled_model_is_planned_sharded_too() -> None:
+    setup = replace(SETUP, batch=16, devices=2, parallel="fsdp")
+    plain, compiled = plan(setup, ["dense", "compile+dense"])
+    assert plain.peak == compiled.peak
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -124,6 +130,7 @@ def test_default_specs() -> None:
         ({"devices": 0}, "devices: expected 1 or more, got 0"),
         ({"batch": 0}, "batch: expected 1 or more, got 0"),
         ({"memory": 0}, "device-memory: expected 1 or more, got 0"),
+        ({"memory": 80}, "device-memory: expected 1MiB or more, such as 80GiB, got 80 bytes"),
         ({"devices": 2}, "devices: expected 1 with parallel none, got 2"),
         (
             {"devices": 3, "parallel": "ddp"},
@@ -166,6 +173,9 @@ def test_the_command_says_what_is_wrong() -> None:
     said = "device-memory: expected a size such as 4GiB or 800MB, got 'much'"
     assert said in done.output
     words = [*WORDS, "--device-memory", "1MiB", "--format", "dense"]
+    done = CliRunner().invoke(app, [*words, "--json", "none/plan.json"])
+    assert done.exit_code == 2
+    assert "none/plan.json: its folder is not there" in done.output
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0
     assert "Nothing fits at any batch: dense would take " in done.output

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from actprune.attention import PrunedMultiheadAttention, refusal
 from actprune.errors import InputError
@@ -72,9 +74,18 @@ def convert(
 
 
 def revert(model: Model) -> Model:
-    """Turn every pruned layer of `model` back into the layer it was; returns `model`."""
+    """Turn every pruned layer of `model` back into the layer it was; returns `model`.
+
+    Raises InputError, with the model untouched, where a layer's class was exchanged since.
+    """
     layers = pruned(model)
     check_unsharded(layers.items())
+    for name, module in layers.items():
+        if own_class(module) not in _PLAIN:
+            raise InputError(
+                f"model: {name or 'it'} is a {type(module).__name__} since it was converted; undo "
+                "that first"
+            )
     for module in layers.values():
         _restore(module)
     return model
@@ -96,10 +107,14 @@ def survey(model: nn.Module) -> dict[str, str]:
             found[name] = module.spec
         elif _refusal(module) is None:
             found[name] = "dense"
-        elif any(p.dim() > 1 for p in module.parameters(recurse=False)):
+        elif isinstance(module, nn.Linear) or any(
+            map(_is_matrix, module.parameters(recurse=False))
+        ):
             found[name] = f"left alone: {_refusal(module)}"
         if isinstance(module, nn.MultiheadAttention):
             inside = (f"{name}.",)
+        elif is_parametrized(module):
+            inside = (f"{name}.parametrizations.",)
     return found
 
 
@@ -168,6 +183,10 @@ def _refusal(module: nn.Module) -> str | None:
     if kind is nn.MultiheadAttention:
         assert isinstance(module, nn.MultiheadAttention)
         return refusal(module)
+    if any(map(is_lazy, module.parameters(recurse=False))):
+        return f"its sizes are not known before its first batch ({kind.__name__})"
+    if is_parametrized(module):
+        return f"parametrized ({kind.__name__}): its weight is computed anew at each call"
     if isinstance(module, tuple(_PRUNED)):
         return f"a subclass ({kind.__name__}), whose forward may be its own"
     if isinstance(module, nn.RNNBase):
@@ -175,6 +194,10 @@ def _refusal(module: nn.Module) -> str | None:
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return "an embedding keeps indices alone"
     return f"no nn.Linear ({kind.__name__})"
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return is_lazy(parameter) or parameter.dim() > 1
 
 
 def _prune(linear: nn.Module, name: str, format: Format) -> None:

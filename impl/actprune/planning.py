@@ -62,6 +62,10 @@ class Setup:
         ):
             if value < 1:
                 raise InputError(f"{argument}: expected 1 or more, got {value}")
+        if self.memory < 2**20:  # a size without its unit
+            raise InputError(
+                f"device-memory: expected 1MiB or more, such as 80GiB, got {self.memory} bytes"
+            )
         if self.parallel == "none" and self.devices > 1:
             raise InputError(f"devices: expected 1 with parallel none, got {self.devices}")
         if self.batch % self.devices:

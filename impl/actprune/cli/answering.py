@@ -63,6 +63,8 @@ def plan(
 
     if json is not None and json.exists():
         raise InputError(f"{json}: is there already; name another file")
+    if json is not None and not json.absolute().parent.is_dir():
+        raise InputError(f"{json}: its folder is not there")
     memory = parse_budget(device_memory, "device-memory")
     setup = planning.Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
     console = terminal()

@@ -45,7 +45,7 @@ def predict_sharded(build: Build, batch: Batch, step: Step) -> int:
     """
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.compiler.set_stance("force_eager"):  # as above
         model, optimizer = build()
         images, labels = batch()
         # Unseen, for it makes the optimizer's state, and torch once works out how the parameters of
