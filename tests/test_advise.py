@@ -58,6 +58,9 @@ def test_several_seeds_are_believed_before_one() -> None:
     for order in ([lucky, sure_of_the_same], [sure_of_the_same, lucky]):
         options = advise("resmlp_tiny", 128, 120 * MIB, order, shape=SHAPE).options
         assert [option.setting.delta for option in options] == [-0.6, 0.0]  # and dense
+    apart = replace(setting(sure.spec, -0.1, 0.2), interleaved=False, seeds=9)
+    options = advise("resmlp_tiny", 128, 120 * MIB, [sure, apart], shape=SHAPE).options
+    assert (options[0].setting.delta, options[0].setting.step_ratio) == (-0.1, 0.9)
     better = setting("csr:sparsity=0.9", -0.25, 1.7, 0.01)
     worse = setting("bsr:block=1x32,sparsity=0.9", -0.25, 0.9, 0.2)
     assert taken(120 * MIB, [worse, better]) == better.spec
@@ -97,6 +100,9 @@ def test_settings_of_results() -> None:
     dense, other = settings_of(made)
     assert (dense.spec, dense.delta, dense.error) == ("dense", 0.0, 0.0)
     assert (other.spec, other.delta, other.error, other.seeds) == (spec, -1.5, 0.5, 2)
+    assert other.interleaved
+    described = {**environment("actprune sweep"), "interleaved": False}
+    assert not settings_of(results.make(described, [], runs))[1].interleaved
 
 
 def test_what_is_recorded_reads_back_and_parses() -> None:

@@ -1,10 +1,11 @@
 """Work on some rows or columns at a time, so that what is between stays small."""
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
-import torch
+from torch import Tensor
 
-Parts = tuple[torch.Tensor, ...]
+Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 
 def in_pieces(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
@@ -21,4 +22,4 @@ def in_pieces(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
         made = make(slice(start, start + step)) if start else first
         for part, some, n in zip(whole, made, each, strict=True):
             part[start * n : (start + step) * n] = some
-    return whole
+    return cast(Parts, whole)
