@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Case:
 
     def check(self) -> "Case":
         """Itself, if grad_weight is right; else RuntimeError: a wrong result has no time."""
-        (relative_error,) = since("actprune.tolerance", "relative_error")
+        (relative_error,) = since("actprune_bench.measure.tolerance", "relative_error")
         some = slice(None, None, 16)  # of the out_features: every setup waits for this
         expected = self.dy[:, some].double().t() @ self.store.to_dense().double()
         error = relative_error(self.store.grad_weight(self.dy)[some], expected)
@@ -130,16 +131,29 @@ def case(spec: str, layer: str, device: str = "cpu") -> Case:
 def allowed(terms: int) -> float:
     """The tolerance of this commit for fp32 sums of so many products."""
     try:
-        (tolerance,) = since("actprune.tolerance", "tolerance")
+        (tolerance,) = since("actprune_bench.measure.tolerance", "tolerance")
     except NotImplementedError:
-        (table,) = since("actprune.tolerance", "TOLERANCE")
+        (table,) = since("actprune_bench.measure.tolerance", "TOLERANCE")
         return float(table[torch.float32])
     return float(tolerance(torch.float32, terms))
+
+
+MOVED = {
+    "actprune_bench.data": "actprune.data",
+    "actprune_bench.measure.peak": "actprune.measuring.peak",
+    "actprune_bench.measure.tolerance": "actprune.tolerance",
+    "actprune_bench.training.config": "actprune.training.config",
+    "actprune_bench.training.step": "actprune.training.step",
+    "actprune_bench.training.trainer": "actprune.training.trainer",
+}
+"""Where older commits have a module."""
 
 
 def since(module: str, *names: str) -> tuple[Any, ...]:
     """Names of a module of actprune. Raises NotImplementedError where this commit lacks one."""
     try:
+        if find_spec(module.partition(".")[0]) is None:
+            module = MOVED.get(module, module)
         found = import_module(module)
         return tuple(getattr(found, name) for name in names)
     except (ImportError, AttributeError) as problem:

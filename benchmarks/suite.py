@@ -27,8 +27,8 @@ TRAINED = ["dense", "csr:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=prio
 MODELS = ["resmlp_s12", "resmlp_s24", "resmlp_s36", "resmlp_b24"]
 KERNELS = [
     *(f"bsr {name}" for name in ("block_norms", "gather", "grad_weight", "scatter", "sum_parts")),
-    *(f"codes {name}" for name in ("decode", "encode")),
     "csr grad_weight",
+    *(f"quantization {name}" for name in ("decode", "encode")),
     *(f"selection {name}" for name in ("compact", "sample_ranks", "select_column", "select_row")),
 ]
 ARCHES = [80, 90, 100]
@@ -86,7 +86,7 @@ class Peak:
     timeout = 900
 
     def setup(self, spec: str, model: str) -> None:
-        (self.predict,) = since("actprune.measuring.peak", "predicted_peak")
+        (self.predict,) = since("actprune_bench.measure.peak", "predicted_peak")
         self.config = configured(model=model, batch_size=128, spec=spec)
 
     def track_predicted_peak(self, spec: str, model: str) -> int:
@@ -108,7 +108,7 @@ class Training:
             raise NotImplementedError("no CUDA device")
         torch.set_num_threads(THREADS)
         build, batch, self.step = since(
-            "actprune.training.step", "build", "example_batch", "training_step"
+            "actprune_bench.training.step", "build", "example_batch", "training_step"
         )
         config = configured(spec=spec)
         self.model, self.optimizer = build(config, device=device)
@@ -138,8 +138,8 @@ class Trained:
     timeout = 300
 
     def setup(self, spec: str) -> None:
-        (trainer,) = since("actprune.training.trainer", "Trainer")
-        (load_data,) = since("actprune.data", "load_data")
+        (trainer,) = since("actprune_bench.training.trainer", "Trainer")
+        (load_data,) = since("actprune_bench.data", "load_data")
         config = configured(spec=spec, epochs=2, limit_train=2560, limit_test=1000, threads=THREADS)
         data = load_data(config.data, config.image_size, config.limit_train, config.limit_test)
         self.trainer = trainer(config, data)
@@ -205,7 +205,7 @@ timeraw_import_actprune.number = 1  # type: ignore[attr-defined]
 
 def configured(**values: Any) -> Any:
     """A TrainConfig. Raises NotImplementedError where this commit does not know it so."""
-    (config,) = since("actprune.training.config", "TrainConfig")
+    (config,) = since("actprune_bench.training.config", "TrainConfig")
     try:
         return config(**values)
     except ValueError as problem:
@@ -229,7 +229,10 @@ def summed(records: list[dict[str, Any]]) -> Figures:
     """Variants of a kernel together: the most registers and shared memory, all else summed."""
     variants = defaultdict(list)
     for record in records:
-        variants[record["kernel"], record["arch"]].append(record)
+        kernel = record["kernel"].replace(
+            "codes ", "quantization "
+        )  # of commits from before 2026-11
+        variants[kernel, record["arch"]].append(record)
     return {
         key: {
             "registers": max(each["registers"] for each in found),

@@ -1,4 +1,4 @@
-"""Make impl/actprune/data/fashion_mnist_12k.npz from the four IDX files of Fashion-MNIST.
+"""Make impl/actprune_bench/data/fashion_mnist_12k.npz from the four IDX files of Fashion-MNIST.
 
 The first 1,000 training and 200 test images of each class, in the order of the files.
 Usage: python scripts/make_embedded_data.py FOLDER
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from actprune.data.fashion import CLASSES, read_idx
+from actprune_bench.data.fashion import CLASSES, read_idx
 
-TARGET = Path(__file__).parents[1] / "impl/actprune/data/fashion_mnist_12k.npz"
+TARGET = Path(__file__).parents[1] / "impl/actprune_bench/data/fashion_mnist_12k.npz"
 
 
 def main() -> None:

@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from actprune.config import check
-from actprune.data import DataShape
-from actprune.measuring.peak import memory_status
-from actprune.sharding import shard
-from actprune.training import TrainConfig
-from actprune.training.step import build, example_batch, optimizer_of, training_step
+from actprune.layers.sharding import shard
+from actprune_bench.data import DataShape
+from actprune_bench.measure.peak import memory_status
+from actprune_bench.training import TrainConfig
+from actprune_bench.training.step import build, example_batch, optimizer_of, training_step
+from actprune_common.strict_yaml import check
 
 SHAPE = DataShape(3, 10)
 STEPS = 3

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actprune import results
-from actprune.environment import environment
+from actprune_bench.records import results
+from actprune_bench.records.environment import environment
 
 SPECS = ["dense", "csr:sparsity=0.9", "bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9"]
 

@@ -25,14 +25,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from actprune import parse, saved_bytes
-from actprune.environment import environment
-from actprune.measuring.clock import clock
-from actprune.measuring.kernels import Shape, interleave, measure_kernels, rotating_inputs
-from actprune.measuring.predict import predict
-from actprune.measuring.roofline import bound, find_device
-from actprune.models import MODELS
-from actprune.strategies import apply
-from actprune.tolerance import relative_error, tolerance
+from actprune.strategies.grammar import apply
+from actprune_bench.gpu_static.roofline import bound, find_device
+from actprune_bench.measure.clock import clock
+from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
+from actprune_bench.measure.predict import predict
+from actprune_bench.measure.tolerance import relative_error, tolerance
+from actprune_bench.models import MODELS
+from actprune_bench.records.environment import environment
 
 Record = dict[str, Any]
 BLOCKS = ("32x32", "64x64", "1x64")

@@ -15,10 +15,10 @@ import torch
 from triton.runtime.errors import OutOfResources
 
 from actprune import parse
-from actprune.environment import environment
-from actprune.measuring.clock import cuda_clock
-from actprune.measuring.kernels import Shape, rotating_inputs
-from actprune.tolerance import relative_error, tolerance
+from actprune_bench.measure.clock import cuda_clock
+from actprune_bench.measure.kernels import Shape, rotating_inputs
+from actprune_bench.measure.tolerance import relative_error, tolerance
+from actprune_bench.records.environment import environment
 from actprune_kernels import tuning
 from actprune_kernels.sizes import keep_count
 from benchmarks.scripts.gpu_figures import BLOCKS, LARGE

@@ -6,9 +6,9 @@ python -m benchmarks.scripts.recorded docs/results/*.json
 import sys
 from pathlib import Path
 
-from actprune import results
-from actprune.advise import RECORDED, dumped, settings_of
-from actprune.files import write_whole
+from actprune_bench.advise.advice import RECORDED, dumped, settings_of
+from actprune_bench.records import results
+from actprune_common.files import write_whole
 
 
 def main(files: list[str]) -> None:

@@ -15,10 +15,10 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from actprune_ci.history import findings, load
-from actprune_ci.model import Key, Measurement, Run
-from actprune_ci.query import sql
-from actprune_ci.store import write
+from actprune_ci.history.history import findings, load
+from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.store.query import sql
+from actprune_ci.store.store import write
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 QUESTIONS = {

@@ -20,11 +20,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from actprune import parse
-from actprune.compare import S24
-from actprune.environment import environment
-from actprune.measuring.kernels import Shape, interleave, measure_kernels, rotating_inputs
-from actprune.training.config import TrainConfig
-from actprune.training.step import build, example_batch, training_step
+from actprune_bench.compare import S24
+from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
+from actprune_bench.records.environment import environment
+from actprune_bench.training.config import TrainConfig
+from actprune_bench.training.step import build, example_batch, training_step
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from actprune_ci.model import CiError
+from actprune_ci.model.runs import CiError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

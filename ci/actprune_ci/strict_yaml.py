@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from actprune_ci.model import CiError
+from actprune_ci.model.runs import CiError
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]

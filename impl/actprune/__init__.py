@@ -6,9 +6,11 @@
 and the rest of a training script stays as it is.
 """
 
-from actprune import ops
-from actprune.allocate import Allocation, allocate
-from actprune.convert import (
+from actprune.budget.allocate import Allocation, allocate
+from actprune.formats import FORMATS, Compressed, Format, parse
+from actprune.inspect.memory import saved_bytes
+from actprune.layers import ops
+from actprune.layers.convert import (
     convert,
     draws,
     pruned,
@@ -18,10 +20,8 @@ from actprune.convert import (
     survey,
     weigh,
 )
-from actprune.errors import InputError
-from actprune.formats import FORMATS, Compressed, Format, parse
-from actprune.linear import PrunedLinear
-from actprune.memory import saved_bytes
+from actprune.layers.linear import PrunedLinear
+from actprune_common.errors import InputError
 
 __version__ = "0.1.0"
 __all__ = [

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune import saved_bytes
-from actprune.models import MODELS
-from actprune.sharding import shard
-from actprune.strategies import apply
+from actprune.layers.sharding import shard
+from actprune.strategies.grammar import apply
+from actprune_bench.models import MODELS
 
 SPECS = (
     "dense",

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from actprune import InputError, convert, parse, pruned, saved_bytes
-from actprune.measuring.predict import predict
-from actprune.models import MODELS, Block
-from actprune.strategies import apply
-from actprune.tolerance import TOLERANCE, relative_error, tolerance
-from actprune_kernels import codes
-from actprune_kernels.codes import BITS, KINDS, naive
+from actprune.strategies.grammar import apply
+from actprune_bench.measure.predict import predict
+from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
+from actprune_bench.models import MODELS, Block
+from actprune_kernels import quantization as codes
+from actprune_kernels.quantization import BITS, KINDS, naive
 
 pytestmark = pytest.mark.gpu
 DEVICE = os.environ.get("DEVICE", "cuda")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from actprune import saved_bytes
-from actprune.models import MODELS
-from actprune.strategies import apply
-from actprune.tolerance import relative_error
+from actprune.strategies.grammar import apply
+from actprune_bench.measure.tolerance import relative_error
+from actprune_bench.models import MODELS
 
 pytestmark = pytest.mark.gpu
 DEVICE = os.environ.get("DEVICE", "cuda")

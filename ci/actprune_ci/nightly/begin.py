@@ -7,15 +7,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
-from actprune_ci import machine
-from actprune_ci.model import CiError
-from actprune_ci.nightly import readings
+from actprune_ci.measure import machine
+from actprune_ci.measure.checkouts import git, resolve, uncommitted
+from actprune_ci.model.runs import CiError
+from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night
 from actprune_ci.nightly.night import Run
 from actprune_ci.nightly.state import FILE, State, load
 from actprune_ci.nightly.step import TOKEN
-from actprune_ci.query import sql
-from actprune_ci.worktrees import git, resolve, uncommitted
+from actprune_ci.store.query import sql
 
 
 def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool = False) -> Run:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from actprune_ci.nightly.words import PLACEHOLDERS, unknown
-from actprune_ci.policy import Strict
+from actprune_ci.judge.policy import Strict
+from actprune_ci.nightly.placeholders import PLACEHOLDERS, unknown
 from actprune_ci.strict_yaml import load
 
 When = Literal["any", "cuda", "github"]
@@ -22,7 +22,7 @@ def _words(words: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 
 Words = Annotated[str | tuple[str, ...], AfterValidator(_words)]
-"""A word of a command, or several that go together (actprune_ci.nightly.words)."""
+"""A word of a command, or several that go together (actprune_ci.nightly.placeholders)."""
 
 
 class Step(Strict):

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actprune_ci import machine
-from actprune_ci.gate import BROKEN, CODES, NO_DATA, REGRESSION
-from actprune_ci.model import CiError
-from actprune_ci.nightly import readings, step, words
+from actprune_ci.judge.gate import BROKEN, CODES, NO_DATA, REGRESSION
+from actprune_ci.measure import machine
+from actprune_ci.model.runs import CiError
+from actprune_ci.nightly import placeholders as words
+from actprune_ci.nightly import step
+from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night, Step
 from actprune_ci.nightly.state import ENDED, Done, State, save
-from actprune_ci.reports.words import pattern
+from actprune_ci.publish.reports.formatting import pattern
 
 GATE = "gate/gate.json"
 """In the night's folder: where the gate of a night writes what it wants repeated."""

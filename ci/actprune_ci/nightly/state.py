@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model import CiError
-from actprune_ci.serialise import first_error
+from actprune_ci.model.runs import CiError
+from actprune_ci.model.serialise import first_error
 
 FILE = "nightly.json"
 SCHEMA = 1

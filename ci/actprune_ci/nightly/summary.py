@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from actprune_ci.gate import CODES, GOOD
+from actprune_ci.judge.gate import CODES, GOOD
 from actprune_ci.nightly.config import Night, Step
 from actprune_ci.nightly.state import Done, State
-from actprune_ci.reports.markdown import code, table, text
+from actprune_ci.publish.reports.markdown import code, table, text
 
 GPU = "{clock_mhz} MHz, {celsius} °C, {watts} W, slowed by {slowed_by}"
 LARGEST = 900_000

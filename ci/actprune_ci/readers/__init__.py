@@ -1,7 +1,7 @@
 """Readers: a file of any tool becomes runs of the harness; READERS is the registry.
 
 A reader recognises its files by their contents, never by their names, and gives runs that
-actprune_ci.serialise.check finds sound.
+actprune_ci.model.serialise.check finds sound.
 """
 
 import json
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model import CiError, Run
+from actprune_ci.model.runs import CiError, Run
+from actprune_ci.model.serialise import check
 from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
-from actprune_ci.serialise import check
 
 Document = dict[str, Any]
 

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model import AbRun, Measurement, Run
-from actprune_ci.serialise import from_json, to_json
+from actprune_ci.model.runs import AbRun, Measurement, Run
+from actprune_ci.model.serialise import from_json, to_json
 
 
 def recognises(document: Mapping[str, Any]) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprune_ci import results
-from actprune_ci.model import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.readers import results
 from actprune_ci.readers.fields import measured, of_environment
 
 Record = Mapping[str, Any]
@@ -34,7 +34,7 @@ def recognises(document: Record) -> bool:
 
 
 def runs(document: Record, path: Path) -> tuple[Run, ...]:
-    """The one run of a results.json, checked as actprune_ci.results does."""
+    """The one run of a results.json, checked as actprune_ci.readers.results does."""
     try:
         found = results.read(path)
     except results.ResultsError as problem:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from actprune_ci.model import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
 from actprune_ci.readers.fields import checked, flat, from_milliseconds, full_hash, measured
 
 VERSION = 2

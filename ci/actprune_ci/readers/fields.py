@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from actprune_ci.model import CiError, Key, Measurement, Run
-from actprune_ci.serialise import first_error
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.serialise import first_error
 
 Shape = TypeVar("Shape", bound=BaseModel)
 

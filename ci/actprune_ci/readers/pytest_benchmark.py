@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from actprune_ci.model import Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import checked, flat, full_hash, measured, unit_of
 
 NAMES = ("spec", "layer", "shape", "op", "dtype", "device", "backend", "model", "seed")

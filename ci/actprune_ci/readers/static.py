@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from actprune_ci.model import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
 from actprune_ci.readers.fields import checked, measured, of_environment, unit_of
 
 OPTIONS = ("arch", "num_warps", "num_stages")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actprune.errors import InputError
+from actprune_common.errors import InputError
 from actprune_kernels.backends import check_backend
 from actprune_kernels.sizes import SCOPES, SELECTS, wide
 

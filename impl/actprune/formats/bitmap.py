@@ -7,7 +7,7 @@ from torch import Tensor
 
 from actprune.formats.base import RivalFormat
 from actprune.formats.spec import write_spec
-from actprune_kernels.rivals import bitmap
+from actprune_kernels.baselines import bitmap
 from actprune_kernels.sizes import blocks_along, kept
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actprune.errors import InputError
 from actprune.formats.base import check_option
 from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
-from actprune_kernels import codes
+from actprune_common.errors import InputError
+from actprune_kernels import quantization as codes
 from actprune_kernels.backends import kernels, resolve
 from actprune_kernels.bsr import cpu
-from actprune_kernels.codes import SAME
+from actprune_kernels.quantization import SAME
 from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
 
 LARGEST_BLOCK = 128

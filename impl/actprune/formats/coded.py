@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from actprune.formats.base import PruningFormat, check_option
-from actprune_kernels.codes import BITS, KINDS, SAME
+from actprune_kernels.quantization import BITS, KINDS, SAME
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from actprune.formats.coded import CodedFormat
 from actprune.formats.spec import write_spec
-from actprune_kernels import codes
+from actprune_kernels import quantization as codes
 from actprune_kernels.backends import kernels, resolve
-from actprune_kernels.codes import SAME
 from actprune_kernels.csr import cpu
+from actprune_kernels.quantization import SAME
 from actprune_kernels.sizes import blocks_along, index_dtype, kept, wide
 
 GROUP = 64

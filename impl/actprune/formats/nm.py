@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actprune.errors import InputError
 from actprune.formats.base import Format
-from actprune_kernels.rivals import nm
+from actprune_common.errors import InputError
+from actprune_kernels.baselines import nm
 from actprune_kernels.sizes import blocks_along, rows_at_once
 
 

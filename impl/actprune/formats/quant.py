@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actprune.errors import InputError
 from actprune.formats.base import Format
 from actprune.formats.spec import write_spec
-from actprune_kernels import codes
-from actprune_kernels.rivals import quant
+from actprune_common.errors import InputError
+from actprune_kernels import quantization as codes
+from actprune_kernels.baselines import quant
 from actprune_kernels.sizes import blocks_along, rows_at_once
 
 BITS = (8, 4, 2)

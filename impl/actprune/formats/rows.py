@@ -7,7 +7,7 @@ from torch import Tensor
 
 from actprune.formats.base import RivalFormat, check_option
 from actprune.formats.spec import write_spec
-from actprune_kernels.rivals import rows as kernel
+from actprune_kernels.baselines import rows as kernel
 from actprune_kernels.sizes import index_dtype, keep_count
 
 

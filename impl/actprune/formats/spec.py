@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import TYPE_CHECKING, Any
 
-from actprune.errors import InputError
+from actprune_common.errors import InputError
 
 if TYPE_CHECKING:
     from actprune.formats.base import Format

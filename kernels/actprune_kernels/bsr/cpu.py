@@ -6,21 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels import codes
+from actprune_kernels import quantization as codes
 from actprune_kernels.bsr import naive
-from actprune_kernels.codes import SAME, Coded
-from actprune_kernels.codes import cpu as coding
-from actprune_kernels.pieces import in_pieces
+from actprune_kernels.chunked import in_pieces
+from actprune_kernels.quantization import SAME, Coded
+from actprune_kernels.quantization import cpu as coding
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import (
-    at_once,
-    blocks_along,
-    factor,
-    index_dtype,
-    rows_at_once,
-    wide,
-)
+from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, rows_at_once, wide
 from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels import codes
-from actprune_kernels.codes import SAME, Coded
-from actprune_kernels.codes import naive as coding
+from actprune_kernels import quantization as codes
+from actprune_kernels.quantization import SAME, Coded
+from actprune_kernels.quantization import naive as coding
 from actprune_kernels.selection import naive as selection
 from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import blocks_along, index_dtype, wide

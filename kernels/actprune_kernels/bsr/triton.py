@@ -16,10 +16,10 @@ from torch import Tensor
 
 from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
-from actprune_kernels.codes import BITS, SAME, Coded
-from actprune_kernels.codes import triton as coding
-from actprune_kernels.codes.triton import fp8, levels
 from actprune_kernels.launch import launch
+from actprune_kernels.quantization import BITS, SAME, Coded
+from actprune_kernels.quantization import triton as coding
+from actprune_kernels.quantization.triton import fp8, levels
 from actprune_kernels.selection import triton as selection
 from actprune_kernels.selection import weighed
 from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide

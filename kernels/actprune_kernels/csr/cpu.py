@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actprune_kernels.chunked import in_pieces
 from actprune_kernels.csr.naive import to_dense
-from actprune_kernels.pieces import in_pieces
 from actprune_kernels.selection import cpu as selection
 from actprune_kernels.selection import generator, weighed
 from actprune_kernels.sizes import at_once, index_dtype, kept, wide

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.codes import naive as coding
 from actprune_kernels.gelu import EDGE, ROW, cell, first, rows
+from actprune_kernels.quantization import naive as coding
 from actprune_kernels.sizes import wide
 
 

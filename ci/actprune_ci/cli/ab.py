@@ -1,0 +1,104 @@
+"""`actprune-ci ab`: two commits, measured in pairs."""
+
+import signal
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Annotated, NoReturn
+
+import typer
+
+from actprune_ci.measure import ab
+from actprune_ci.measure.checkouts import BuildError, resolve, uncommitted, workshop
+from actprune_ci.measure.pairing import Limits
+from actprune_ci.model import serialise
+from actprune_ci.model.runs import AbRun, CiError, Pairs
+
+NO_DATA, INTERRUPTED = 3, 130
+
+
+def command(
+    base: Annotated[str, typer.Argument(help="The commit compared with.")],
+    head: Annotated[str, typer.Argument(help="The commit judged; its suite measures both.")],
+    repo: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+    benchmarks: Annotated[
+        str, typer.Option(help="A regular expression, found in `name(param=value, ...)`.")
+    ] = "",
+    suite: Annotated[str, typer.Option(help="The asv suite's folder in it.")] = "benchmarks",
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Seconds; without it 180 for each figure.")
+    ] = None,
+    pairs: Annotated[
+        str, typer.Option(metavar="MIN:MAX", help="Of a figure that varies, before it is clear.")
+    ] = "8:60",
+    smallest: Annotated[
+        float, typer.Option(help="The smallest relative effect that matters.")
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+    python: Annotated[
+        str, typer.Option(help="The interpreter that measures, with all but the project.")
+    ] = sys.executable,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("ab.json"),
+) -> None:
+    """Measure BASE and HEAD in fresh processes, alternating in random order, on this machine.
+
+    Exit code 0: measured; 3: nothing was. `actprune-ci gate --ab` judges the file.
+    """
+    options = ab.Options(benchmarks, suite, limits(pairs, budget, smallest), seed)
+    signal.signal(signal.SIGTERM, interrupt)
+    commits = resolve(repo, base), resolve(repo, head)
+    if uncommitted(repo):
+        typer.echo("the working tree's uncommitted changes are not measured", err=True)
+    try:
+        with workshop(repo, python) as shop:
+            found = ab.run(shop, *commits, options, lambda run: serialise.write(out, run), progress)
+    except BuildError as problem:
+        typer.echo(f"actprune-ci: {problem}", err=True)
+        raise typer.Exit(NO_DATA) from None
+    except KeyboardInterrupt:
+        kept = f"what was measured is in {out}" if out.exists() else "nothing was measured yet"
+        typer.echo(f"actprune-ci: interrupted; {kept}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(printed(found), nl=False)
+    if not any(pair.status == "ok" for pair in found.pairs):
+        raise typer.Exit(NO_DATA)
+
+
+def limits(pairs: str, budget: float | None, smallest: float) -> Limits:
+    """The limits that the options give. Raises CiError for pairs that are none."""
+    low, _, high = pairs.partition(":")
+    if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high)):
+        raise CiError(f"--pairs: expected MIN:MAX with 1 <= MIN <= MAX, got {pairs!r}")
+    if not 0 < smallest < 10:
+        raise CiError(f"--smallest: expected a relative effect above 0, got {smallest:g}")
+    return Limits(budget, int(low), int(high), smallest)
+
+
+def interrupt(*_: object) -> NoReturn:
+    """What is asked to end leaves what it has, as with Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def progress(line: str) -> None:
+    """Where things stand, on stderr."""
+    typer.echo(line, err=True)
+
+
+def printed(run: AbRun) -> str:
+    """The run as text: a line per figure, then the notes."""
+    lines = [f"{run.base[:10]}..{run.head[:10]} on {run.machine}, {run.seconds:.0f} s"]
+    lines += [f"{told(pair):>24}  {pair.key}" for pair in run.pairs]
+    lines += [f"note: {note}" for note in run.notes]
+    return "\n".join(lines) + "\n"
+
+
+def told(pair: Pairs) -> str:
+    """The median change and the number of pairs, or why there is none."""
+    if pair.status != "ok":
+        return f"{pair.status}: {pair.detail}"
+    if min(*pair.base, *pair.head) <= 0:
+        change = f"{median(pair.head) - median(pair.base):+g}"
+    else:
+        ratios = [h / b - 1 for b, h in zip(pair.base, pair.head, strict=True)]
+        change = f"{median(ratios):+.2%}"
+    return f"{change} in {len(pair.base)} pairs"

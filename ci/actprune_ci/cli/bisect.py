@@ -1,0 +1,102 @@
+"""`actprune-ci bisect`: the commit that changed a figure."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.cli.ab import INTERRUPTED, NO_DATA, interrupt, limits
+from actprune_ci.files import write_whole
+from actprune_ci.measure import ab, bisect
+from actprune_ci.measure.checkouts import BuildError, Workshop, git, resolve, workshop
+from actprune_ci.measure.serving import Answer
+from actprune_ci.model.runs import CiError, Key
+
+INCONCLUSIVE = 4
+
+
+def command(
+    good: Annotated[str, typer.Argument(help="A commit before the change.")],
+    bad: Annotated[str, typer.Argument(help="A commit after it; its suite measures all.")],
+    benchmark: Annotated[
+        str, typer.Option(help="A regular expression that fits one `name(param=value, ...)`.")
+    ],
+    repo: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+    suite: Annotated[str, typer.Option(help="The asv suite's folder in it.")] = "benchmarks",
+    budget: Annotated[float, typer.Option(min=0, help="Seconds of one comparison.")] = 180,
+    pairs: Annotated[
+        str, typer.Option(metavar="MIN:MAX", help="Of one comparison, if the figure varies.")
+    ] = "8:60",
+    repeats: Annotated[int, typer.Option(min=1, help="Comparisons before one is skipped.")] = 3,
+    python: Annotated[
+        str, typer.Option(help="The interpreter that measures, with all but the project.")
+    ] = sys.executable,
+    out: Annotated[Path | None, typer.Option(help="Also write the outcome as JSON.")] = None,
+) -> None:
+    """Find the commit after GOOD, up to BAD, that changed a figure, by A/B runs against GOOD.
+
+    Commits that do not build are skipped. Exit code 0: found; 3: GOOD or BAD does not build;
+    4: inconclusive, or one of several commits.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
+    commits = resolve(repo, good), resolve(repo, bad)
+    try:
+        with workshop(repo, python) as shop:
+            key, described = the_one(shop, commits[1], suite, benchmark)
+            bounds = limits(pairs, budget, 0.02)
+            folder = shop.suite(commits[1], suite)
+            question = bisect.Question(shop, folder, key, described, bounds, repeats)
+            found = bisect.bisect(question, *commits, lambda step: progress(repo, step))
+    except (BuildError, bisect.OpenError) as problem:
+        typer.echo(f"actprune-ci: {problem}", err=True)
+        code = NO_DATA if isinstance(problem, BuildError) else INCONCLUSIVE
+        raise typer.Exit(code) from None
+    except KeyboardInterrupt:
+        typer.echo("actprune-ci: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if out is not None:
+        write_whole(out, json.dumps({"schema": 1, **asdict(found)}, indent=1) + "\n")
+    typer.echo(printed(repo, found), nl=False)
+    if len(found.suspects) > 1:
+        raise typer.Exit(INCONCLUSIVE)
+
+
+def the_one(
+    shop: Workshop, commit: str, suite: str, benchmark: str
+) -> tuple[Key, tuple[Answer, tuple[str, ...]]]:
+    """The one figure that a pattern fits. Raises CiError where it fits none or several."""
+    pattern = ab.compiled(benchmark)
+    listed = ab.listed_by(shop.side(commit), shop.suite(commit, suite), shop.python)
+    fitting = [key for key in listed.keys if pattern.search(str(key))]
+    if len(fitting) != 1:
+        names = "".join(f"\n  {key}" for key in fitting[:10])
+        raise CiError(
+            f"--benchmark: expected one that {benchmark!r} fits, got {len(fitting)}{names}"
+        )
+    return fitting[0], listed.keys[fitting[0]]
+
+
+def progress(repo: Path, step: bisect.Step) -> None:
+    """A step, on stderr."""
+    typer.echo(f"{step.answer:>5}  {subject(repo, step.commit)}: {step.detail}", err=True)
+
+
+def printed(repo: Path, found: bisect.Found) -> str:
+    """The outcome as text."""
+    if len(found.suspects) > 1:
+        lines = [f"{found.key}: the change came with one of"]
+        lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
+    else:
+        lines = [f"{found.key}: the change came with", f"  {subject(repo, found.suspects[0])}"]
+        lines.append(f"  {found.confirmed}, against the commit before")
+    lines.append(f"{len(found.steps)} commits measured")
+    return "\n".join(lines) + "\n"
+
+
+def subject(repo: Path, commit: str) -> str:
+    """A commit's short hash and its subject."""
+    return git(repo, "log", "-1", "--format=%h %s", commit)

@@ -1,0 +1,29 @@
+"""`actprune-ci comment`: a report on a pull request, in one comment that is kept up to date."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.model.runs import CiError
+from actprune_ci.publish import github
+
+
+def command(
+    pull: Annotated[int, typer.Option("--pr", min=1, help="The pull request's number.")],
+    head: Annotated[str, typer.Option(help="The commit reported on; it must be its head.")],
+    report: Annotated[Path, typer.Option(help="Markdown that is to be trusted: gate.md.")],
+    name: Annotated[str, typer.Option(help="Of several comments, this one.")] = "benchmark",
+) -> None:
+    """Write the report as a comment, or put it in the place of the one written before.
+
+    Through `gh`, with its token (GH_TOKEN) and repository (GH_REPO, or the one here).
+    """
+    if not name.replace("-", "").isalnum():
+        raise CiError(f"--name: expected letters, digits and -, got {name!r}")
+    try:
+        body = report.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise CiError(f"{report}: cannot be read: {problem}") from None
+    done = github.report(pull, head, body, f"<!-- actprune-ci comment {name} -->")
+    typer.echo(f"pull request {pull}: {done}")

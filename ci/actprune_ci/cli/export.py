@@ -1,0 +1,33 @@
+"""`actprune-ci export`: a store for other tools."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.store import export
+
+
+class Form(str, Enum):
+    """Whose format."""
+
+    ASV = "asv"
+    CSV = "csv"
+
+
+def command(
+    form: Annotated[Form, typer.Argument(help="asv: a results folder; csv: a line per sample.")],
+    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    out: Annotated[Path, typer.Argument(help="The folder (asv) or file (csv) to write.")],
+) -> None:
+    """Write a store as asv's results folder, for `asv publish`, or as CSV."""
+    if form is Form.CSV:
+        notes = tuple(f"left out: {reason}" for reason in export.csv(store, out))
+        typer.echo(f"{out}: written")
+    else:
+        exported = export.asv(store, out)
+        notes = exported.notes
+        typer.echo(f"{out}: {exported.commits} commits, {exported.benchmarks} benchmarks")
+    for note in notes:
+        typer.echo(note, err=True)

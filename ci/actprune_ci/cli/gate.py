@@ -1,0 +1,97 @@
+"""`actprune-ci gate`: one verdict over A/B runs and results."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci import readers
+from actprune_ci.files import write_whole
+from actprune_ci.judge import calibration, inputs, policy
+from actprune_ci.judge.gate import Report
+from actprune_ci.judge.gate import gate as judge_all
+from actprune_ci.model.runs import AbRun, CiError, Run
+from actprune_ci.model.serialise import read_ab
+from actprune_ci.publish.reports import FORMATS, terminal
+
+
+def command(
+    policy_file: Annotated[Path, typer.Option("--policy", help="The policy, YAML.")] = Path(
+        "ci/policy.yml"
+    ),
+    ab: Annotated[
+        list[Path] | None, typer.Option(help="An A/B run (ab.json); of equal commits: a sentinel.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Head's figures, of any known tool, for budgets.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="A store, for --base, --head, history.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="The commit compared with, in the store.")] = "",
+    head: Annotated[str, typer.Option(help="The commit judged, in the store.")] = "",
+    calibrated: Annotated[
+        Path | None, typer.Option("--calibration", help="This machine's calibration.json.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for the reports.")] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help=f"Of {', '.join(FORMATS)}; all by default.")
+    ] = None,
+) -> None:
+    """Judge A/B runs and results under a policy.
+
+    Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive where the policy
+    forbids it; 5: broken machine.
+    """
+    wanted = _formats(formats)
+    rules = policy.read(policy_file)
+    runs = [read_ab(path) for path in ab or []]
+    found = [run for path in results or [] for run in readers.read(path)]
+    if bool(base or head) and not (base and head and store):
+        raise CiError("gate: --base, --head and --store go together")
+    if store and base:
+        more, of_head = _from_store(store, base, head, rules)
+        runs, found = runs + more, found + of_head
+    if not (runs or found or base):
+        raise CiError("gate: expected --ab, --results, or --store with --base and --head")
+    report = judge_all(rules, runs, found, calibration.read(calibrated) if calibrated else None)
+    if store and report.machine:
+        keys = [finding.key for finding in report.findings if finding.alert]
+        report = replace(report, histories=inputs.histories(store, report.machine, keys))
+    _show(report, wanted, out)
+    if report.code:
+        raise typer.Exit(report.code)
+
+
+def _formats(names: list[str] | None) -> list[str]:
+    unknown = [name for name in names or [] if name not in FORMATS]
+    if unknown:
+        raise CiError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
+    return names or list(FORMATS)
+
+
+def _from_store(
+    store: Path, base: str, head: str, rules: policy.Policy
+) -> tuple[list[AbRun], list[Run]]:
+    runs = inputs.runs_of(store, (base, head))
+    own = [run for run in runs if run.source != "ab" and run.commit.startswith(head)]
+    together = [
+        run
+        for run in inputs.paired(runs)
+        if run.base.startswith(base) and run.head.startswith(head)
+    ]
+    return [*inputs.compared(base, head, runs, rules), *together], own
+
+
+def _show(report: Report, formats: list[str], out: Path | None) -> None:
+    """The table on the terminal, and the files; without a folder a single format on stdout."""
+    if out is None and len(formats) == 1 and formats != ["text"]:
+        typer.echo(FORMATS[formats[0]][1](report), nl=False)
+        return
+    typer.echo(terminal.render(report, colour=sys.stdout.isatty()), nl=False)
+    for name in formats if out else []:
+        file, render = FORMATS[name]
+        assert out is not None
+        write_whole(out / file, render(report))

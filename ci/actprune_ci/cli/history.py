@@ -1,0 +1,70 @@
+"""`actprune-ci history`: where the figures of a branch changed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.files import write_whole
+from actprune_ci.history.history import Finding, NoDataError, branch_commits, findings, load
+
+NO_DATA = 3
+
+
+def command(
+    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    benchmarks: Annotated[
+        str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")
+    ] = "*",
+    branch: Annotated[str, typer.Option(help="Whose commits, by first parents.")] = "main",
+    repo: Annotated[Path, typer.Option(help="The repository, for the order of commits.")] = Path(),
+    smallest: Annotated[
+        float, typer.Option(help="The least relative effect of a noisy figure that is told.")
+    ] = 0.01,
+    out: Annotated[Path | None, typer.Option(help="Also write the findings as JSON here.")] = None,
+) -> None:
+    """Find steps, creep and exact changes in the history of a branch, with their commit ranges.
+
+    Exit code 0: analysed, whatever was found; 3: the store has nothing of this branch.
+    """
+    try:
+        history = load(store, branch_commits(repo, branch), benchmarks)
+    except NoDataError as problem:
+        typer.echo(f"actprune-ci: {problem}", err=True)
+        raise typer.Exit(NO_DATA) from None
+    for reason in history.skipped:
+        typer.echo(f"left out: {reason}", err=True)
+    found = findings(history, smallest)
+    if out is not None:
+        document = {"schema": 1, "branch": branch, "findings": [f.document for f in found]}
+        write_whole(out, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    typer.echo(printed(found, len(history.commits), len(history.figures)), nl=False)
+
+
+def printed(found: Sequence[Finding], commits: int, figures: int) -> str:
+    """The findings as text: regressions that last first."""
+    lines = [f"{figures} figures over {commits} commits: {len(found)} changes"]
+    for finding in found:
+        lines.append(f"{verdict(finding)}: {finding.figure.name}, {finding.figure.metric}")
+        lines.append(
+            f"  {finding.change.kind} of {effect(finding)} in"
+            f" {finding.good[:10]}..{finding.bad[:10]}, on {finding.figure.machine}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def verdict(finding: Finding) -> str:
+    """What the change means, in a word or two."""
+    if not finding.regression:
+        return "better"
+    return "worse" if finding.lasting else "was worse for a time"
+
+
+def effect(finding: Finding) -> str:
+    """The change with its levels and, where noise allows a doubt, its confidence."""
+    change, unit = finding.change, finding.figure.unit
+    size = f"{change.effect:+.2%}" if min(change.before, change.after) > 0 else "a difference"
+    sure = "" if change.kind == "exact" else f", confidence {min(change.confidence, 0.9999):.2%}"
+    return f"{size} ({change.before:.6g} -> {change.after:.6g} {unit}{sure})"

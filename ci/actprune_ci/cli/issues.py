@@ -1,0 +1,53 @@
+"""`actprune-ci issues`: one issue on GitHub per regression."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.model.documents import Gate, History, read
+from actprune_ci.model.runs import CiError
+from actprune_ci.publish import github
+from actprune_ci.publish.issues import Action, plan
+
+
+def command(
+    gate: Annotated[Path | None, typer.Option(help="gate.json.")] = None,
+    history: Annotated[Path | None, typer.Option(help="history.json.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="New issues at a time.")] = 20,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; GitHub is not asked.")
+    ] = False,
+) -> None:
+    """Open an issue for each regression, update it when it changes, close it when it is gone.
+
+    Through `gh`, with its token (GH_TOKEN) and repository (GH_REPO, or the one here).
+    """
+    if gate is None and history is None:
+        raise CiError("issues: expected --gate, --history or both, got neither")
+    documents = read(gate, Gate) if gate else None, read(history, History) if history else None
+    actions = plan(*documents, [] if dry_run else github.issues())
+    new = [action for action in actions if action.kind == "create"]
+    for action in (*(a for a in actions if a.kind != "create"), *new[:most]):
+        if not dry_run:
+            do(action)
+        number = f" {action.number}" if action.number else ""
+        typer.echo(f"{action.kind}{number}: {action.title or action.comment}")
+    if len(new) > most:
+        typer.echo(f"{len(new) - most} more regressions have no issue yet (--most)", err=True)
+    if not actions:
+        typer.echo("nothing to be done")
+
+
+def do(action: Action) -> None:
+    """Do it. The text, with its mark, comes first: what is cut off is not said twice."""
+    if action.kind == "create":
+        github.create(action.title, action.body)
+        return
+    github.edit(action.number, action.title, action.body)
+    if action.kind == "reopen":
+        github.reopen(action.number)
+    if action.comment:
+        github.comment(action.number, action.comment)
+    if action.kind == "close":
+        github.close(action.number)

@@ -1,0 +1,71 @@
+"""`actprune-ci nightly`: the whole night."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_ci.cli.ab import INTERRUPTED, interrupt, progress
+from actprune_ci.files import write_whole
+from actprune_ci.judge.gate import BROKEN
+from actprune_ci.model.runs import CiError
+from actprune_ci.nightly import config, summary
+from actprune_ci.nightly.begin import begin, with_store
+from actprune_ci.nightly.night import DiskError, Run, run
+from actprune_ci.nightly.state import alone
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="The night's folder: state, logs, results.")],
+    config_file: Annotated[Path, typer.Option("--config", help="The steps, YAML.")] = Path(
+        "ci/nightly.yml"
+    ),
+    repo: Annotated[Path, typer.Option(help="The repository: its commit is measured.")] = Path(),
+    store: Annotated[Path | None, typer.Option(help="The store, in place of the file's.")] = None,
+    base: Annotated[
+        str, typer.Option(help="The commit compared with; without it, the store's newest before.")
+    ] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the night in the folder, if there is one.")
+    ] = False,
+) -> None:
+    """Run a night's steps, and give one verdict.
+
+    Exit code: that of the gate; 1 also where another step failed; 3: no verdict; 5: broken machine
+    (a GPU disappeared, the disk is full): the same command with --resume then goes on.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
+    night = with_store(config.read(config_file), store)
+    again = f"the same command{'' if resume else ' with --resume'} goes on"
+    with alone(out):
+        made = begin(night, out, repo, base, resume)
+        made.tell = progress
+        try:
+            run(made)
+        except DiskError as problem:
+            typer.echo(f"actprune-ci: broken machine: {problem}; {again}", err=True)
+            raise typer.Exit(BROKEN) from None
+        except KeyboardInterrupt:
+            typer.echo(f"actprune-ci: interrupted; {again}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        show(made)
+    if made.state.code:
+        raise typer.Exit(made.state.code)
+
+
+def show(made: Run) -> None:
+    """The summary: on the terminal, in the night's folder, and on the job's page."""
+    text = summary.markdown(made.night, made.state, made.folder)
+    try:
+        write_whole(made.folder / "summary.md", text)
+        if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(page).open("a", encoding="utf-8") as file:
+                file.write(text)
+    except (CiError, OSError) as problem:
+        typer.echo(f"actprune-ci: the summary cannot be written: {problem}", err=True)
+    with suppress(BrokenPipeError):
+        sys.stdout.write(summary.terminal(made.night, made.state, made.folder))

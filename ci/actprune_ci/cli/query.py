@@ -1,0 +1,52 @@
+"""`actprune-ci query`: SQL over a store."""
+
+import csv
+import io
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from actprune_ci.store.query import Rows, sql
+
+
+class Form(str, Enum):
+    """How the rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def command(
+    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    question: Annotated[str, typer.Argument(metavar="SQL", help="What DuckDB is to answer.")],
+    form: Annotated[Form, typer.Option("--format", help="How to print the rows.")] = Form.TABLE,
+) -> None:
+    """Ask a store with SQL: its views are `measurements` and `samples` (docs/store.md)."""
+    answer = sql(store, question)
+    for reason in answer.skipped.values():
+        typer.echo(f"left out: {reason}", err=True)
+    typer.echo(printed(answer, form), nl=False)
+
+
+def printed(answer: Rows, form: Form) -> str:
+    """The rows as text that ends with a line feed."""
+    if form is Form.JSON:
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        return json.dumps(rows, default=str, ensure_ascii=False, indent=0) + "\n"
+    if form is Form.CSV:
+        made = io.StringIO()
+        csv.writer(made, lineterminator="\n").writerows([answer.columns, *answer.rows])
+        return made.getvalue()
+    lines = [answer.columns, *(tuple(map(_cell, row)) for row in answer.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return "\n".join(padded) + "\n"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

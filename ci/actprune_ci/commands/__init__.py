@@ -1,1 +1,0 @@
-"""A module per command of `actprune-ci`, each with a function `command`."""

@@ -1,0 +1,1 @@
+"""Changes and creep over the commits of a branch."""

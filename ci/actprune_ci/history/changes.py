@@ -1,0 +1,221 @@
+"""Where a series of figures over commits changed: steps, creep, and exact changes.
+
+Noisy figures are split by optimal partitioning (`ruptures`' KernelCPD with a linear kernel, which
+is PELT with the cost of a mean; Killick, Fearnhead, Eckley 2012) where a screen over windows of
+doubling width saw something, so that ten thousand commits cost about as much as the few hundred
+around their changes. The penalty is the square of the threshold that a difference of two means must
+pass, in units of the noise. Runs of steps in one direction are then weighed against one ramp: that
+is creep, which steps alone describe badly.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, takewhile
+from math import sqrt
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
+from scipy.stats import t as student
+
+from actprune_ci.history.creep import Piece, pieces
+
+Series = NDArray[np.float64]
+
+SHORTEST = 3
+"""Measurements that a level needs: fewer are an outlier."""
+FEWEST = 6
+"""Measurements that a noisy series needs: fewer tell nothing of its noise."""
+FALSE_PER_SERIES = 1e-3
+OUTLIER = 3.5
+"""Of the noise: what differs by more from the median of five neighbours is replaced by it."""
+LIKELY = 7.7
+"""Of twice the log-likelihood: the change lies within, 95 % (Bai 1997, Econometric Theory 13)."""
+BLOCK, BLOCKS = 5, 8
+MOST_POINTS = 1024
+"""Longer stretches are segmented over means of neighbours: they hold small, slow changes alone."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of level of one series, by row of its matrix."""
+
+    kind: Literal["step", "creep", "exact"]
+    first: int
+    """The last row that surely has the old level."""
+    last: int
+    """The first row that surely has the new one."""
+    before: float
+    after: float
+    confidence: float
+    """One minus the chance that a series without a change shows one like it, anywhere."""
+
+    @property
+    def effect(self) -> float:
+        """The relative change, or the difference where a level is not above zero."""
+        if min(self.before, self.after) > 0:
+            return self.after / self.before - 1
+        return self.after - self.before
+
+
+def changes(
+    matrix: Series,
+    exact: Sequence[bool | None] | None = None,
+    smallest: float = 0.01,
+    false_per_series: float = FALSE_PER_SERIES,
+) -> list[list[Change]]:
+    """The changes of each column of a matrix (commits x figures; NaN: not measured), in order.
+
+    `exact` says per column whether every difference counts; None: where most neighbours are equal.
+    `smallest` is the least effect of a noisy figure, as a fraction, or absolute for a figure that
+    is not always above zero. `false_per_series` bounds the expected false changes of a series.
+    """
+    rules = exact if exact is not None else [None] * matrix.shape[1]
+    columns = zip(matrix.T, rules, strict=True)
+    return [list(_of_series(column, rule, smallest, false_per_series)) for column, rule in columns]
+
+
+def _of_series(
+    column: Series, exact: bool | None, smallest: float, rate: float
+) -> Iterator[Change]:
+    rows = np.flatnonzero(np.isfinite(column))
+    values = column[rows]
+    if exact is None:
+        exact = len(values) > 1 and bool(np.mean(np.diff(values) == 0) >= 0.8)
+    found = _exact(values) if exact else _noisy(values, rate)
+    for change in found:
+        if exact or abs(change.effect) >= smallest:
+            yield replace(change, first=int(rows[change.first]), last=int(rows[change.last]))
+
+
+def _exact(values: Series) -> Iterator[Change]:
+    for i in map(int, np.flatnonzero(np.diff(values))):
+        yield Change("exact", i, i + 1, float(values[i]), float(values[i + 1]), 1.0)
+
+
+def _noisy(values: Series, rate: float) -> Iterator[Change]:
+    n = len(values)
+    if n < FEWEST:
+        return
+    positive = bool((values > 0).all())
+    raw = np.log(values) if positive else values
+    sigma = noise(raw)
+    if sigma == 0:
+        return
+    law = student(max(3, n / 3))  # the noise comes from medians of its differences
+    threshold = float(law.isf(rate / (2 * n)))  # Bonferroni over the positions
+    calm = median_filter(raw, 5, mode="mirror")
+    z = np.where(np.abs(raw - calm) > OUTLIER * sigma, calm, raw)
+    z -= np.median(z)
+    offset = float(np.median(raw - z))
+    found = _pruned(z, _candidates(z, sigma, threshold), sigma, threshold)
+    for piece in pieces(z, found, sigma, threshold):
+        first, last = piece.start, piece.end
+        if piece.kind == "step":
+            first, last = _likely(z, piece, sigma)
+        level = [piece.before + offset, piece.after + offset]
+        before, after = np.exp(level) if positive else level
+        confidence = 1 - min(1.0, 2 * n * float(law.sf(piece.strength / sigma)))
+        yield Change(piece.kind, first, last, float(before), float(after), confidence)
+
+
+def noise(z: Series) -> float:
+    """The standard deviation of a series' noise, whatever its steps and slopes.
+
+    From the median of its second differences, which neither reach; where the noise of neighbours is
+    alike (a machine that drifts), the larger one that means over several neighbours show.
+    """
+    white = _spread(np.diff(z, 2)) / sqrt(6)
+    if white == 0:  # most neighbours are equal: what differs is all there is
+        white = float(np.std(np.diff(z))) / sqrt(2)
+    count = len(z) // BLOCK
+    if count < BLOCKS:
+        return white
+    means = z[: count * BLOCK].reshape(count, BLOCK).mean(1)
+    return max(white, _spread(np.diff(means, 2)) / sqrt(6 / BLOCK))
+
+
+def _spread(differences: Series) -> float:
+    return 1.4826 * float(np.median(np.abs(differences)))
+
+
+def _candidates(z: Series, sigma: float, threshold: float) -> list[int]:
+    """Rows where a new level may begin: screened width by width, what was found being taken out."""
+    rest, found = z.copy(), set[int]()
+    half = len(z) // 2
+    for width in (*takewhile(half.__gt__, (4 << i for i in range(half))), half):
+        for begin, end in _regions(rest, width, (threshold - 0.5) * sigma):
+            for at, step in _segment(rest[begin:end], sigma, threshold):
+                found.add(begin + at)
+                rest[begin + at :] -= step
+    return sorted(found)
+
+
+def _regions(z: Series, width: int, threshold: float) -> Iterator[tuple[int, int]]:
+    """Stretches around rows where the means of `width` values on either side differ."""
+    n = len(z)
+    total = np.concatenate([[0.0], np.cumsum(z)])
+    at = np.arange(SHORTEST, n - SHORTEST + 1)
+    low, high = np.maximum(at - width, 0), np.minimum(at + width, n)
+    left, right = at - low, high - at
+    step = (total[high] - total[at]) / right - (total[at] - total[low]) / left
+    hits = at[np.abs(step) > threshold * np.sqrt(1 / left + 1 / right)]
+    if not len(hits):
+        return
+    for run in np.split(hits, np.flatnonzero(np.diff(hits) > 4 * width) + 1):
+        yield max(0, run[0] - 2 * width), min(n, run[-1] + 2 * width)
+
+
+def _segment(z: Series, sigma: float, threshold: float) -> list[tuple[int, float]]:
+    """Where the level changes and by how much, by optimal partitioning."""
+    import ruptures
+
+    size = -(-len(z) // MOST_POINTS)
+    binned = z[: len(z) // size * size].reshape(-1, size).mean(1)
+    if len(binned) < 2 * SHORTEST:
+        return []
+    split = ruptures.KernelCPD(kernel="linear", min_size=SHORTEST).fit(binned[:, None])
+    ends = split.predict(pen=(threshold * sigma) ** 2 / size)
+    places = sorted({_best(z, int(end) * size, size) for end in ends[:-1]})
+    levels = [part.mean() for part in np.split(z, places)]
+    return list(zip(places, np.diff(levels).tolist(), strict=True))
+
+
+def _best(z: Series, near: int, within: int) -> int:
+    """The row, at most `within` from `near`, that splits its surroundings best."""
+    if within == 1:
+        return near
+    low, high = max(0, near - 8 * within), min(len(z), near + 8 * within)
+    gain = _gain(z[low:high])
+    places = np.arange(max(low + 1, near - within), min(high - 1, near + within) + 1)
+    return int(places[np.argmax(gain[places - low - 1])])
+
+
+def _gain(z: Series) -> Any:
+    """How much less the squared error is with a split before row 1, 2, ...: (len(z) - 1,)."""
+    n, at = len(z), np.arange(1, len(z))
+    left = np.cumsum(z)[:-1]
+    return (left - at * z.mean()) ** 2 * n / (at * (n - at))
+
+
+def _pruned(z: Series, found: list[int], sigma: float, threshold: float) -> list[int]:
+    """The rows that still stand as changes once the level between all of them is known."""
+    kept = [0, *found, len(z)]
+    while len(kept) > 2:
+        levels = [z[a:b].mean() for a, b in pairwise(kept)]
+        sizes = np.diff(kept)
+        t = np.abs(np.diff(levels)) / np.sqrt(1 / sizes[:-1] + 1 / sizes[1:]) / sigma
+        t[np.minimum(sizes[:-1], sizes[1:]) < SHORTEST] = 0
+        weakest = int(np.argmin(t))
+        if t[weakest] >= threshold:
+            break
+        del kept[weakest + 1]
+    return kept[1:-1]
+
+
+def _likely(z: Series, piece: Piece, sigma: float) -> tuple[int, int]:
+    """The last row before and the first row after every likely place of a step."""
+    gain = _gain(z[piece.low : piece.high])
+    likely = np.flatnonzero(gain >= gain.max() - LIKELY * sigma**2) + piece.low + 1
+    return int(likely[0]) - 1, int(likely[-1])

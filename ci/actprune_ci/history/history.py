@@ -1,0 +1,206 @@
+"""The history of a branch: its figures over commits, and where they changed."""
+
+import multiprocessing
+import os
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actprune_ci.history.changes import Change, Series, changes
+from actprune_ci.model.runs import CiError
+from actprune_ci.store.query import over
+
+HIGHER_IS_BETTER = ("accuracy", "accuracy_delta", "grad_cosine", "throughput")
+"""Metrics whose fall is a regression; of all others the rise is."""
+MEASURED = ("time", "peak_memory", "measured_peak", "ratio_to_dense", "accuracy", "accuracy_delta")
+"""Metrics that differ from run to run: they change only beyond their noise."""
+LARGE = 2_000_000
+"""Values of a matrix from which on all cores share it."""
+
+_TABLES = """
+CREATE OR REPLACE TEMP TABLE place AS
+  SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position;
+CREATE OR REPLACE TEMP TABLE figure AS
+  SELECT row_number() OVER (ORDER BY machine, name, metric, unit) - 1 AS id, *
+  FROM (
+    SELECT machine, name, metric, unit, any_value(benchmark) AS benchmark,
+      any_value(params) AS params
+    FROM measurements JOIN place USING ("commit")
+    WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
+    GROUP BY machine, name, metric, unit);
+"""
+_POINTS = """
+SELECT id, position, value
+FROM measurements JOIN place USING ("commit") JOIN figure USING (machine, name, metric, unit)
+WHERE NOT dirty AND value IS NOT NULL
+"""  # numbers alone: the texts of ten million points would fill the memory
+
+
+class NoDataError(CiError):
+    """The store holds nothing of what was asked for."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one column of a history holds, on one machine."""
+
+    machine: str
+    name: str
+    """benchmark(name=value, ...)"""
+    metric: str
+    unit: str
+    benchmark: str
+    params: Mapping[str, str]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a fall of this figure is a regression."""
+        return self.metric in HIGHER_IS_BETTER
+
+    @property
+    def exact(self) -> bool | None:
+        """False where the figure is known to be noisy; None: its values tell."""
+        return False if self.metric in MEASURED or self.unit == "s" else None
+
+
+@dataclass(frozen=True)
+class History:
+    """Medians of a branch: one row per commit that was measured, one column per figure."""
+
+    commits: tuple[str, ...]
+    """Full hashes, oldest first."""
+    figures: tuple[Figure, ...]
+    values: Series
+    """(commits, figures), in each figure's unit; NaN where it was not measured."""
+    skipped: tuple[str, ...] = ()
+    """Why files of the store were left out."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One change of one figure, with the commits that it lies between."""
+
+    figure: Figure
+    change: Change
+    good: str
+    """The last commit that surely has the old level."""
+    bad: str
+    """The first commit that surely has the new one."""
+    regression: bool
+    lasting: bool
+    """Whether the newest level is still nearer to the new one than to the old one, or beyond it."""
+
+    @property
+    def range(self) -> str:
+        """The commits among which the change is, as git rev-list takes them."""
+        return f"{self.good}..{self.bad}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        made = asdict(self)
+        return {
+            **made.pop("figure"),
+            **made.pop("change"),
+            **made,
+            "effect": self.change.effect,
+            "range": self.range,
+        }
+
+
+def branch_commits(repo: Path, branch: str) -> list[str]:
+    """The commits of a branch by its first parents, oldest first.
+
+    Raises CiError where git or the branch is missing.
+    """
+    command = ["git", "-C", str(repo), "rev-list", "--first-parent", "--reverse", branch, "--"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as problem:
+        raise CiError(f"git: cannot be run: {problem.strerror}") from None
+    if done.returncode:
+        raise CiError(f"{repo}: branch {branch}: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.split()
+
+
+def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> History:
+    """The medians of a store's figures at `commits` (oldest first), several runs being one.
+
+    `benchmarks` is a glob over `benchmark(name=value, ...)`. Runs of a changed tree are left out.
+    Raises CiError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
+    """
+    listed = list(commits)
+    values = {"commits": listed, "pattern": benchmarks}
+    (figures, points), skipped = over(store, partial(_points, values=values))
+    if not figures:
+        raise NoDataError(
+            f"{store}: no figure of {benchmarks!r} at any of the branch's {len(listed)} commits"
+        )
+    measured, rows = np.unique(points["position"], return_inverse=True)
+    shape = (len(measured), len(figures))
+    matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
+    made = tuple(
+        Figure(machine, name, metric, unit, benchmark, dict(params))
+        for machine, name, metric, unit, benchmark, params in figures
+    )
+    return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
+
+
+def _points(connection: Any, values: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
+    for statement in _TABLES.split(";")[:-1]:
+        named = {k: v for k, v in values.items() if f"${k}" in statement}
+        connection.execute(statement, named or None)
+    figures = connection.execute(
+        "SELECT machine, name, metric, unit, benchmark, params FROM figure ORDER BY id"
+    ).fetchall()
+    points = connection.execute(_POINTS).fetchnumpy()
+    return figures, points
+
+
+def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -> Series:
+    """A matrix with the median of its values at each flat place; NaN where there is none."""
+    order = np.lexsort((values, places))
+    at, first, count = np.unique(places[order], return_index=True, return_counts=True)
+    low, high = order[first + (count - 1) // 2], order[first + count // 2]
+    matrix = np.full(shape, np.nan)
+    matrix.flat[at] = (values[low] + values[high]) / 2
+    return matrix
+
+
+def findings(history: History, smallest: float = 0.01) -> list[Finding]:
+    """All changes of a history, those that last first, then the largest first.
+
+    `smallest` is the least relative effect of a noisy figure that is told.
+    """
+    found = []
+    columns = _changes(history.values, [figure.exact for figure in history.figures], smallest)
+    for figure, column in zip(history.figures, columns, strict=True):
+        for change in column:
+            good, bad = history.commits[change.first], history.commits[change.last]
+            worse = (change.after > change.before) != figure.higher_is_better
+            middle, newest = (change.before + change.after) / 2, column[-1].after
+            lasting = (newest > middle) == (change.after > change.before)
+            found.append(Finding(figure, change, good, bad, worse, lasting))
+    return sorted(found, key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
+
+
+def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> list[list[Change]]:
+    """`changes`, large matrices on all cores."""
+    workers = os.cpu_count() or 1
+    if matrix.size < LARGE or workers == 1:
+        return changes(matrix, exact, smallest)
+    parts = np.array_split(np.arange(matrix.shape[1]), 4 * workers)
+    context = multiprocessing.get_context("spawn")  # DuckDB's threads do not survive a fork
+    with ProcessPoolExecutor(workers, context) as pool:
+        jobs = [
+            pool.submit(changes, matrix[:, part], [exact[i] for i in part], smallest)
+            for part in parts
+        ]
+        return [column for job in jobs for column in job.result()]

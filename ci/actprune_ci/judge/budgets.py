@@ -1,0 +1,86 @@
+"""Budgets: bounds that head's figures must keep, whatever base did."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+
+from actprune_ci.judge import statistics as st
+from actprune_ci.judge.findings import Finding, Outcome
+from actprune_ci.judge.policy import Budget, Policy, keeps
+from actprune_ci.model.runs import AbRun, Key, Run
+
+Samples = Mapping[Key, tuple[float, ...]]
+
+
+def budget_findings(policy: Policy, runs: Sequence[AbRun], results: Sequence[Run]) -> list[Finding]:
+    """A finding per budget and figure that it selects; one for a budget that selects none.
+
+    Samples are those of head in the last A/B runs (as many as must agree) and in the results.
+    """
+    heads: list[Samples] = [
+        {p.key: p.head for p in run.pairs if p.status == "ok"}
+        for run in runs[-policy.statistics.repeats :]
+    ]
+    heads += [{m.key: m.samples for m in run.measurements if m.status == "ok"} for run in results]
+    failed = {m.key: m.detail for run in results for m in run.measurements if m.status == "failed"}
+    findings = [
+        Finding.under(policy.rule(key), key, "failed", detail) for key, detail in failed.items()
+    ]
+    for budget in policy.budgets:
+        found = [f for key in _selected(budget, heads) if (f := _kept(budget, key, heads, policy))]
+        findings += found or [_unmeasured(budget)]
+    return findings
+
+
+def _selected(budget: Budget, heads: Sequence[Samples]) -> list[Key]:
+    return [key for key in dict.fromkeys(chain(*heads)) if budget.selects(key)]
+
+
+def _kept(budget: Budget, key: Key, heads: Sequence[Samples], policy: Policy) -> Finding | None:
+    values = np.array([v for head in heads for v in _values(budget, key, head)])
+    if not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    exact = low == high
+    if not exact:
+        low, high = map(float, st.median_interval(values, policy.statistics.confidence))
+    inside = [keeps(end, budget.bound) for end in (low, high)]
+    outcome: Outcome = "within budget" if all(inside) else "over budget"
+    if any(inside) and not all(inside):
+        outcome = "inconclusive"
+    detail = "" if exact else f"median of {values.size}, interval {low:.6g} to {high:.6g}"
+    finding = Finding.under(
+        budget,
+        key,
+        outcome,
+        detail,
+        forbidden=outcome == "inconclusive" and budget.forbid_inconclusive,
+    )
+    value = float(np.median(values))
+    return replace(finding, value=value, bound=budget.bound, certain=exact)
+
+
+def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:
+    """The samples of a figure in one run, over those of the budget's `ratio_to`.
+
+    Round by round where both have as many, else median over median; none where that is missing.
+    """
+    own = head.get(key, ())
+    if budget.ratio_to is None or not own:
+        return own
+    params = tuple({**dict(key.params), "spec": budget.ratio_to}.items())
+    other = head.get(replace(key, params=params), ())
+    if not other or min(other) <= 0:
+        return ()
+    if len(other) == len(own):
+        return tuple((np.array(own) / other).tolist())
+    return (float(np.median(own) / np.median(other)),)
+
+
+def _unmeasured(budget: Budget) -> Finding:
+    key = Key(budget.benchmark, tuple(sorted(budget.params.items())), budget.metric, "")
+    outcome: Outcome = "vanished" if budget.required else "skipped"
+    finding = Finding.under(budget, key, outcome, "no figure was measured for this budget")
+    return replace(finding, bound=budget.bound)

@@ -1,0 +1,204 @@
+"""The gate: A/B runs and results under a policy become findings, and findings an exit code."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal
+
+from actprune_ci.judge.budgets import budget_findings
+from actprune_ci.judge.calibration import Calibration
+from actprune_ci.judge.comparing import Judged, judge, noise_floor
+from actprune_ci.judge.findings import Finding
+from actprune_ci.judge.health import broken
+from actprune_ci.judge.policy import Policy, Rule
+from actprune_ci.judge.verdict import Verdict, excludes_worse, measured, recurring
+from actprune_ci.model.runs import AbRun, CiError, Key, Pairs, Run
+
+GOOD, REGRESSION, NO_DATA, INCONCLUSIVE, BROKEN = 0, 1, 3, 4, 5
+CODES = {
+    GOOD: "good",
+    REGRESSION: "regression",
+    NO_DATA: "no data",
+    INCONCLUSIVE: "inconclusive, which the policy forbids",
+    BROKEN: "broken machine",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the gate has to say."""
+
+    code: int
+    base: str
+    head: str
+    machine: str
+    date: str
+    findings: tuple[Finding, ...]
+    broken: tuple[str, ...] = ()
+    """Why the machine is not believed."""
+    notes: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str, str], ...] = ()
+    """(fact, of base, of head) where they differ."""
+    calibration: Calibration | None = None
+    histories: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
+    """Medians of earlier runs on this machine, oldest first."""
+
+    @property
+    def repeat(self) -> tuple[str, ...]:
+        """Benchmarks whose change must be seen in one more A/B run before it counts."""
+        return tuple(dict.fromkeys(f.key.benchmark for f in self.findings if f.unconfirmed))
+
+
+def gate(
+    policy: Policy,
+    ab: Sequence[AbRun],
+    results: Sequence[Run] = (),
+    calibration: Calibration | None = None,
+) -> Report:
+    """The report on A/B runs of one base and head, on one machine, and on head's results.
+
+    A/B runs of equal commits are sentinels: a change in one of them is the machine's. Raises
+    CiError where machines, bases or heads are mixed.
+    """
+    sentinels = [run for run in ab if run.base == run.head]
+    runs = sorted((run for run in ab if run.base != run.head), key=lambda run: run.date)
+    _unmixed(ab, runs or sentinels)
+    compared = [judge(run, policy, calibration) for run in runs]
+    findings = (
+        *_compared(compared, runs, policy, calibration),
+        *budget_findings(policy, runs, results),
+    )
+    reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, calibration)))
+    last = (runs or sentinels)[-1] if ab else None
+    about = last or (results[-1] if results else None)
+    return Report(
+        exit_code(findings, reasons, bool(sentinels)),
+        last.base if last else "",
+        last.head if last else (results[-1].commit if results else ""),
+        about.machine if about else "",
+        about.date if about else "",
+        findings,
+        reasons,
+        tuple(dict.fromkeys(chain(*(run.notes for run in ab), _notes(ab, calibration)))),
+        differences(last) if last else (),
+        calibration,
+    )
+
+
+def exit_code(findings: Iterable[Finding], reasons: Sequence[str], sentinels: bool = False) -> int:
+    """The exit code: what does not depend on the clock counts on a broken machine too."""
+    found = list(findings)
+    failing = [f for f in found if f.fails]
+    if reasons:
+        return REGRESSION if any(f.certain for f in failing) else BROKEN
+    if not any(f.was_measured for f in found) and not (sentinels and not found):
+        return NO_DATA
+    if failing:
+        return REGRESSION
+    return INCONCLUSIVE if any(f.forbidden for f in found) else GOOD
+
+
+def differences(run: AbRun) -> tuple[tuple[str, str, str], ...]:
+    """(fact, of base, of head) of the two environments, where they differ; `-`: not known."""
+    base, head = run.environment_base, run.environment_head
+    return tuple(
+        (name, base.get(name, "-"), head.get(name, "-"))
+        for name in sorted({*base, *head})
+        if base.get(name) != head.get(name)
+    )
+
+
+def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
+    for name, values in (
+        ("machines", {run.machine for run in ab}),
+        ("bases", {run.base for run in runs}),
+        ("heads", {run.head for run in runs}),
+    ):
+        if len(values) > 1:
+            listed = ", ".join(sorted(values))
+            raise CiError(f"A/B runs: {name} are never mixed, got {listed}")
+
+
+def _compared(
+    compared: Sequence[Mapping[Key, Judged]],
+    runs: Sequence[AbRun],
+    policy: Policy,
+    calibration: Calibration | None,
+) -> list[Finding]:
+    findings = []
+    for key in dict.fromkeys(chain(*compared)):
+        rule = policy.rule(key)
+        entries = [found[key] for found in compared if key in found]
+        usable = [j for j in entries if j.pairs.status == "ok"]
+        gone = entries[-1].pairs.detail == "vanished" or entries[-1].pairs.status == "failed"
+        if gone or not usable:
+            findings.append(_missing(entries[-1].pairs, rule))
+        else:
+            findings.append(_finding(usable, rule, policy, runs[-1].machine, calibration))
+    return findings
+
+
+def _missing(pairs: Pairs, rule: Rule) -> Finding:
+    outcome: Literal["failed", "new", "vanished", "skipped"] = "skipped"
+    if pairs.status == "failed":
+        outcome = "failed" if not pairs.head else "new"
+    elif pairs.detail in ("new", "vanished"):
+        outcome = "new" if pairs.detail == "new" else "vanished"
+    detail = "" if pairs.detail == outcome else pairs.detail
+    return Finding.under(rule, pairs.key, outcome, detail)
+
+
+def _finding(
+    entries: Sequence[Judged],
+    rule: Rule,
+    policy: Policy,
+    machine: str,
+    calibration: Calibration | None,
+) -> Finding:
+    key, last = entries[-1].pairs.key, entries[-1]
+    if last.effect is None:
+        return Finding.under(
+            rule, key, "inconclusive", last.detail, forbidden=rule.forbid_inconclusive
+        )
+    if last.effect.exact and last.verdict:
+        return Finding.under(rule, key, last.verdict, effect=last.effect)
+    repeats = policy.statistics.repeats
+    recent = [e for e in entries if e.effect][-repeats:]
+    verdict = recurring([e.verdict for e in recent if e.verdict], repeats)
+    base, head = (
+        tuple(chain(*sides))
+        for sides in zip(*((e.pairs.base, e.pairs.head) for e in recent), strict=True)
+    )
+    pooled = Pairs(key, base, head)
+    floor = noise_floor(calibration, machine, rule, pooled)
+    effect = measured(pooled, rule, policy.statistics.confidence, floor)
+    unconfirmed = verdict == "inconclusive" and last.verdict in ("slower", "faster")
+    doubt = verdict == "inconclusive" and not excludes_worse(effect, rule, key)
+    return Finding.under(
+        rule,
+        key,
+        verdict,
+        _why(verdict, [e.verdict for e in recent], repeats),
+        effect,
+        forbidden=doubt and rule.forbid_inconclusive,
+        unconfirmed=unconfirmed,
+    )
+
+
+def _why(verdict: Verdict, verdicts: Sequence[Verdict | None], repeats: int) -> str:
+    changed = [v for v in verdicts if v in ("slower", "faster")]
+    if not changed or verdict == changed[-1]:
+        return ""
+    if len(verdicts) < repeats:
+        return f"{changed[-1]} in {len(verdicts)} of {repeats} A/B runs: repeat it"
+    return f"did not recur: {', '.join(str(v) for v in verdicts)}"
+
+
+def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[str]:
+    if not ab:
+        return []
+    if calibration is None:
+        return ["no calibration: noise floors are not known"]
+    if calibration.machine != ab[0].machine:
+        return [f"the calibration is of another machine ({calibration.machine}): no noise floors"]
+    return []

@@ -1,0 +1,148 @@
+"""What the gate and calibration read from a store: A/B runs, runs of two commits, histories."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from actprune_ci.judge.policy import Policy
+from actprune_ci.model.runs import AbRun, CiError, Key, Measurement, Pairs, Run, Status
+from actprune_ci.store import store
+from actprune_ci.store.query import sql
+
+SIDES = ("ab", "ab_side", "ab_notes")
+"""Facts that the A/B reader adds to a side's environment."""
+
+
+def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
+    """The store's runs of these commits (each a hash or its beginning), oldest first.
+
+    Raises CiError for a commit without a run, and a beginning of several commits.
+    """
+    found: dict[str, Run] = {}
+    for commit in commits:
+        rows = sql(
+            folder,
+            'SELECT DISTINCT run, "commit" FROM measurements'
+            ' WHERE starts_with("commit", $commit) AND NOT dirty ORDER BY run',
+            {"commit": commit},
+        ).rows
+        if not rows:
+            raise CiError(f"{folder}: no clean run of commit {commit}")
+        if len(hashes := sorted({row[1] for row in rows})) > 1:
+            raise CiError(f"{folder}: {commit} begins several commits: {', '.join(hashes)}")
+        for name, _ in rows:
+            found[name] = store.read(folder / store.RUNS / f"{name}.parquet")
+    return [found[name] for name in sorted(found)]
+
+
+def paired(runs: Sequence[Run]) -> list[AbRun]:
+    """The A/B runs whose two sides are both among the runs."""
+    sides: dict[str, dict[str, Run]] = {}
+    for run in runs:
+        if run.source == "ab" and "ab" in run.environment:
+            sides.setdefault(run.environment["ab"], {})[run.environment.get("ab_side", "")] = run
+    return [_joined(s["base"], s["head"]) for s in sides.values() if {"base", "head"} <= set(s)]
+
+
+def a_a_runs(folder: Path) -> list[AbRun]:
+    """The store's A/B runs of equal commits, oldest first."""
+    names = sql(
+        folder,
+        "SELECT DISTINCT run FROM measurements WHERE source = 'ab' AND environment['ab'] IN ("
+        "SELECT environment['ab'] FROM measurements WHERE source = 'ab' GROUP BY 1"
+        ' HAVING count(DISTINCT "commit") = 1) ORDER BY run',
+    ).rows
+    runs = [store.read(folder / store.RUNS / f"{name}.parquet") for (name,) in names]
+    return [run for run in paired(runs) if run.base == run.head]
+
+
+def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[AbRun]:
+    """Base and head among runs that were not interleaved: the latest of each figure, tool, machine.
+
+    Only what is exact is compared: times measured one after the other say more of the machine than
+    of the commits. Figures of two machines are refused with that reason.
+    """
+    plain = [run for run in runs if run.source != "ab"]
+    latest: dict[str, dict[tuple[str, str], Run]] = {"base": {}, "head": {}}
+    for run in sorted(plain, key=lambda run: run.date):
+        for side, commit in (("base", base), ("head", head)):
+            if run.commit.startswith(commit):
+                place = (run.source, run.machine)
+                latest[side][place] = _upon(latest[side].get(place), run)
+    made = []
+    for (source, machine), run in latest["head"].items():
+        other = latest["base"].get((source, machine))
+        elsewhere = [r for (s, _), r in latest["base"].items() if s == source]
+        if other is not None:
+            made.append(_joined(other, run, policy))
+        elif elsewhere:
+            made.append(_refused(elsewhere[-1], run))
+    return made
+
+
+def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, tuple[float, ...]]:
+    """Medians of the figures' last 60 runs on a machine, oldest first; none where there is none."""
+    wanted = {(str(key), key.metric): key for key in keys}
+    rows = sql(
+        folder,
+        "SELECT name, metric, list(value ORDER BY date, run) FROM measurements"
+        " WHERE machine = $machine AND status = 'ok' AND list_contains($names, name)"
+        " GROUP BY name, metric",
+        {"machine": machine, "names": [name for name, _ in wanted]},
+    ).rows
+    found = {(name, metric): tuple(values[-60:]) for name, metric, values in rows}
+    return {key: found[place] for place, key in wanted.items() if place in found}
+
+
+def _upon(earlier: Run | None, run: Run) -> Run:
+    """A run with the figures that only an earlier one has: a tool may measure in several parts."""
+    if earlier is None:
+        return run
+    figures = {m.key: m for m in (*earlier.measurements, *run.measurements)}
+    return replace(run, measurements=tuple(figures.values()))
+
+
+def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
+    """Two runs as an A/B run; with a policy they were not interleaved, so exact figures only."""
+    sides = [{m.key: m for m in run.measurements} for run in (base, head)]
+    keys = dict.fromkeys([*sides[0], *sides[1]])
+    pairs = tuple(_pairs(key, sides[0].get(key), sides[1].get(key), policy) for key in keys)
+    notes = tuple(n for n in head.environment.get("ab_notes", "").split("; ") if n)
+    facts, head_facts = (
+        {name: value for name, value in run.environment.items() if name not in SIDES}
+        for run in (base, head)
+    )
+    return AbRun(
+        base.commit, head.commit, head.date, head.machine, facts, head_facts, pairs, notes=notes
+    )
+
+
+def _pairs(
+    key: Key, base: Measurement | None, head: Measurement | None, policy: Policy | None
+) -> Pairs:
+    if base is None or head is None:
+        gone = "vanished" if base and base.status == "ok" else "never measured"
+        return Pairs(key, (), (), "skipped", "new" if base is None else gone)
+    if "ok" not in (base.status, head.status) or head.status != "ok":
+        status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
+        return Pairs(key, base.samples, (), status, head.detail)
+    if base.status != "ok":
+        return Pairs(key, (), (), "skipped", "new")
+    if policy is None:
+        if len(base.samples) != len(head.samples):
+            return Pairs(key, (), (), "skipped", "sides of different lengths")
+        return Pairs(key, base.samples, head.samples)
+    if not policy.rule(key).is_exact(key):
+        return Pairs(key, (), (), "skipped", "not interleaved: actprune-ci ab compares it")
+    return Pairs(key, (median(base.samples),), (median(head.samples),))
+
+
+def _refused(base: Run, head: Run) -> AbRun:
+    reason = f"machines are never mixed: base was measured on {base.machine}"
+    made = _joined(base, head)
+    pairs = tuple(
+        p if p.detail == "new" else replace(p, base=(), head=(), status="skipped", detail=reason)
+        for p in made.pairs
+    )
+    return replace(made, pairs=pairs)

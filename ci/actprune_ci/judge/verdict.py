@@ -1,0 +1,134 @@
+"""One figure of base and head: the change, its interval, and one of four verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import expm1, log1p, nan
+from typing import Literal
+
+import numpy as np
+
+from actprune_ci.judge import statistics as st
+from actprune_ci.judge.policy import Rule
+from actprune_ci.model.runs import Key, Pairs
+
+Verdict = Literal["faster", "slower", "same", "inconclusive"]
+ROUNDING = 1e-9
+"""So that 81.1 - 80.1 is a drop of one point."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far head is from base; above zero is more, whichever way is better."""
+
+    base: float
+    head: float
+    """Medians, in the figure's unit."""
+    change: float
+    low: float
+    high: float
+    """The median change and its interval: relative, or in the unit where `absolute`."""
+    absolute: bool
+    exact: bool
+    p: float
+    floor: float
+    """The noise floor on the same scale: this machine shows as much between equal commits."""
+    changes: tuple[float, ...]
+    """Of each pair."""
+
+
+def measured(pairs: Pairs, rule: Rule, confidence: float, floor: float = 0.0) -> Effect:
+    """The effect in pairs that are ok, by statistics or, for an exact figure, by its values.
+
+    Relative changes are medians of log-ratios. Raises CiError where a ratio does not exist.
+    """
+    base, head = np.array(pairs.base), np.array(pairs.head)
+    if rule.is_exact(pairs.key):
+        return _exact(base, head, rule.smallest_change is not None)
+    absolute = rule.smallest_change is not None
+    d = head - base if absolute else st.log_ratios(base, head)
+    low, high = st.median_interval(d, confidence)
+    middle, p = float(np.median(d)), float(st.signed_rank(d))
+    ends = (middle, float(low), float(high))
+    change, low_, high_ = ends if absolute else map(expm1, ends)
+    changes = tuple((d if absolute else np.expm1(d)).tolist())
+    medians = float(np.median(base)), float(np.median(head))
+    return Effect(*medians, change, low_, high_, absolute, False, p, floor, changes)
+
+
+def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
+    """The change of medians; its interval is the whole range where values vary within a side."""
+    medians = float(np.median(base)), float(np.median(head))
+    constant = base.min() == base.max() and head.min() == head.max()
+    absolute = absolute or float(base.min()) <= 0
+    ends = [(medians[0], medians[1]), (base.max(), head.min()), (base.min(), head.max())]
+    change, low, high = (float(b - a if absolute else b / a - 1) for a, b in ends)
+    p = 0.0 if constant else nan
+    changes = tuple((head - base if absolute else head / base - 1).tolist())
+    return Effect(*medians, change, low, high, absolute, True, p, 0.0, changes)
+
+
+def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
+    """The verdict on an effect; `believed`: Benjamini and Hochberg's procedure rejects equality."""
+    sign = 1 if rule.better(key) == "lower" else -1
+    ends = np.array([effect.change, effect.low, effect.high])
+    least = rule.smallest_change or 0.0
+    if effect.exact:
+        if effect.base == effect.head and effect.low == effect.high:
+            return "same"
+        believed, least = True, max(least - ROUNDING, 0.0) if effect.absolute else 0.0
+    floor = effect.floor
+    if not effect.absolute and not effect.exact:
+        ends, least, floor = _logs(ends), log1p(rule.smallest_effect), log1p(floor)
+    low, high = sorted((sign * ends[1:]).tolist())
+    middle, low_, high_, sure = map(np.array, (sign * ends[0], low, high, believed))
+    return VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
+
+
+def _logs(ends: st.Array) -> st.Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log1p(ends))
+
+
+VERDICTS: tuple[Verdict, ...] = ("inconclusive", "same", "slower", "faster")
+
+
+def codes(
+    middle: st.Array,
+    low: st.Array,
+    high: st.Array,
+    believed: st.Flags,
+    smallest: float | st.Array,
+    floor: float | st.Array,
+) -> st.Array:
+    """Indices into VERDICTS of many medians with their intervals; above zero is worse.
+
+    `slower` and `faster`: the interval lies whole beyond the smallest effect that matters, the
+    median beyond the noise floor, and the change is believed. `same`: the interval lies within the
+    smallest effect. All else is inconclusive.
+    """
+    same = (low >= -smallest) & (high <= smallest)
+    worse = believed & (low > smallest) & (middle > floor)
+    better = believed & (high < -smallest) & (middle < -floor)
+    return np.select([worse, better, same], [2.0, 3.0, 1.0], 0.0)
+
+
+def recurring(verdicts: Sequence[Verdict], repeats: int) -> Verdict:
+    """The verdict of the last `repeats` A/B runs: a change must stand in each of them.
+
+    Where it does not, the figure is the same if one run shows that, else the answer is open.
+    """
+    last = list(verdicts[-repeats:])
+    changed = {v for v in last if v in ("slower", "faster")}
+    if len(set(last)) == 1 and (len(last) == repeats or not changed):
+        return last[0]
+    return "same" if "same" in last and len(changed) < 2 else "inconclusive"
+
+
+def excludes_worse(effect: Effect, rule: Rule, key: Key) -> bool:
+    """Whether a change for the worse that matters is out of the question, whatever the verdict."""
+    worst = effect.high if rule.better(key) == "lower" else -effect.low
+    if effect.absolute:
+        return worst <= (rule.smallest_change or 0)
+    if rule.better(key) == "higher":
+        return effect.low >= expm1(-log1p(rule.smallest_effect))
+    return worst <= rule.smallest_effect

@@ -1,0 +1,1 @@
+"""Measurements of two commits in turns, and of many by bisection."""

@@ -1,0 +1,155 @@
+"""A/B runs: two commits measured in pairs, in fresh processes, in random order.
+
+Each side has a runner, which imports the suite once. In a round each figure that is still open is
+measured once per side, in processes forked from the runners. Times are measured in turn: while one
+side takes a sample the other waits, and the pair is the median of the ratios of neighbouring
+samples, so that the noise of a machine falls on both sides alike; what has `threads = 1` runs on
+one core on both sides. All else is measured one side after the other, in random order. When runners
+have worked four times as long as they took to start, fresh ones follow: no two pairs of a figure
+share a process, few share a runner, and imports take at most a fifth of the time. A figure is
+closed when its answer is clear (actprune_ci.measure.sequential).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import product
+from pathlib import Path
+from random import Random
+
+from actprune_ci.measure import machine
+from actprune_ci.measure.checkouts import Side, Workshop
+from actprune_ci.measure.pairing import Bench, Figure, Limits, rounds
+from actprune_ci.measure.serving import Answer, Server
+from actprune_ci.model.runs import AbRun, CiError, Key, Pairs
+from actprune_ci.readers.asv import key as asv_key
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which figures are measured, and how long."""
+
+    benchmarks: str = ""
+    """A regular expression, found anywhere in `name(param=value, ...)`."""
+    suite: str = "benchmarks"
+    """The suite's folder in the repository; head's measures both sides."""
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a side's runner says of a suite."""
+
+    keys: dict[Key, tuple[Answer, tuple[str, ...]]]
+    """Each figure's benchmark, and its parameters as the runner spells them."""
+    problems: dict[str, str]
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before the first measurement."""
+
+    bench: Bench
+    figures: tuple[Figure, ...]
+    gone: tuple[Pairs, ...]
+    """What base's own suite has and head's has not."""
+    environments: tuple[dict[str, str], dict[str, str]]
+    notes: tuple[str, ...]
+
+
+def run(
+    shop: Workshop,
+    base: str,
+    head: str,
+    options: Options,
+    save: Callable[[AbRun], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> AbRun:
+    """Measure base and head (full hashes); what was measured is saved after each round.
+
+    A KeyboardInterrupt saves what there is and goes on its way. Raises BuildError where a commit
+    does not build, and CiError where there is no suite or nothing in it matches.
+    """
+    began, date = machine.state(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    ready = prepare(shop, base, head, options)
+
+    def result(*more: str) -> AbRun:
+        now = machine.state()
+        pairs = (*(figure.pairs() for figure in ready.figures), *ready.gone)
+        notes = (*ready.notes, *machine.notes(began, now), *more)
+        name = ready.environments[1]["fingerprint"]
+        seconds = round(now.monotonic - began.monotonic, 1)
+        return AbRun(base, head, date, name, *ready.environments, pairs, seconds, notes)
+
+    def after(line: str) -> None:
+        save(result())
+        progress(line)
+
+    try:
+        random = Random(options.seed)
+        over = rounds(ready.bench, ready.figures, options.limits, random, after=after)
+    except KeyboardInterrupt:
+        save(result("interrupted"))
+        raise
+    final = result(*over)
+    save(final)
+    return final
+
+
+def prepare(shop: Workshop, base: str, head: str, options: Options) -> Prepared:
+    """Build both commits and find the figures. Raises as `run` does."""
+    pattern = compiled(options.benchmarks)
+    facts, load = machine.facts(), machine.load_note()
+    sides = shop.side(base), shop.side(head)
+    suite = shop.suite(head, options.suite)
+    listed = [listed_by(side, suite, shop.python) for side in sides]
+    figures = tuple(
+        Figure(key, *found) for key, found in listed[1].keys.items() if pattern.search(str(key))
+    )
+    gone: list[Pairs] = []
+    if (sides[0].tree / options.suite).is_dir():
+        own = listed_by(sides[0], shop.suite(base, options.suite), shop.python)
+        lost = [key for key in own.keys if key not in listed[1].keys and pattern.search(str(key))]
+        gone = [Pairs(key, (), (), "skipped", "vanished") for key in lost]
+    if not figures and not gone:
+        raise CiError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
+    environments = tuple(
+        {**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)
+    )
+    bench = Bench(*sides, suite, shop.python)
+    notes = (*load, *import_notes(listed))
+    return Prepared(bench, figures, tuple(gone), (environments[0], environments[1]), notes)
+
+
+def compiled(pattern: str) -> "re.Pattern[str]":
+    """A regular expression. Raises CiError for what is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as problem:
+        raise CiError(f"--benchmarks: no regular expression: {problem}, got {pattern!r}") from None
+
+
+def listed_by(side: Side, suite: Path, python: str) -> Listed:
+    """What a suite has, with this side's code. Raises CiError where it cannot even be asked."""
+    with Server(side, suite, python) as server:
+        answer = server.list()
+    if "benchmarks" not in answer:
+        raise CiError(f"{side.commit[:12]}: {answer['detail']}")
+    keys = {
+        asv_key(each["name"], params, each["param_names"], each["unit"]): (each, params)
+        for each in answer["benchmarks"]
+        for params in product(*each["params"])
+    }
+    return Listed(keys, answer["problems"], answer["facts"])
+
+
+def import_notes(listed: Sequence[Listed]) -> list[str]:
+    """What of the suite could not be imported, per side."""
+    return [
+        f"{name}: {module} cannot be imported: {problem}"
+        for name, one in zip(("base", "head"), listed, strict=True)
+        for module, problem in one.problems.items()
+    ]

@@ -1,0 +1,162 @@
+"""Commits as installed wheels: worktrees in a temporary folder, built and laid beside one another.
+
+Only the package itself is installed, into a folder of its own; all that it needs, torch above all,
+is what the measuring interpreter has.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actprune_ci.model.runs import CiError
+
+BACKEND = re.compile(r"^build-backend\s*=\s*[\"']([\w.]+)", re.MULTILINE)
+
+
+class BuildError(CiError):
+    """A commit that cannot be built or installed; one line with the last that pip said."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A commit, installed."""
+
+    commit: str
+    site: Path
+    """Where its package lies: first on the path of what measures it."""
+    tree: Path
+    """Its worktree."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Workshop:
+    """A temporary folder with the commits of a repository that were asked for."""
+
+    repo: Path
+    python: str
+    folder: Path
+    _sides: dict[str, Side] = field(default_factory=dict)
+
+    def side(self, commit: str) -> Side:
+        """A commit (full hash), checked out, built and installed once. Raises BuildError."""
+        if commit not in self._sides:
+            tree = self.checkout(commit)
+            site = self.folder / f"site-{commit[:12]}"
+            version = install(tree, site, self.python)
+            self._sides[commit] = Side(commit, site, tree, version)
+        return self._sides[commit]
+
+    def checkout(self, commit: str) -> Path:
+        """The worktree of a commit."""
+        tree = self.folder / f"tree-{commit[:12]}"
+        if not tree.exists():
+            git(self.repo, "worktree", "add", "--detach", "--quiet", str(tree), commit)
+        return tree
+
+    def drop(self, commit: str) -> None:
+        """Remove what was made of a commit."""
+        self._sides.pop(commit, None)
+        remove_worktree(self.repo, self.folder / f"tree-{commit[:12]}")
+        shutil.rmtree(self.folder / f"site-{commit[:12]}", ignore_errors=True)
+
+    def suite(self, commit: str, path: str) -> Path:
+        """A copy of a suite's folder, away from the code beside it. Raises CiError without one."""
+        source = self.checkout(commit) / path
+        copy = self.folder / f"suite-{commit[:12]}" / source.name
+        if not source.is_dir():
+            raise CiError(f"--suite: {commit[:12]} has no folder {path}")
+        if not copy.exists():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        return copy
+
+
+@contextmanager
+def workshop(repo: Path, python: str = sys.executable) -> Iterator[Workshop]:
+    """A workshop that leaves no worktree and no file behind, however the block ends."""
+    with tempfile.TemporaryDirectory(prefix="actprune-ab-", ignore_cleanup_errors=True) as name:
+        shop = Workshop(repo, python, Path(name))
+        try:
+            yield shop
+        finally:
+            for tree in shop.folder.glob("tree-*"):
+                remove_worktree(repo, tree)
+
+
+def remove_worktree(repo: Path, tree: Path) -> None:
+    """Remove a worktree, if it is there; quietly."""
+    words = ("git", "-C", str(repo), "worktree", "remove", "--force", str(tree))
+    with suppress(OSError):
+        subprocess.run(words, capture_output=True, check=False)
+    shutil.rmtree(tree, ignore_errors=True)
+    with suppress(OSError):
+        subprocess.run(("git", "-C", str(repo), "worktree", "prune"), check=False)
+
+
+def resolve(repo: Path, name: str) -> str:
+    """The full hash of a commit. Raises CiError for what is none."""
+    try:
+        return git(
+            repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
+        )
+    except CiError as problem:
+        inside = ".git" if "not a git repository" in str(problem) else f"commit {name}"
+        raise CiError(f"{repo}: has no {inside}") from None
+
+
+def uncommitted(repo: Path) -> bool:
+    """Whether tracked files differ from the last commit."""
+    return bool(git(repo, "status", "--porcelain", "--untracked-files=no"))
+
+
+def git(repo: Path, *words: str) -> str:
+    """What git answers. Raises CiError with its last line where it refuses."""
+    try:
+        done = subprocess.run(
+            ("git", "-C", str(repo), *words), capture_output=True, text=True, check=False
+        )
+    except OSError as problem:
+        raise CiError(f"git: cannot be run: {problem.strerror}") from None
+    if done.returncode:
+        raise CiError(f"git {words[0]}: {last_line(done.stderr, f'code {done.returncode}')}")
+    return done.stdout.strip()
+
+
+def install(tree: Path, site: Path, python: str) -> dict[str, str]:
+    """Build a checkout's wheel and install it into the folder `site`; its name and version.
+
+    With the interpreter's own build backend, where it has it. Raises BuildError.
+    """
+    try:
+        backend = BACKEND.search((tree / "pyproject.toml").read_text("utf-8"))
+    except OSError:
+        backend = None
+    module = backend[1].partition(".")[0] if backend else "setuptools"
+    probe = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    what = f"{tree.name.removeprefix('tree-')}: does not build"
+    command = (python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
+    try:
+        has = subprocess.run((python, "-c", probe), capture_output=True, check=False)
+        isolation = () if has.returncode else ("--no-build-isolation",)
+        words = (*command, "--no-deps", *isolation, "--target", str(site), str(tree))
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as problem:
+        raise BuildError(f"{what}: {python}: {problem.strerror}") from None
+    if done.returncode:
+        raise BuildError(f"{what}: {last_line(done.stderr, f'pip ended with {done.returncode}')}")
+    (info,) = site.glob("*.dist-info")
+    name, version = info.name.removesuffix(".dist-info").split("-")[:2]
+    return {name: version}
+
+
+def last_line(text: str, otherwise: str) -> str:
+    """The last line that says something of an error, without pip's and git's own prefix."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if re.search(r"error|fatal", line, re.IGNORECASE)] or lines
+    return re.sub(r"^(error|fatal): ", "", told[-1], flags=re.IGNORECASE) if told else otherwise

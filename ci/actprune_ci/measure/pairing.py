@@ -1,0 +1,224 @@
+"""Figures measured in pairs, round by round, until their answers are clear."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from actprune_ci.judge import statistics
+from actprune_ci.measure import sequential as stopping
+from actprune_ci.measure.checkouts import Side
+from actprune_ci.measure.serving import Answer, Server
+from actprune_ci.model.runs import Key, Pairs, Status
+
+EXACT_ROUNDS = 2
+"""After so many a tracked figure that never varied is taken to be deterministic."""
+SECONDS_EACH = 180.0
+"""The budget of a figure, where none is given."""
+MEETING = 60.0
+"""Seconds that a side waits for the other one before both start."""
+FALSE_DISCOVERIES = 0.01
+"""The gate's false discovery rate: a change is clear when it stands within the whole family."""
+Stop = Callable[[statistics.Array, int, int], bool]
+"""Whether log-ratios (pairs,) are enough, at look j, of so many figures that vary."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is measured."""
+
+    budget: float | None = None
+    """Seconds; 180 for each figure where it is not given."""
+    fewest: int = 8
+    most: int = 60
+    """Pairs of a figure that varies."""
+    smallest: float = 0.02
+    """The smallest relative effect that matters."""
+
+    def clear(self, d: statistics.Array, look: int, family: int) -> bool:
+        """The rule of an A/B run: the gate will have its answer."""
+        return stopping.settled(d, self.smallest, FALSE_DISCOVERIES / family, look)
+
+
+@dataclass
+class Figure:
+    """A figure while it is measured."""
+
+    key: Key
+    benchmark: Answer
+    params: tuple[str, ...]
+    base: list[float] = field(default_factory=list)
+    head: list[float] = field(default_factory=list)
+    plan: Answer | None = None
+    status: Status = "ok"
+    detail: str = ""
+    closed: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """A tracked figure that has not varied so far."""
+        alike = len(set(self.base)) < 2 and len(set(self.head)) < 2
+        return self.benchmark["kind"] == "track" and alike
+
+    def pairs(self) -> Pairs:
+        """What was measured; a figure that never was is skipped."""
+        if self.status == "ok" and not self.base:
+            return Pairs(self.key, status="skipped", base=(), head=(), detail="the time was over")
+        return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where figures are measured: two sides under one suite."""
+
+    base: Side
+    head: Side
+    suite: Path
+    python: str
+
+    def servers(self) -> tuple[Server, Server]:
+        """Fresh ones, not yet started."""
+        return (
+            Server(self.base, self.suite, self.python),
+            Server(self.head, self.suite, self.python),
+        )
+
+
+def rounds(
+    bench: Bench,
+    figures: Sequence[Figure],
+    limits: Limits,
+    random: Random,
+    stop: Stop | None = None,
+    after: Callable[[str], None] = lambda _: None,
+) -> list[str]:
+    """Measure until all figures are closed or the budget is used up; returns a note on that.
+
+    `after` is called after each round, with where things stand.
+    """
+    began = time.monotonic()
+    budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
+    base, head = bench.servers()
+    with base, head:
+        for number in range(1, limits.most + 1):
+            one_round(base, head, figures, random, began + budget)
+            close(figures, limits, stop or limits.clear)
+            still = sum(not figure.closed for figure in figures)
+            spent = time.monotonic() - began
+            after(f"round {number}: {still} of {len(figures)} still open, {spent:.0f} s")
+            if still and spent >= budget:
+                return [f"budget of {budget:g} s used up: {still} of {len(figures)} still open"]
+            if not still:
+                break
+            if number == 1 or base.worn or head.worn:
+                base.close()
+                head.close()
+    return []
+
+
+def one_round(
+    base: Server, head: Server, figures: Iterable[Figure], random: Random, ends: float
+) -> None:
+    """A pair of each open figure, in random order, while there is time (`ends`, monotonic)."""
+    still = [figure for figure in figures if not figure.closed]
+    random.shuffle(still)
+    for figure in still:
+        if time.monotonic() < ends:
+            pair(figure, base, head, random)
+
+
+def pair(figure: Figure, base: Server, head: Server, random: Random) -> None:
+    """Measure a figure once on each side; a failure or a skip closes it.
+
+    Times in turn, call by call; all else one side after the other. In random order.
+    """
+    servers = (base, head)
+    if figure.benchmark["kind"] not in ("time", "timeraw"):
+        answers = {side: alone(figure, servers[side]) for side in random.sample((0, 1), 2)}
+        record(figure, answers[0], answers[1])
+        return
+    if figure.plan is None:
+        first = alone(figure, base)  # what warms up is thrown away
+        if first["status"] != "ok":
+            record(figure, first, alone(figure, head))
+            return
+        figure.plan = first["plan"]
+    record(figure, *together(figure, servers, random.getrandbits(32)))
+
+
+def alone(figure: Figure, server: Server) -> Answer:
+    """What one side says of a figure."""
+    return server.run(figure.benchmark, figure.params, figure.plan)
+
+
+def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple[Answer, Answer]:
+    """What both sides say of a time that they measured in turn.
+
+    A side whose other one failed is asked again, alone, so that the failure is told of the other.
+    """
+    assert figure.plan is not None
+    waiting = []
+    for side, server in enumerate(servers):
+        # runners work in folders beside each other
+        turns = {"path": f"../turns-{seed}", "side": side, "seed": seed, "patience": MEETING}
+        waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, turns))
+    answers = [answer() for answer in waiting]
+    for side, answer in enumerate(answers):
+        if answer["status"] == "alone":
+            answers[side] = alone(figure, servers[side])
+    if all("samples" in answer for answer in answers):
+        ratios = [h / b for b, h in zip(*(each["samples"] for each in answers), strict=True)]
+        answers[1]["value"] = answers[0]["value"] * median(ratios)
+    return answers[0], answers[1]
+
+
+def record(figure: Figure, base: Answer, head: Answer) -> None:
+    """Take a pair of answers into a figure."""
+    states = {base["status"], head["status"]}
+    if states == {"ok"}:
+        figure.base.append(float(base["value"]))
+        figure.head.append(float(head["value"]))
+        return
+    figure.closed = True
+    failed = [
+        f"{name}: {answer['detail']}"
+        for name, answer in (("base", base), ("head", head))
+        if answer["status"] == "failed"
+    ]
+    if failed:
+        figure.status, figure.detail = "failed", "; ".join(failed)
+        if base["status"] == "failed":
+            figure.base.clear()
+        if head["status"] == "failed":
+            figure.head.clear()
+        return
+    figure.status = "skipped"
+    figure.base.clear()
+    figure.head.clear()
+    if base["status"] == "ok":
+        figure.detail = "vanished"
+    elif head["status"] == "ok":
+        figure.detail = "new"
+    else:
+        figure.detail = head["detail"] or base["detail"] or "skipped on both sides"
+
+
+def close(figures: Iterable[Figure], limits: Limits, stop: Stop) -> None:
+    """Close each figure whose answer is clear."""
+    found = [figure for figure in figures if figure.status == "ok"]
+    family = max(sum(not figure.exact for figure in found), 1)
+    looks = stopping.looks(limits.fewest, limits.most)
+    for figure in found:
+        n = len(figure.base)
+        if figure.exact:
+            figure.closed = n >= (1 if figure.benchmark["deterministic"] else EXACT_ROUNDS)
+        elif not figure.closed and n in looks:
+            positive = min(*figure.base, *figure.head) > 0
+            figure.closed = n == limits.most or (
+                positive
+                and stop(
+                    statistics.log_ratios(figure.base, figure.head), looks.index(n) + 1, family
+                )
+            )

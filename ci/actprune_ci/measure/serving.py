@@ -1,0 +1,171 @@
+"""The measuring processes: one runner per side, asked one thing at a time."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from actprune_ci.measure import runner
+from actprune_ci.measure.checkouts import Side
+
+Answer = dict[str, Any]
+START, GRACE = 600.0, 60.0
+"""Seconds for a suite to be imported, and beyond a benchmark's own limits for its answer."""
+
+
+class Server:
+    """A runner that measures one side; started when it is first asked, and again if it died."""
+
+    def __init__(self, side: Side, suite: Path, python: str) -> None:
+        self.side, self.suite, self.python = side, suite, python
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = Path()
+        self._heard = b""
+        self._starting = self._working = 0.0  # seconds
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def list(self) -> Answer:
+        """All benchmarks of the suite, what could not be imported, and the environment."""
+        return self._ask({"do": "list"}, GRACE)
+
+    def run(self, benchmark: Answer, params: tuple[str, ...], plan: Answer | None) -> Answer:
+        """One benchmark, as `list` describes it, in a process of its own."""
+        return self._ask(*_request(benchmark, params, plan, None))
+
+    @property
+    def worn(self) -> bool:
+        """Whether it has worked four times as long as it took to start: a fresh one is cheap."""
+        return self._working >= 4 * self._starting
+
+    def close(self) -> None:
+        """End the runner, with what is running in it, and remove its files."""
+        process, self._process, self._heard = self._process, None, b""
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+        try:
+            process.wait(5)  # the end of stdin ends it
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def begin(
+        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, turns: Answer
+    ) -> Callable[[], Answer]:
+        """The same in turn with the other side (runner.turns); what returns waits for the end."""
+        return self._begin(*_request(benchmark, params, plan, turns))
+
+    def _ask(self, request: Answer, timeout: float) -> Answer:
+        return self._begin(request, timeout)()
+
+    def _begin(self, request: Answer, timeout: float) -> Callable[[], Answer]:
+        fresh, began = self._process is None, time.monotonic()
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+
+        def answer() -> Answer:
+            if fresh:
+                ready = self._hear(START)
+                if "ready" not in ready:
+                    return ready
+                self._starting, self._working = ready["ready"], -ready["ready"]
+            heard = self._hear(timeout)
+            self._working += time.monotonic() - began
+            return heard
+
+        return answer
+
+    def _hear(self, timeout: float) -> Answer:
+        """What it says next; it is closed where that is nothing."""
+        process = self._process
+        assert process is not None
+        line = self._line(process, timeout)
+        if line is not None and line.endswith(b"\n"):
+            answer: Answer = json.loads(line)
+            return answer
+        if line is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+        how = f"gave no answer for {timeout:g} s" if line is None else f"ended with code {code}"
+        detail = f"the measuring process {how}: {self._said()}"
+        self.close()
+        return {"status": "failed", "detail": detail}
+
+    def _line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes | None:
+        """A line of its stdout, what there is of it if that ends; None once the time is over."""
+        assert process.stdout is not None
+        handle, ends = process.stdout.fileno(), time.monotonic() + timeout
+        while b"\n" not in self._heard:
+            if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
+                return None
+            part = os.read(handle, 1 << 20)
+            if not part:
+                break
+            self._heard += part
+        line, end, self._heard = self._heard.partition(b"\n")
+        return line + end
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """A fresh runner in a folder that holds the runner's code alone."""
+        self._folder = Path(tempfile.mkdtemp(prefix="actprune-run-", dir=self.suite.parents[1]))
+        shutil.copytree(
+            Path(runner.__file__).parent,
+            self._folder / "runner",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        others = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join([str(self.side.site), *([others] if others else [])])
+        with (self._folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                (self.python, "-m", "runner", str(self.suite)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C is for us
+            )
+
+    def _said(self) -> str:
+        with suppress(OSError):
+            lines = (self._folder / "log").read_text("utf-8", "replace").split("\n")
+            told = [line.strip() for line in lines if line.strip()]
+            return told[-1][:300] if told else "no output"
+        return "no output"
+
+
+def _request(
+    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, turns: Answer | None
+) -> tuple[Answer, float]:
+    """What a runner is asked, and in how many seconds it must have answered."""
+    timeout = benchmark["timeout"] * (2 if turns else 1)  # the other's turns are waited for
+    cache = benchmark["cache_timeout"]
+    request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
+    limits = {"timeout": timeout, "cache_timeout": cache, "turns": turns}
+    return {**request, **limits}, 2 * timeout + cache + GRACE

@@ -1,0 +1,151 @@
+"""Runs and A/B runs as JSON (schema 1): the fields of actprune_ci.model, checked both ways."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from actprune_ci.files import write_whole
+from actprune_ci.model.runs import AbRun, CiError, Key, Run, Status
+
+SCHEMA = 1
+_RUN, _AB = TypeAdapter(Run), TypeAdapter(AbRun)
+AnyRun = TypeVar("AnyRun", bound=Run | AbRun)
+
+
+def to_json(run: Run | AbRun) -> str:
+    """The run as JSON, a line per measurement or pair. Raises CiError for a run that is not sound.
+
+    A Run has `measurements`, an AbRun has `pairs`; both have `schema`: 1.
+    """
+    check(run)
+    document = {"schema": SCHEMA, **asdict(run)}
+    return "{\n" + ",\n".join(f"{_dump(k)}: {_value(v)}" for k, v in document.items()) + "\n}\n"
+
+
+def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
+    """The run in `text`; CiError begins with `where` and names the first field that is wrong."""
+    try:
+        document = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
+        raise CiError(f"{where}: not JSON: {problem}") from None
+    if not isinstance(document, dict) or not {"pairs", "measurements"} & set(document):
+        raise CiError(
+            f"{where}: expected an object with measurements (a run) or pairs (an A/B run)"
+        )
+    if document.get("schema") != SCHEMA:
+        raise CiError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
+    adapter: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
+    try:
+        run: Run | AbRun = adapter.validate_json(text, strict=True)
+    except ValidationError as problem:
+        raise CiError(f"{where}: {first_error(problem)}") from None
+    return check(run, where)
+
+
+def read_run(path: Path) -> Run:
+    """The Run in a JSON file. Raises CiError for anything else."""
+    run = from_json(_bytes(path), str(path))
+    if not isinstance(run, Run):
+        raise CiError(f"{path}: expected a run (measurements), got an A/B run (pairs)")
+    return run
+
+
+def read_ab(path: Path) -> AbRun:
+    """The AbRun in an ab.json. Raises CiError for anything else."""
+    run = from_json(_bytes(path), str(path))
+    if not isinstance(run, AbRun):
+        raise CiError(f"{path}: expected an A/B run (pairs), got a run (measurements)")
+    return run
+
+
+def write(path: Path, run: Run | AbRun) -> None:
+    """Write the run as JSON, whole or not at all. Raises CiError where it cannot."""
+    write_whole(path, to_json(run))
+
+
+def check(run: AnyRun, where: str = "run") -> AnyRun:
+    """The run itself, if it is sound; else CiError names what is not.
+
+    Sound: the date is ISO 8601; no figure stands twice, nor a parameter in it; every sample is
+    finite; a figure has samples exactly where its status is ok; the sides of a pair that is ok have
+    equally many.
+    """
+    try:
+        datetime.fromisoformat(run.date.replace("Z", "+00:00"))
+    except ValueError:
+        raise CiError(f"{where}: date: expected ISO 8601, got {run.date!r}") from None
+    if isinstance(run, Run):
+        _once((m.key for m in run.measurements), where)
+        for m in run.measurements:
+            _check_samples(m.samples, m.status, f"{where}: {m.key}, {m.key.metric}: samples")
+        return run
+    _once((p.key for p in run.pairs), where)
+    for p in run.pairs:
+        name = f"{where}: {p.key}, {p.key.metric}"
+        for side, samples in (("base", p.base), ("head", p.head)):
+            # a benchmark that vanished may still have one side's samples
+            _check_samples(samples, "ok" if p.status == "ok" else None, f"{name}: {side}")
+        if p.status == "ok" and len(p.base) != len(p.head):
+            raise CiError(
+                f"{name}: expected pairs, got {len(p.base)} of base, {len(p.head)} of head"
+            )
+    return run
+
+
+def _once(keys: Iterable[Key], where: str) -> None:
+    for key, count in Counter(keys).items():
+        if count > 1:
+            raise CiError(f"{where}: {key}, {key.metric}: expected once, stands {count} times")
+        if len(dict(key.params)) < len(key.params):
+            raise CiError(f"{where}: {key}: params: expected each name once")
+
+
+def _check_samples(samples: Sequence[float], status: Status | None, name: str) -> None:
+    if status == "ok" and not samples:
+        raise CiError(f"{name}: expected at least one where the status is ok, got none")
+    if status in ("failed", "skipped") and samples:
+        raise CiError(f"{name}: expected none where the status is {status}, got {len(samples)}")
+    if not all(map(isfinite, samples)):
+        raise CiError(f"{name}: expected finite numbers, got {next(filter(_odd, samples))}")
+
+
+def _odd(sample: float) -> bool:
+    return not isfinite(sample)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(map(_dump, value)) + "\n]"
+    return _dump(value)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def first_error(problem: ValidationError) -> str:
+    """Where a pydantic error stands, what was expected and what came, in one line."""
+    error = problem.errors()[0]
+    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
+    got = (
+        "" if error["type"] in ("missing", "missing_argument") else f", got {error['input']!r:.60}"
+    )
+    return f"{loc}: {error['msg'][:1].lower()}{error['msg'][1:]}{got}"

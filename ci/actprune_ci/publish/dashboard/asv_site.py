@@ -1,0 +1,90 @@
+"""asv's site of a store, made to work without a network and from a file share.
+
+asv's pages load libraries from content delivery networks and their figures by requests, which a
+browser refuses to a page that is opened from a file. So the libraries are laid beside the pages,
+and each JSON file gets a script beside it that hands over the same.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+from actprune_ci.files import write_whole
+from actprune_ci.model.runs import CiError
+from actprune_ci.publish.dashboard.libraries import LIBRARIES, Library, files
+from actprune_ci.store import export
+
+_TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
+_ELSEWHERE = re.compile(r"<(?:script|link)[^>]*(?:src|href)=\"(https?:[^\"]*)\"")
+
+
+def write(store: str, out: Path, repo: Path, branch: str, cache: Path) -> None:
+    """Write asv's site of a store into the folder `out`, which must not be there yet.
+
+    Raises CiError where asv, a library or figures are missing; then there is no `out`.
+    """
+    libraries = [(library, files(library, cache)) for library in LIBRARIES]
+    with tempfile.TemporaryDirectory() as temporary:
+        site = published(store, Path(temporary), repo, branch)
+        made_local(site, libraries)
+        shutil.copytree(site, out)
+
+
+def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
+    """What `asv publish` draws of a store. Raises CiError with asv's last line."""
+    export.asv(store, folder / "results")
+    site = folder / "html"
+    config = {
+        "version": 1,
+        "project": "actprune",
+        "project_url": ".",
+        "repo": str(repo.resolve()),
+        "branches": [branch],
+        "results_dir": str(folder / "results"),
+        "html_dir": str(site),
+        "env_dir": str(folder / "env"),
+    }
+    write_whole(folder / "asv.conf.json", json.dumps(config))
+    words = (sys.executable, "-m", "asv", "publish", "--config", str(folder / "asv.conf.json"))
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode or not (site / "index.html").exists():
+        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise CiError(f"asv publish: {said[-1] if said else f'code {done.returncode}'}")
+    return site
+
+
+def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes]]]) -> None:
+    """Lay the libraries beside the pages and a script beside each JSON file.
+
+    Raises CiError where index.html loads something that none of the libraries has.
+    """
+    index = site / "index.html"
+    text = index.read_text("utf-8")
+    for library, found in libraries:
+        for name, content in found.items():
+            place = f"libraries/{library.name}-{library.version}/{Path(name).name}"
+            write_whole(site / place, content)
+            text = re.sub(_TAG.format(re.escape(library.files[name])), rf'\1="{place}"', text)
+    left = _ELSEWHERE.findall(text)
+    if left:
+        raise CiError(f"asv's index.html loads {left[0]}, which no pinned library has")
+    offline = (
+        resources.files("actprune_ci.publish.dashboard").joinpath("offline.js").read_text("utf-8")
+    )
+    write_whole(site / "offline.js", offline)
+    text = text.replace("<script", '<link rel="icon" href="data:,">\n    <script', 1)
+    first = 'src="jquery.flot.axislabels.js"></script>'  # after jQuery, before asv's own
+    if first not in text:
+        raise CiError("asv's index.html is none that is known: expected jquery.flot.axislabels.js")
+    write_whole(index, text.replace(first, first + '\n    <script src="offline.js"></script>'))
+    for path in site.rglob("*.json"):
+        name = path.relative_to(site).as_posix()
+        figures = json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":"))
+        handed = f"window.OFFLINE[{json.dumps(name)}] = {figures};\n"
+        write_whole(path.with_name(path.name + ".js"), handed)

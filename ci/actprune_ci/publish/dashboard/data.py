@@ -1,0 +1,163 @@
+"""What the pages show, out of a store: plain values, ready for JSON."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from actprune_ci.history.history import Figure, Finding, History, findings, load
+from actprune_ci.store.query import sql
+
+COMMITS = 400
+"""The newest commits that are drawn; changes are sought over all."""
+_MACHINES = """
+SELECT machine, "commit", strftime(date, '%Y-%m-%d %H:%M') AS date, environment, source
+FROM measurements WHERE run IN (SELECT DISTINCT run FROM measurements)
+GROUP BY ALL ORDER BY machine, date
+"""
+Group = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine's runs."""
+
+    name: str
+    runs: int
+    commit: str
+    """The last one measured."""
+    date: str
+    environment: Mapping[str, str]
+    """Of the last run."""
+    changes: Sequence[tuple[str, str, str, str]]
+    """(date, what, before, after), the newest first."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that the pages show."""
+
+    branch: str
+    history: History
+    findings: Sequence[Finding]
+    machines: Sequence[Machine]
+    gates: Sequence[Mapping[str, Any]]
+    """The reports of the gate, as its JSON."""
+
+    @property
+    def lasting(self) -> list[Finding]:
+        """Regressions that still hold."""
+        return [found for found in self.findings if found.regression and found.lasting]
+
+    @property
+    def drawn(self) -> slice:
+        """The rows of the history that are drawn."""
+        return slice(max(0, len(self.history.commits) - COMMITS), None)
+
+
+def board(
+    store: str | Path,
+    commits: Sequence[str],
+    branch: str,
+    gates: Sequence[Mapping[str, Any]],
+    benchmarks: str = "*",
+) -> Board:
+    """Everything of a branch's commits (oldest first). Raises as history.load does."""
+    history = load(store, commits, benchmarks)
+    rows = sql(store, _MACHINES).rows
+    return Board(branch, history, findings(history), machines(rows), gates)
+
+
+def machines(rows: Iterable[tuple[str, str, str, Mapping[str, str], str]]) -> list[Machine]:
+    """Machines from (machine, commit, date, environment, source), oldest first."""
+    runs = defaultdict(list)
+    for name, commit, date, environment, source in rows:
+        runs[name].append((commit, date, dict(environment), source))
+    made = []
+    for name, found in runs.items():
+        changes, seen = [], dict[str, str]()
+        for _, date, environment, _ in found:
+            changes += [
+                (date, what, seen[what], value)
+                for what, value in environment.items()
+                if what in seen and seen[what] != value and what != "commit_date"
+            ]
+            seen |= environment
+        commit, date, _, _ = found[-1]
+        made.append(Machine(name, len(found), commit, date, seen, changes[::-1]))
+    return made
+
+
+def over_commits(board: Board) -> list[Group]:
+    """The figures that formats have in common, one line per spec: what formats.html draws."""
+    values = board.history.values[board.drawn]
+    groups: dict[tuple[str, ...], Group] = {}
+    for column, figure in enumerate(board.history.figures):
+        spec = figure.params.get("spec")
+        series = values[:, column]
+        if spec is None or not np.isfinite(series).any():
+            continue
+        title = _title(figure, "spec")
+        key = (figure.machine, figure.metric, figure.unit, title)
+        names = ("machine", "metric", "unit", "title")
+        group = groups.setdefault(key, {**dict(zip(names, key, strict=True)), "series": {}})
+        group["series"][spec] = [_short(value) for value in series.tolist()]
+    return [groups[key] for key in sorted(groups)]
+
+
+def pareto(board: Board) -> list[Group]:
+    """Accuracy against saved bytes of each training, seeds averaged, commit by commit."""
+    values = board.history.values[board.drawn]
+    runs: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
+    for column, figure in enumerate(board.history.figures):
+        spec = figure.params.get("spec")
+        if spec is None or figure.metric not in ("accuracy", "saved_ratio"):
+            continue
+        place = (figure.machine, _title(figure, "spec", "seed"))
+        of_spec = runs.setdefault(place, {}).setdefault(spec, defaultdict(list))
+        of_spec[figure.metric].append(column)
+    made = []
+    for (machine, title), specs in sorted(runs.items()):
+        points = [
+            point for spec, columns in specs.items() for point in _points(spec, columns, values)
+        ]
+        if points:
+            made.append({"machine": machine, "title": title, "points": points})
+    return made
+
+
+def _points(spec: str, columns: Mapping[str, list[int]], values: Any) -> list[Group]:
+    made = []
+    for row in range(len(values)):
+        found = {
+            metric: [float(v) for v in values[row, columns[metric]] if isfinite(v)]
+            for metric in ("accuracy", "saved_ratio")
+            if metric in columns
+        }
+        if len(found) == 2 and all(found.values()):
+            accuracy = found["accuracy"]
+            made.append(
+                {
+                    "spec": spec,
+                    "row": row,
+                    "accuracy": _short(fmean(accuracy)),
+                    "spread": _short(pstdev(accuracy)),
+                    "seeds": len(accuracy),
+                    "saved": _short(fmean(found["saved_ratio"])),
+                }
+            )
+    return made
+
+
+def _title(figure: Figure, *without: str) -> str:
+    params = ", ".join(f"{k}={v}" for k, v in figure.params.items() if k not in without)
+    return f"{figure.benchmark}({params})" if params else figure.benchmark
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if isfinite(value) else None

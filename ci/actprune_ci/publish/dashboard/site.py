@@ -1,0 +1,75 @@
+"""Our own pages."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from actprune_ci.files import write_whole
+from actprune_ci.history.history import Finding
+from actprune_ci.publish.dashboard import data
+from actprune_ci.publish.dashboard.data import Board
+from actprune_ci.publish.reports import formatting as words
+
+PAGES = {
+    "index": "Overview",
+    "formats": "Formats over time",
+    "pareto": "Accuracy against bytes",
+    "regressions": "Changes",
+    "machines": "Machines",
+}
+_HERE = "actprune_ci.publish.dashboard"
+FILES = ("dashboard.css", "dashboard.js")
+
+
+def write(board: Board, out: Path, asv: str) -> None:
+    """Write every page into the folder `out`; `asv` says why its site is not there, or nothing."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(_HERE, "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    environment.globals.update(board=board, pages=PAGES, made=made, asv=asv, effect=effect)
+    environment.globals.update(number=words.number)
+    write_whole(out / "plotly.js", get_plotlyjs())
+    for name in FILES:
+        write_whole(out / name, resources.files(_HERE).joinpath(name).read_text("utf-8"))
+    write_whole(out / "data.js", script(board))
+    for name in PAGES:
+        text = environment.get_template(f"{name}.html.j2").render(page=name)
+        write_whole(out / f"{name}.html", text + "\n")
+
+
+def script(board: Board) -> str:
+    """The data of the drawings, as a script: a page opened from a file may load no JSON."""
+    commits = [commit[:10] for commit in board.history.commits[board.drawn]]
+    drawings: Mapping[str, Any] = {
+        "commits": commits,
+        "formats": data.over_commits(board),
+        "pareto": data.pareto(board),
+    }
+    text = json.dumps(drawings, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"window.DATA = {text};\n"
+
+
+def effect(finding: Finding) -> str:
+    """The size of a change, relative where both levels are above zero."""
+    change = finding.change
+    if min(change.before, change.after) > 0:
+        return f"{change.effect:+.4%}" if change.kind == "exact" else f"{change.effect:+.2%}"
+    return f"{change.effect:+.6g}"
+
+
+def clear(out: Path) -> None:
+    """Make the folder, without the pages of an earlier time."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "asv", ignore_errors=True)

@@ -1,0 +1,134 @@
+"""What all reports say, in the same words: figures, effects, sparklines, the repeating command."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from math import isfinite
+
+from actprune_ci.judge.findings import Finding
+from actprune_ci.judge.gate import CODES, Report
+
+BARS = "▁▂▃▄▅▆▇█"
+MOST_POINTS = 60
+
+
+def headline(report: Report) -> str:
+    """The verdict and how many figures had which outcome, in one line."""
+    counts = Counter(finding.word for finding in ordered(report))  # the worst first
+    listed = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"{CODES[report.code]}: {listed or 'no figure'}"
+
+
+def subject(report: Report) -> str:
+    """What was compared, and where."""
+    sides = f"{report.base[:12] or '?'} → {report.head[:12] or '?'}" if report.base else report.head
+    return f"{sides}, {report.machine or 'no machine'}, {report.date or 'no date'}"
+
+
+def number(value: float, unit: str) -> str:
+    """A figure with its unit: whole ones with all their digits, others with four, times in ms."""
+    if unit == "s":
+        return f"{1000 * value:.4g} ms"
+    digits = f"{value:,.0f}" if value == round(value) and isfinite(value) else f"{value:.5g}"
+    return digits if unit in ("", "1", "ratio", "unit") else f"{digits} {unit}"
+
+
+def change(finding: Finding) -> str:
+    """The effect with its interval: `+5.20 % [+4.10 %, +6.40 %]`; an exact one as it is."""
+    effect = finding.effect
+    if effect is None:
+        return number(finding.value, finding.key.unit) if finding.value is not None else ""
+    if effect.exact and effect.absolute:
+        return f"{effect.change:+.6g}" if effect.change else "±0"
+    if effect.exact:
+        return f"{effect.change:+.4%}" if effect.change else "±0"
+    texts = [
+        ("unbounded" if not isfinite(x) else f"{x:+.4g}" if effect.absolute else f"{x:+.2%}")
+        for x in (effect.change, effect.low, effect.high)
+    ]
+    low, high = texts[1].replace("unbounded", "−∞"), texts[2].replace("unbounded", "∞")
+    return f"{texts[0]} [{low}, {high}]"
+
+
+def sides(finding: Finding) -> str:
+    """Base's and head's medians."""
+    effect, unit = finding.effect, "" if finding.ratio_to else finding.key.unit
+    if effect is None:
+        return ""
+    return f"{number(effect.base, unit)} → {number(effect.head, unit)}"
+
+
+def trace(report: Report, finding: Finding) -> tuple[str, tuple[float, ...]]:
+    """What a sparkline shows, and its values: the history, else the change pair by pair."""
+    history = report.histories.get(finding.key, ())
+    if len(history) > 1:
+        return f"last {len(history)} runs", history[-MOST_POINTS:]
+    if finding.effect and len(finding.effect.changes) > 1:
+        return "change, pair by pair", finding.effect.changes[-MOST_POINTS:]
+    return "", ()
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The values as bars of text, the least at the bottom."""
+    low, high = min(values, default=0), max(values, default=0)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
+
+
+def explanation(finding: Finding) -> str:
+    """Why the outcome is what it is, and what the policy says about it."""
+    effect = finding.effect
+    parts = [
+        finding.detail,
+        f"budget {finding.bound}" if finding.bound else "",
+        f"ratio to {finding.ratio_to}" if finding.ratio_to else "",
+        f"noise floor {effect.floor:.2%}" if effect and effect.floor else "",
+        "the policy forbids inconclusive" if finding.forbidden else "",
+        finding.reason,
+        f"owner: {finding.owner}" if finding.owner else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def command(report: Report, benchmarks: Sequence[str]) -> str:
+    """What repeats the measurement; nothing where base is not known."""
+    if not report.base or not benchmarks:
+        return ""
+    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern(benchmarks)]
+    return shlex.join(words)
+
+
+def pattern(benchmarks: Sequence[str]) -> str:
+    """A regular expression that fits these benchmarks, with all their parameters."""
+    return "|".join(f"^{re.escape(name)}" for name in benchmarks)
+
+
+def trust(report: Report) -> list[str]:
+    """How far the gate can be trusted here: false alarms, and what it would find."""
+    made = report.calibration
+    if made is None:
+        return ["Not calibrated: false alarms and the smallest slowdown found are not known."]
+    lines = [
+        f"Calibrated on {made.machine}, {made.date[:10]}. False alarms between equal commits:"
+        f" {made.false_alarms} recorded, {made.simulated} simulated; asv's rule on the same pairs"
+        f" {made.asv_rule}, on sides measured in sequence {made.asv_in_sequence}."
+    ]
+    for benchmark in made.benchmarks:
+        sizes = [s for s in benchmark.sizes if s.smallest_found is not None]
+        found = ", ".join(f"{s.smallest_found:.1%} with {s.pairs} pairs" for s in sizes)
+        name = f"{benchmark.key}, {benchmark.metric}"
+        lines.append(f"{name}: slowdown found in 95 of 100: {found or 'none up to a factor of 2'}.")
+    return lines
+
+
+def ordered(report: Report) -> list[Finding]:
+    """The findings, those that somebody must act on first."""
+    severities = ("error", "warning", "info")
+
+    def place(finding: Finding) -> tuple[bool, bool, int, bool, str]:
+        changed = finding.outcome in ("faster", "inconclusive", "new")
+        severity = severities.index(finding.severity)
+        return not finding.bad, not finding.alert, severity, not changed, str(finding.key)
+
+    return sorted(report.findings, key=place)

@@ -1,0 +1,32 @@
+"""The report as one page that opens without a network."""
+
+from collections.abc import Sequence
+from importlib import resources
+
+import jinja2
+
+from actprune_ci.judge.gate import GOOD, Report
+from actprune_ci.publish.reports import formatting as words
+
+WIDTH, HEIGHT = 240, 36
+
+
+def render(report: Report) -> str:
+    """The page; every text of the input is escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(words=words, points=points, good=report.code == GOOD)
+    source = (
+        resources.files("actprune_ci.publish.reports").joinpath("page.html.j2").read_text("utf-8")
+    )
+    return environment.from_string(source).render(report=report, width=WIDTH, height=HEIGHT) + "\n"
+
+
+def points(values: Sequence[float]) -> str:
+    """The values as the points of an SVG polyline, 2 pixels from each edge."""
+    low, high = min(values), max(values)
+    scale = (HEIGHT - 4) / (high - low) if high > low else 0
+    step = (WIDTH - 4) / max(len(values) - 1, 1)
+    places = ((2 + i * step, HEIGHT - 2 - (v - low) * scale) for i, v in enumerate(values))
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -1,0 +1,53 @@
+"""The report as JSON (schema 1), for programs."""
+
+import json
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from actprune_ci.judge.findings import Finding
+from actprune_ci.judge.gate import CODES, Report
+from actprune_ci.publish.reports import formatting as words
+
+
+def render(report: Report) -> str:
+    """The whole report; what is not finite is null."""
+    document = {
+        "schema": 1,
+        "code": report.code,
+        "verdict": CODES[report.code],
+        **{name: getattr(report, name) for name in ("base", "head", "machine", "date")},
+        "broken": report.broken,
+        "notes": report.notes,
+        "environment": [
+            dict(zip(("name", "base", "head"), e, strict=True)) for e in report.environment
+        ],
+        "repeat": {"benchmarks": report.repeat, "command": words.command(report, report.repeat)},
+        "calibration": report.calibration and report.calibration.model_dump(by_alias=True),
+        "findings": [_finding(report, finding) for finding in words.ordered(report)],
+    }
+    return json.dumps(_finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _finding(report: Report, finding: Finding) -> dict[str, Any]:
+    made = asdict(finding)
+    key = made.pop("key")
+    return {
+        "name": str(finding.key),
+        **key,
+        "params": dict(finding.key.params),
+        **made,
+        "word": finding.word,
+        "fails": finding.fails,
+        "alert": finding.alert,
+        "trace": dict(zip(("of", "values"), words.trace(report, finding), strict=True)),
+        "command": words.command(report, [finding.key.benchmark]),
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

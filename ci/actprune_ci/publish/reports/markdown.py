@@ -1,0 +1,80 @@
+"""The report as Markdown: a job's summary, a pull request's comment, an issue's body."""
+
+from collections.abc import Sequence
+
+from actprune_ci.judge.findings import Finding
+from actprune_ci.judge.gate import GOOD, Report
+from actprune_ci.publish.reports import formatting as words
+
+
+def render(report: Report) -> str:
+    """The whole report: alerts in full, all figures folded away."""
+    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(words.headline(report))}", ""]
+    lines += [text(words.subject(report)), ""]
+    lines += [f"- **broken machine**: {text(reason)}" for reason in report.broken]
+    for finding in words.ordered(report):
+        if finding.alert:
+            lines += alert(report, finding)
+    lines += [
+        "",
+        "<details><summary>All figures</summary>",
+        "",
+        *_figures(report),
+        "",
+        "</details>",
+    ]
+    if report.environment:
+        rows = [[name, base, head] for name, base, head in report.environment]
+        lines += ["", "Environment, where it differs:", "", *table(["", "base", "head"], rows)]
+    lines += ["", *(f"- {text(note)}" for note in report.notes)]
+    if report.repeat:
+        lines += ["", "To confirm:", *code(words.command(report, report.repeat))]
+    first, *more = words.trust(report)
+    lines += ["", text(first)]
+    if more:
+        lines += ["", "<details><summary>What would be found</summary>", ""]
+        lines += [*(f"- {text(line)}" for line in more), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def alert(report: Report, finding: Finding) -> list[str]:
+    """One finding in full: also the body of its issue."""
+    what, values = words.trace(report, finding)
+    lines = [
+        "",
+        f"### {text(f'{finding.word}: {finding.key}, {finding.key.metric}')}",
+        "",
+        text(" · ".join(filter(None, (words.change(finding), words.sides(finding))))),
+        "",
+        text(f"{finding.severity}: {words.explanation(finding)}".removesuffix(": ")),
+    ]
+    if values:
+        lines += ["", f"`{words.sparkline(values)}` {what}"]
+    command = words.command(report, [finding.key.benchmark])
+    return lines + (code(command) if command else [])
+
+
+def _figures(report: Report) -> list[str]:
+    rows = [
+        [f.word, str(f.key), f.key.metric, words.change(f), words.sides(f), words.explanation(f)]
+        for f in words.ordered(report)
+    ]
+    return table(["outcome", "figure", "metric", "change", "base → head", ""], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table; the cells of its rows are escaped."""
+    lines = [head, ["---"] * len(head), *(list(map(text, row)) for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def code(said: str) -> list[str]:
+    """Text as it is, in a block that it cannot end."""
+    return ["", "```sh", said.replace("`", "'"), "```"]
+
+
+def text(plain: str) -> str:
+    """Text that Markdown leaves as it is: no mention, no tag, no column of its own."""
+    for sign in "\\`*_[]<>|#~":
+        plain = plain.replace(sign, f"\\{sign}")
+    return " ".join(plain.replace("@", "@\u200b").split())

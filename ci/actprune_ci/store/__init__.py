@@ -1,0 +1,1 @@
+"""Runs kept as Parquet files: recorded, queried, exported."""

@@ -1,0 +1,185 @@
+"""Questions to a store: DuckDB over all its files, in a folder or in an object store."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actprune_ci.model.runs import CiError
+from actprune_ci.store.store import (
+    COLUMNS,
+    RUNS,
+    SCHEMA,
+    connect,
+    connection_error,
+    one_line,
+    scan,
+    text,
+)
+
+Answer = TypeVar("Answer")
+EXTENSION = {"az": "azure", "abfss": "azure", "hf": "httpfs"}  # the others: httpfs
+
+_VIEWS = """
+CREATE VIEW measurements AS
+  SELECT source, "commit", dirty, date, machine, environment, name, benchmark, params, metric, unit,
+    status, detail, samples, list_aggregate(samples, 'median') AS value,
+    parse_filename(filename, true) AS run
+  FROM {rows} WHERE CASE WHEN schema = {schema} THEN true ELSE error('schema') END;
+CREATE VIEW samples AS
+  SELECT * EXCLUDE (samples, value, detail, status), unnest(samples) AS sample,
+    generate_subscripts(samples, 1) AS number
+  FROM measurements WHERE len(samples) > 0;
+"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The answer to a question, and the store's files that it leaves out."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    skipped: Mapping[str, str]
+    """Corrupt or foreign file: reason."""
+
+
+def sql(store: str | Path, question: str, values: Mapping[str, object] | None = None) -> Rows:
+    """The rows that DuckDB answers over the views `measurements` and `samples`.
+
+    `store` is a folder, or an object store's URL (s3://bucket/folder); `values` fill in $names.
+    A file of the store that cannot be read is left out and named in the answer. Raises CiError for
+    a store without runs, a question that DuckDB refuses, and a URL without its extension.
+    """
+
+    def ask(connection: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        done = connection.execute(question, dict(values) if values else None)
+        return tuple(column[0] for column in done.description or ()), done.fetchall()
+
+    (columns, rows), skipped = over(store, ask)
+    return Rows(columns, rows, skipped)
+
+
+def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mapping[str, str]]:
+    """`ask` of a DuckDB connection with the views; again without the files that cannot be read.
+
+    The second value names those files and says why. Raises what `sql` does.
+    """
+    connection = connect()
+    files = _files(connection, str(store))
+    try:
+        _make_views(connection, files)
+        return ask(connection), {}
+    except connection_error() as problem:
+        skipped = _unreadable(files)
+        if not skipped:
+            raise CiError(f"query: {one_line(problem)}") from None
+    good = [name for name in files if name not in skipped]
+    if not good:
+        raise CiError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
+    connection = connect()
+    _load_extension(connection, str(store))
+    try:
+        _make_views(connection, good)
+        return ask(connection), skipped
+    except connection_error() as problem:
+        raise CiError(f"query: {one_line(problem)}") from None
+
+
+def measurements(
+    store: str | Path,
+    *,
+    benchmark: str = "",
+    params: Mapping[str, str] | None = None,
+    metric: str = "",
+    machine: str = "",
+    commits: Collection[str] = (),
+    since: str = "",
+    until: str = "",
+    columns: Collection[str] = ('"commit"', "date", "machine", "name", "metric", "unit", "samples"),
+) -> Rows:
+    """The measurements that match everything given, oldest first, as plain rows of `columns`.
+
+    `benchmark` is a regular expression found anywhere in `benchmark(name=value, ...)`; `params` the
+    parameters that must have these values; `commits` full hashes (of a range: `git rev-list A..B`);
+    `since` <= date < `until`, ISO 8601 in UTC. Raises CiError as `sql` does.
+    """
+    conditions: dict[str, tuple[str, object]] = {
+        "benchmark": ("regexp_matches(name, $benchmark)", benchmark),
+        "metric": ("metric = $metric", metric),
+        "machine": ("machine = $machine", machine),
+        "commits": ('list_contains($commits, "commit")', sorted(commits)),
+        "since": ("date >= $since::TIMESTAMP", since),
+        "until": ("date < $until::TIMESTAMP", until),
+    }
+    given = {name: pair for name, pair in conditions.items() if pair[1]}
+    for i, (name, value) in enumerate((params or {}).items()):
+        given[f"param{i}"] = (f"params[{text(name)}] = $param{i}", value)
+    where = " AND ".join(condition for condition, _ in given.values()) or "true"
+    return sql(
+        store,
+        f"SELECT {', '.join(columns)} FROM measurements WHERE {where}"
+        " ORDER BY date, run, name, metric",
+        {name: value for name, (_, value) in given.items()},
+    )
+
+
+def _make_views(connection: Any, files: list[str]) -> None:
+    connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
+
+
+def _files(connection: Any, store: str) -> list[str]:
+    """All files of runs, in order: their names begin with the date."""
+    _load_extension(connection, store)
+    pattern = f"{store.rstrip('/')}/{RUNS}/*.parquet"
+    try:
+        found = connection.execute(f"SELECT file FROM glob({text(pattern)})").fetchall()
+    except connection_error() as problem:
+        raise CiError(f"{store}: cannot be listed: {one_line(problem)}") from None
+    if not found:
+        raise CiError(f"{store}: no runs in this store (expected {pattern})")
+    return sorted(name for (name,) in found)
+
+
+def _load_extension(connection: Any, store: str) -> None:
+    scheme, separator, _ = store.partition("://")
+    if not separator:
+        return
+    name = EXTENSION.get(scheme, "httpfs")
+    try:
+        connection.execute(f"LOAD {name}")
+    except connection_error():
+        raise CiError(
+            f"{store}: needs DuckDB's extension {name}: where there is a network, run once"
+            f" python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
+        ) from None
+
+
+def _unreadable(files: list[str]) -> dict[str, str]:
+    """Which files cannot be read to their last byte, or are not of this schema, and why."""
+    connection = connect()
+    _load_extension(connection, files[0])
+    reasons = {}
+    for name in files:
+        reason = _reason(connection, name)
+        if reason:
+            reasons[name] = reason
+    return reasons
+
+
+def _reason(connection: Any, name: str) -> str:
+    try:
+        found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({text(name)})").fetchall()
+        types = {column[0]: column[1] for column in found}
+        for column, kind in COLUMNS.items():
+            if types.get(column) != kind:
+                return (
+                    f"{name}: {column}: expected {kind}, got {types.get(column, 'no such column')}"
+                )
+        schemas = connection.execute(f"SELECT DISTINCT schema FROM read_parquet({text(name)})")
+        if (came := schemas.fetchall()) != [(SCHEMA,)]:
+            return f"{name}: schema: expected {SCHEMA}, got {', '.join(str(s) for (s,) in came)}"
+        everything = ", ".join(f"max(hash({column}))" for column in COLUMNS)
+        connection.execute(f"SELECT {everything} FROM read_parquet({text(name)})").fetchall()
+    except connection_error() as problem:
+        return f"{name}: {one_line(problem)}"
+    return ""

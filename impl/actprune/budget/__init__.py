@@ -1,0 +1,1 @@
+"""A format for each layer within a budget of bytes."""

@@ -1,0 +1,1 @@
+"""What a model keeps, and what pruning does to its gradients."""

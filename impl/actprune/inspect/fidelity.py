@@ -1,0 +1,117 @@
+"""Layer by layer, how near the weight gradients of a pruned model are to the dense ones."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from actprune.inspect.gradients import Loss, backward, loss_of, twin
+from actprune.layers.convert import draws as random_selections
+from actprune.layers.convert import pruned
+from actprune.strategies.grammar import undo
+from actprune.strategies.lean import around_gelus
+from actprune_common.errors import InputError
+
+
+@dataclass(frozen=True)
+class LayerFidelity:
+    """One layer's weight gradient ĝ against the dense g: the same weights, the same batch.
+
+    Norms are over all elements. Where g and ĝ are both zero, ĝ counts as right.
+    """
+
+    layer: str
+    cosine: float
+    """Between ĝ and g, the mean over the draws."""
+    norm_ratio: float
+    """‖ĝ‖ / ‖g‖, the mean over the draws."""
+    rel_error: float
+    """‖ĝ - g‖ / ‖g‖ of one draw: the root mean square over the draws."""
+    bias: float
+    """‖mean(ĝ) - g‖ / ‖g‖, the mean over the draws; compare with `noise`."""
+    draws: int
+
+    @property
+    def noise(self) -> float:
+        """What would be left in `bias` if ĝ were right on average and its error were all noise."""
+        return self.rel_error / math.sqrt(self.draws)
+
+
+def fidelity(
+    model: nn.Module, batch: Sequence[Tensor], *, draws: int = 8, loss: Loss = loss_of
+) -> list[LayerFidelity]:
+    """What each layer of `model` that keeps less loses of its weight gradient on `batch`.
+
+    The layers are those that are pruned and, where lean, those before and after a GELU, whose
+    gradients its 2 bits change. `loss(model, *batch)` is differentiated in training mode, `draws`
+    times with other random selections and once without pruning; the model is left as it was.
+    Without a random selection every draw is the first. Empty where every gradient is exact;
+    InputError where draws is below 1.
+    """
+    if draws < 1:
+        raise InputError(f"draws: expected 1 or more, got {draws}")
+    layers = _layers(model)
+    if not layers:
+        return []
+    dense = twin(model)
+    undo(dense)
+    tallies = {name: _Tally(g) for name, g in _gradients(dense, layers, batch, loss).items()}
+    sparse = twin(model)
+    for _ in range(draws if random_selections(model) else 1):
+        for name, gradient in _gradients(sparse, layers, batch, loss).items():
+            tallies[name].add(gradient)
+    return [tally.summary(name, draws) for name, tally in tallies.items()]
+
+
+def mean_cosine(layers: Iterable[LayerFidelity]) -> float:
+    """How well the direction of the weight gradients is kept, over the layers; 1 without any."""
+    return statistics.fmean([layer.cosine for layer in layers] or [1.0])
+
+
+def _layers(model: nn.Module) -> list[str]:
+    """The linears of which what is kept, or GELU's 2 bits, changes the weight gradient."""
+    known = pruned(model).keys() | around_gelus(model)
+    return [name for name, _ in model.named_modules() if name in known]
+
+
+def _gradients(
+    model: nn.Module, layers: Iterable[str], batch: Sequence[Tensor], loss: Loss
+) -> dict[str, Tensor]:
+    """Weight gradients by layer, in float64; a layer that takes no part in the loss has none."""
+    backward(model, batch, loss)
+    found = {name: model.get_submodule(name).weight.grad for name in layers}
+    return {name: grad.double() for name, grad in found.items() if isinstance(grad, Tensor)}
+
+
+@dataclass
+class _Tally:
+    """Sums over the draws of one layer."""
+
+    dense: Tensor
+    total: Tensor | None = None
+    cosines: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    squares: list[float] = field(default_factory=list)
+
+    def add(self, gradient: Tensor) -> None:
+        self.total = gradient if self.total is None else self.total + gradient
+        same = torch.equal(gradient, self.dense)
+        cosine = torch.cosine_similarity(gradient.flatten(), self.dense.flatten(), dim=0)
+        self.cosines.append(1.0 if same else float(cosine))
+        self.ratios.append(1.0 if same else self._relative(gradient))
+        self.squares.append(self._relative(gradient - self.dense) ** 2)
+
+    def summary(self, layer: str, draws: int) -> LayerFidelity:
+        assert self.total is not None
+        bias = self._relative(self.total / len(self.cosines) - self.dense)
+        mean = statistics.fmean
+        error = math.sqrt(mean(self.squares))
+        return LayerFidelity(layer, mean(self.cosines), mean(self.ratios), error, bias, draws)
+
+    def _relative(self, part: Tensor) -> float:
+        """‖part‖ / ‖g‖; 0 where there is nothing to be relative to and no part."""
+        norm = part.norm()
+        return float(norm / self.dense.norm()) if norm else 0.0

@@ -1,0 +1,1 @@
+"""Layers that keep their inputs compressed, and the operators that they call."""

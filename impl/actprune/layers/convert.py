@@ -1,0 +1,249 @@
+"""Prune the linear layers of a model in place, and undo it."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from actprune.formats import Dense, Format, parse
+from actprune.layers.attention import PrunedMultiheadAttention, refusal
+from actprune.layers.linear import Pruned, PrunedLinear
+from actprune.layers.sharding import check_unsharded, own_class
+from actprune_common.errors import InputError
+
+Model = TypeVar("Model", bound=nn.Module)
+_STATE = ("spec", "draw", "sample_weights")
+_PRUNED: dict[type[nn.Module], type[Pruned]] = {
+    nn.Linear: PrunedLinear,
+    nn.MultiheadAttention: PrunedMultiheadAttention,
+}
+_PLAIN = {pruned: plain for plain, pruned in _PRUNED.items()}
+
+
+def convert(
+    model: Model,
+    spec: str | Format | Mapping[str, str | Format],
+    include: str | Iterable[str] = "*",
+    exclude: str | Iterable[str] = (),
+) -> Model:
+    """Make every nn.Linear of `model` that matches keep its input compressed; returns `model`.
+
+    An nn.MultiheadAttention counts as one layer, of which the projections keep theirs.
+
+    spec: one spec for all, or a mapping of glob to spec: the first glob that matches a layer's name
+    decides. include, exclude: globs on module names (`blocks.*.mlp.fc?`). Parameters, their names
+    and the state_dict stay as they were, and so do hooks. A layer that is pruned already takes the
+    new spec; `dense` makes it the plain layer again. Subclasses are left alone, as their forward
+    may be their own: `survey` says which, and why.
+
+    Raises InputError, with the model untouched, where a spec is wrong, a glob matches no layer, or
+    a layer is itself a unit of fully_shard (a layer within a unit can be converted after it, too).
+    """
+    rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
+    if not rules:
+        raise InputError("spec: expected at least one glob in the mapping, got none")
+    for text in rules.values():
+        if isinstance(text, str) and ("+" in text or "=>" in text):
+            raise InputError(
+                f"spec: expected a format, or a mapping of globs to formats, got {text!r}; "
+                "actprune.strategies.apply takes strategies and plans"
+            )
+    formats = {glob: parse(text) for glob, text in rules.items()}
+    linears = {name: m for name, m in model.named_modules() if _refusal(m) is None}
+    wanted = _globs("include", include)
+    unwanted = _globs("exclude", exclude)
+    for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
+        _check_globs(argument, globs, linears, model)
+    chosen: dict[str, Format] = {}
+    for name in linears:
+        if _matches(name, wanted) and not _matches(name, unwanted):
+            glob = next((glob for glob in formats if fnmatchcase(name, glob)), None)
+            if glob is not None:
+                chosen[name] = formats[glob]
+    if not chosen:
+        raise InputError("include: no nn.Linear is left to convert after exclude and spec")
+    check_unsharded((name, linears[name]) for name in chosen)
+    for name, format in chosen.items():
+        _prune(linears[name], name, format)
+    return model
+
+
+def revert(model: Model) -> Model:
+    """Turn every pruned layer of `model` back into the layer it was; returns `model`.
+
+    Raises InputError, with the model untouched, where a layer's class was exchanged since.
+    """
+    layers = pruned(model)
+    check_unsharded(layers.items())
+    for name, module in layers.items():
+        if own_class(module) not in _PLAIN:
+            raise InputError(
+                f"model: {name or 'it'} is a {type(module).__name__} since it was converted; undo "
+                "that first"
+            )
+    for module in layers.values():
+        _restore(module)
+    return model
+
+
+def pruned(model: nn.Module) -> dict[str, Pruned]:
+    """The pruned layers of `model` by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, Pruned)}
+
+
+def survey(model: nn.Module) -> dict[str, str]:
+    """What each module of `model` that has matrices of its own keeps, or why it is left alone."""
+    found: dict[str, str] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, Pruned):
+            found[name] = module.spec
+        elif _refusal(module) is None:
+            found[name] = "dense"
+        elif isinstance(module, nn.Linear) or any(
+            map(_is_matrix, module.parameters(recurse=False))
+        ):
+            found[name] = f"left alone: {_refusal(module)}"
+        if isinstance(module, nn.MultiheadAttention):
+            inside = (f"{name}.",)
+        elif is_parametrized(module):
+            inside = (f"{name}.parametrizations.",)
+    return found
+
+
+def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
+    """Say what each sample of the next batches is worth to the selections of `model`'s layers.
+
+    weights: (batch,), positive, or None: all alike. A layer's rows are those of the samples in
+    their order, as they are where the batch is the first dimension. Random selections
+    (select=priority) stay unbiased whatever the weights; the closer these are to the norms of the
+    samples' gradients, the less noise they add. Raises InputError on other shapes, dtypes and
+    values, for which it waits for the device.
+    """
+    if weights is not None:
+        if weights.dim() != 1 or not weights.is_floating_point():
+            raise InputError(
+                f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
+                f"of shape {tuple(weights.shape)}"
+            )
+        bad = ~((weights > 0) & weights.isfinite())
+        if bool(bad.any()):
+            raise InputError(
+                f"weights: expected positive, finite numbers, got {float(weights[bad][0])}"
+            )
+    for layer in pruned(model).values():
+        layer.sample_weights = weights
+
+
+def draws(model: nn.Module) -> dict[str, int]:
+    """Selections made so far by each layer that selects at random: a checkpoint keeps them."""
+    return {name: int(m.draw[2]) for name, m in pruned(model).items() if m.draw is not None}
+
+
+def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
+    """Continue the random selections from `counts`; raises InputError on other layer names."""
+    layers = {name: m.draw for name, m in pruned(model).items() if m.draw is not None}
+    if set(layers) != set(counts):
+        differing = ", ".join(sorted(set(layers) ^ set(counts)))
+        raise InputError(f"counts: expected the layers of random selection; differing: {differing}")
+    for name, draw in layers.items():
+        draw[2] = counts[name]
+
+
+def set_rank(model: nn.Module, rank: int) -> None:
+    """Let the random selections of `model` be those of one rank of several that train it together.
+
+    Each rank then draws its own, and what they add to the mean of the gradients averages out; rank
+    0 draws what a single process would. Call it after `convert`. Raises InputError below 0.
+    """
+    if rank < 0:
+        raise InputError(f"rank: expected 0 or more, got {rank}")
+    for name, layer in pruned(model).items():
+        if layer.draw is not None:
+            layer.draw[1] = _stream(name, rank)
+
+
+def _stream(name: str, rank: int = 0) -> int:
+    """32 bits, as kernels take no more."""
+    return zlib.crc32((f"{name}@{rank}" if rank else name).encode())
+
+
+def _refusal(module: nn.Module) -> str | None:
+    """Why convert leaves a module as it is; None where it does not."""
+    kind = own_class(module)
+    if kind is nn.Linear or kind in _PLAIN:
+        return None
+    if kind is nn.MultiheadAttention:
+        assert isinstance(module, nn.MultiheadAttention)
+        return refusal(module)
+    if any(map(is_lazy, module.parameters(recurse=False))):
+        return f"its sizes are not known before its first batch ({kind.__name__})"
+    if is_parametrized(module):
+        return f"parametrized ({kind.__name__}): its weight is computed anew at each call"
+    if isinstance(module, tuple(_PRUNED)):
+        return f"a subclass ({kind.__name__}), whose forward may be its own"
+    if isinstance(module, nn.RNNBase):
+        return f"{kind.__name__} multiplies over all its steps in one operator"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "an embedding keeps indices alone"
+    return f"no nn.Linear ({kind.__name__})"
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return is_lazy(parameter) or parameter.dim() > 1
+
+
+def _prune(linear: nn.Module, name: str, format: Format) -> None:
+    # The class is swapped, not the module: whoever holds it (a parent, a tied twin, a hook, an
+    # optimizer) goes on holding the same object.
+    if isinstance(format, Dense):
+        _restore(linear)
+        return
+    if not isinstance(linear, Pruned):
+        linear.__class__ = _PRUNED[type(linear)]
+    assert isinstance(linear, Pruned)
+    linear.spec = format.spec
+    linear.draw = None
+    if format.stochastic:
+        linear.draw = torch.tensor([format.seed, _stream(name), 0])
+
+
+def _restore(linear: nn.Module) -> None:
+    if isinstance(linear, Pruned):
+        linear.__class__ = _PLAIN[type(linear)]  # type: ignore[assignment]
+    for attribute in _STATE:
+        linear.__dict__.pop(attribute, None)
+
+
+def _globs(argument: str, globs: str | Iterable[str]) -> list[str]:
+    found = [globs] if isinstance(globs, str) else list(globs)
+    for glob in found:
+        if not isinstance(glob, str):
+            raise InputError(f"{argument}: expected globs on module names, got {glob!r}")
+    return found
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _check_globs(
+    argument: str, globs: Iterable[str], linears: Mapping[str, nn.Module], model: nn.Module
+) -> None:
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in linears):
+            known = ", ".join(list(linears)[:6]) or "none"
+            more = f" and {len(linears) - 6} more" if len(linears) > 6 else ""
+            words = survey(model)
+            alone = next((name for name in words if fnmatchcase(name, glob)), None)
+            reason = f" ({alone} is {words[alone]})" if alone is not None else ""
+            raise InputError(
+                f"{argument}: {glob!r} matches no nn.Linear{reason}; the model has {known}{more}"
+            )

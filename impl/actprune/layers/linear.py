@@ -1,0 +1,168 @@
+"""A linear layer that keeps its input compressed: exact forward, exact input and bias gradients."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from actprune.layers.ops import compress
+from actprune.layers.ops import grad_weight as product
+from actprune_common.errors import InputError
+
+
+class _PrunedLinear(torch.autograd.Function):
+    """y = x Wᵀ + b, with x kept as `spec` says. x: (rows, in), W: (out, in), b: (out)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        spec: str,
+        draw: Tensor | None,
+        weights: Tensor | None,
+    ) -> Tensor:
+        input_needs, weight_needs = ctx.needs_input_grad[:2]
+        ctx.spec, ctx.features = spec, x.shape[1]
+        buffers = compress(x, spec, draw, weights) if weight_needs else ()
+        ctx.save_for_backward(weight if input_needs else None, *buffers)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *buffers = ctx.saved_tensors
+        input_needs, weight_needs, bias_needs = ctx.needs_input_grad[:3]
+        grad_input = grad_output @ weight if input_needs else None
+        grad_weight = None
+        if weight_needs:
+            grad_weight = product(buffers, grad_output, ctx.spec, ctx.features)
+        grad_bias = grad_output.sum(0) if bias_needs else None
+        return grad_input, grad_weight, grad_bias, None, None, None
+
+
+class _KeepNothing(torch.autograd.Function):
+    """y = x Wᵀ + b that keeps nothing for W: the layer in eval mode."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.weight_shape = weight.shape
+        ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input_needs, weight_needs, bias_needs = ctx.needs_input_grad
+        (weight,) = ctx.saved_tensors
+        grad_input = grad_output @ weight if input_needs else None
+        # Goes to _Refuse, which runs only where somebody asks for the weight's gradient.
+        grad_weight = grad_output.new_zeros(()).expand(ctx.weight_shape) if weight_needs else None
+        return grad_input, grad_weight, grad_output.sum(0) if bias_needs else None
+
+
+class _Refuse(torch.autograd.Function):
+    """The weight itself; its gradient is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_weight: Tensor) -> Tensor:
+        raise RuntimeError(
+            "a pruned linear ran in eval mode, where it keeps nothing for its weight gradient: "
+            "call model.train() before the forward pass, or weight.requires_grad_(False)"
+        )
+
+
+class Pruned(nn.Module):
+    """A layer that keeps inputs as `spec` says; a layer's class is exchanged for one that has this.
+
+    `draw` (int64: seed, stream, counter) is None for a selection that is not random, and decides
+    the next selection where it is.
+    """
+
+    spec: str
+    draw: Tensor | None
+    sample_weights: Tensor | None = None
+    """Of actprune.weigh: what each sample of the batch is worth in the selection."""
+
+    def extra_repr(self) -> str:
+        found = super().extra_repr()
+        return f"{found}, spec={self.spec!r}" if found else f"spec={self.spec!r}"
+
+    def per_row(self, rows: int) -> Tensor | None:
+        """The samples' weights for each of `rows` rows, those of a sample next to each other."""
+        weights = self.sample_weights
+        if weights is None:
+            return None
+        if not len(weights) or rows % len(weights):
+            raise InputError(
+                f"weights: expected one for each sample, got {len(weights)} for {rows} rows"
+            )
+        return weights.repeat_interleave(rows // len(weights))
+
+    def next_draw(self, device: torch.device) -> Tensor | None:
+        """The draw of the selection that is due, on `device`; the next one is another."""
+        if self.draw is None:
+            return None
+        if self.draw.device != device:  # there a captured CUDA graph goes on counting, too
+            self.draw = self.draw.to(device)
+        draw = self.draw.clone()
+        self.draw[2] += 1  # a tensor, so that compiled code goes on counting
+        return draw
+
+    def multiplied(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed in training.
+
+        In eval mode nothing is kept, and a gradient of the weight is refused.
+        """
+        needed = (part is not None and part.requires_grad for part in (input, weight, bias))
+        if not (torch.is_grad_enabled() and any(needed)):
+            return F.linear(input, weight, bias)
+        x, weight, bias = _autocast(input, weight, bias)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        with torch.autocast(x.device.type, enabled=False):
+            if self.training:
+                draw, weights = self.next_draw(rows.device), self.per_row(len(rows))
+                out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
+                    rows, weight, bias, self.spec, draw, weights
+                )
+            else:
+                weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
+                out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+        # no view, which fully_shard warns of where it is the output of its unit
+        result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
+        return result
+
+
+class PrunedLinear(Pruned, nn.Linear):
+    """An nn.Linear whose input is kept compressed for the backward pass.
+
+    `actprune.convert` turns layers into this class in place; parameters, names and state_dict stay
+    those of nn.Linear.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        if input.shape[-1] != self.in_features:
+            raise InputError(
+                f"input: expected {self.in_features} features last, got {tuple(input.shape)}"
+            )
+        return self.multiplied(input, self.weight, self.bias)
+
+
+def _autocast(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What nn.Linear computes with under autocast: everything in autocast's dtype."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -1,0 +1,64 @@
+"""FSDP2 (`torch.distributed.fsdp.fully_shard`) for models that are converted or lean."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import nn
+
+from actprune_common.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def shard(
+    model: Model, mesh: "DeviceMesh | None" = None, units: Sequence[nn.Module] | None = None
+) -> Model:
+    """fully_shard each of `units` over `mesh`, then what is left of `model`; returns `model`.
+
+    units: what is gathered and freed as one; by default every member of the outermost
+    nn.ModuleLists, which are the blocks of ResMLP and of most transformers. A lean chain reads its
+    layers' parameters itself, so a unit holds the whole chain. mesh: all ranks by default. Convert
+    before, make the optimizer after. Raises InputError where there is no unit.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    chosen = _listed(model) if units is None else list(units)
+    if not chosen:
+        raise InputError("units: expected modules to shard, or a model with an nn.ModuleList")
+    for unit in chosen:
+        fully_shard(unit, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `module` is a unit of fully_shard, whose class is fully_shard's own."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # no unit without it
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def check_unsharded(modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raises InputError where one of `modules`, whose classes are to be exchanged, is a unit."""
+    for name, module in modules:
+        if is_sharded(module):
+            raise InputError(
+                f"model: {name or 'it'} is a unit of fully_shard already; convert a model, make it "
+                "lean or undo that before it is sharded"
+            )
+
+
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """The class of `module`, or that from which fully_shard derived one for it."""
+    kind = type(module)
+    found: type[nn.Module] = kind.__bases__[1] if is_sharded(module) else kind
+    return found
+
+
+def _listed(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, nn.ModuleList):
+        return list(module)
+    return [unit for child in module.children() for unit in _listed(child)]

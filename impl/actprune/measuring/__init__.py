@@ -1,1 +1,0 @@
-"""Measured figures: kernels in one interleaved run, memory in a fresh process."""

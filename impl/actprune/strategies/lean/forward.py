@@ -1,0 +1,122 @@
+"""The forward of a module with lean chains: its graph in training, while what it says holds."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+
+from actprune.layers.sharding import is_sharded
+from actprune.strategies.wrappers import Within
+
+_OWN = vars(nn.Module()).keys()
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class LeanForward:
+    """A module's forward with its chains lean in training; it replaces the module's own.
+
+    The module's own runs, whose parts are lean by themselves where they can be, in eval mode,
+    without gradients, where an argument that has a default is given another value, where one that
+    has none is None, True or False, and where what the graph was made of has changed since: hooks,
+    training modes, attributes that are numbers, texts or None, and modules exchanged, of the
+    modules that the graph does not call.
+    """
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, inlined: Iterable[nn.Module]) -> None:
+        self.module, self.graph = module, graph
+        self.seen = tuple((part, _attributes(part), dict(part._modules)) for part in inlined)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        lean = self.module.training and torch.is_grad_enabled() and not is_fx_symbolic_tracing()
+        inputs = self._inputs(*args, **kwargs) if lean and self._holds() else None
+        if inputs is None:
+            return type(self.module).forward(self.module, *args, **kwargs)
+        return fx.Interpreter(self.module, graph=self.graph).run(*inputs)
+
+    def _inputs(self, *args: Any, **kwargs: Any) -> list[Any] | None:
+        """What the graph's placeholders are given; None where it is not the graph of this call."""
+        given = inspect.signature(type(self.module).forward).bind(self.module, *args, **kwargs)
+        inputs = []
+        for parameter in parameters_of(self.module):
+            value = given.arguments.get(parameter.name, parameter.default)
+            if parameter.default is not parameter.empty:
+                if not _same(value, parameter.default):
+                    return None
+            elif value is None or isinstance(value, bool):
+                return None  # forward may ask whether it `is` that, which tracing does not see
+            else:
+                inputs.append(value)
+        return inputs
+
+    def _holds(self) -> bool:
+        return all(
+            (part is self.module or not own_way(part))
+            and all(_same(vars(part).get(name), value) for name, value in attributes.items())
+            and all(part._modules.get(name) is child for name, child in children.items())
+            for part, attributes, children in self.seen
+        )
+
+
+def parameters_of(module: nn.Module) -> list[inspect.Parameter]:
+    """Of the forward of `module`'s class, but for self."""
+    return list(inspect.signature(type(module).forward).parameters.values())[1:]
+
+
+def own_way(module: nn.Module) -> str:
+    """Why a call of `module` is not its class's forward, or a lean one; empty where it is."""
+    hooks = (
+        *(module._forward_pre_hooks, module._forward_hooks),
+        *(module._backward_pre_hooks, module._backward_hooks),
+    )
+    # a chain says itself that it needs its layers' whole weights
+    if any(hooks) and not (isinstance(module, nn.Linear) and is_sharded(module)):
+        return "it has hooks"
+    found = vars(module).get("forward")
+    return "" if found is None or isinstance(found, LeanForward) else "its forward is replaced"
+
+
+def stand_in(module: nn.Module) -> object:
+    """What runs in place of the forward of `module`'s class, beneath a wrapper; None: nothing."""
+    found = vars(module).get("forward")
+    return found.inner if isinstance(found, Within) else found
+
+
+def forward_of(module: nn.Module) -> LeanForward | None:
+    """The one that `place` gave it."""
+    found = stand_in(module)
+    return found if isinstance(found, LeanForward) else None
+
+
+def place(module: nn.Module, forward: LeanForward | None) -> None:
+    """Give `module` a lean forward, within its wrapper where it has one; None takes it away."""
+    found = vars(module).get("forward")
+    if isinstance(found, Within):
+        found.inner = forward
+    elif forward is not None:
+        module.forward = forward
+    elif isinstance(found, LeanForward):
+        del module.forward
+
+
+def _attributes(part: nn.Module) -> dict[str, object]:
+    """What a trace may have seen of a module, but for its parts and tensors, in training mode.
+
+    Of a linear a chain reads the rest when it runs.
+    """
+    if isinstance(part, nn.Linear):
+        return {"training": True}
+    seen: dict[str, object] = {
+        name: value
+        for name, value in vars(part).items()
+        if isinstance(value, _PLAIN) and name not in _OWN and not hasattr(nn.Module, name)
+    }
+    return seen | {"training": True}
+
+
+def _same(value: object, other: object) -> bool:
+    return value is other or (
+        isinstance(value, _PLAIN) and type(value) is type(other) and value == other
+    )

@@ -1,0 +1,209 @@
+"""The graph that torch.fx makes of a module's forward, refused where it may not be the module's.
+
+torch.fx runs forward once, with placeholders. What forward does on the side (sets an attribute,
+draws a number, makes a tensor, enters autocast) is then in no graph, and what it asks a placeholder
+that needs no value (whether it is None, of which type it is) has the wrong answer.
+"""
+
+import copy
+import operator
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from actprune.layers.linear import Pruned
+from actprune.strategies.lean.forward import forward_of, own_way, parameters_of, stand_in
+from actprune_bench.models.resmlp import Block
+
+LEAVES = (Block, Pruned, nn.Linear)
+"""Modules that a graph calls, whatever is in them."""
+AUGMENTED = tuple(
+    getattr(operator, f"i{name}")
+    for name in (
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "matmul",
+        "and",
+        "or",
+        "xor",
+    )
+)
+"""x += y and the like, which change x in place."""
+Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+
+
+class UntraceableError(Exception):
+    """A forward of which torch.fx makes no graph, or the wrong one; the reason is its text."""
+
+
+def trace(module: nn.Module) -> fx.Graph:
+    """What `module`'s class does in training mode where every argument has its default.
+
+    Placeholders are the arguments that have none. Modules within that have hooks or a forward of
+    their own are called, not looked into. `module` is left as it was. Raises UntraceableError.
+    """
+    if stand_in(module) is not forward_of(module):
+        raise UntraceableError("its forward is replaced")
+    parameters = parameters_of(module)
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise UntraceableError("its forward takes *args or **kwargs")
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = True
+    before = [(held, copy.copy(held)) for held in _containers(vars(part) for part, _ in modes)]
+    numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.enable_grad(), _NoTensors():  # type: ignore[no-untyped-call]
+            graph = _Tracer().trace(module)
+    except Exception as problem:  # whatever a forward does with a tensor that has no values
+        raise UntraceableError(
+            str(problem).partition("\n")[0] or type(problem).__name__
+        ) from problem
+    finally:
+        changed = [name for held, old in before for name in _put_back(held, old)]
+        drawn = not _same_numbers(*numbers)
+        for part, mode in modes:
+            part.training = mode
+    if changed:
+        raise UntraceableError(f"its forward changes {', '.join(dict.fromkeys(changed))}")
+    if drawn:
+        raise UntraceableError("its forward draws a random number")
+    return graph
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proxy_buffer_attributes = True
+        self.modes = _modes()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, LEAVES) or own_way(m):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        positional: list[Any] = [self.root]
+        named: dict[str, Any] = {}
+        for parameter in parameters_of(self.root):
+            value = parameter.default
+            if value is parameter.empty:
+                value = self.create_proxy("placeholder", parameter.name, (), {})
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                named[parameter.name] = value
+            else:
+                positional.append(value)
+
+        def forward(*args: Any) -> Any:
+            return root_fn(*args, **named)
+
+        return forward, positional
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise UntraceableError(
+                "its forward switches gradients, autocast or checkpointing within"
+            )
+        return super().create_node(*args, **kwargs)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """A placeholder that does not say of which type it is, but to torch."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        if asking.partition(".")[0] != "torch":
+            raise UntraceableError("its forward asks of which type a value is")
+        return _Proxy
+
+
+def _augmented(function: Callable[..., Any]) -> Callable[[_Proxy, Any], fx.Proxy]:
+    def record(self: _Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for _function in AUGMENTED:  # fx.Proxy makes x = x + y of it, which leaves another name's x alone
+    setattr(_Proxy, f"__{_function.__name__}__", _augmented(_function))
+
+
+class _NoTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Placeholders compute nothing: whatever does is the same in every run of the graph."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Tensor:
+        raise UntraceableError(
+            f"its forward makes a tensor ({func}) of no input, parameter or buffer"
+        )
+
+
+def _modes() -> tuple[object, ...]:
+    kinds = "cpu", "cuda"
+    return (
+        torch.is_grad_enabled(),
+        *(torch.is_autocast_enabled(kind) for kind in kinds),
+        *(torch.get_autocast_dtype(kind) for kind in kinds),
+        torch._C._autograd._top_saved_tensors_default_hooks(True),  # checkpoint, save_on_cpu
+    )
+
+
+def _containers(roots: Iterable[Container]) -> Iterator[Container]:
+    """The roots and every container in them, in these, and so on."""
+    stack, seen = list(roots), set()
+    while stack:
+        held = stack.pop()
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
+        yield held
+        values = held.values() if isinstance(held, dict) else held
+        stack += [value for value in values if isinstance(value, dict | list | set | deque)]
+
+
+def _put_back(held: Container, old: Container) -> list[str]:
+    """Give a container the very members that it had; names or types of what was other."""
+    if isinstance(held, dict) and isinstance(old, dict):
+        names = [
+            str(name) for name, value in held.items() if name not in old or value is not old[name]
+        ]
+        names += [str(name) for name in old if name not in held]
+        if names:
+            held.clear()
+            held.update(old)
+        return names
+    if [id(value) for value in held] == [id(value) for value in old]:
+        return []
+    held.clear()
+    held.update(old) if isinstance(held, set) else held.extend(old)  # type: ignore[union-attr]
+    return [f"a {type(held).__name__}"]
+
+
+def _same_numbers(python: Any, numpy: Any) -> bool:
+    """Whether nobody has drawn from either since; they go on from there."""
+    now = np.random.get_state()
+    same = python == random.getstate() and all(
+        np.array_equal(a, b) for a, b in zip(numpy, now, strict=True)
+    )
+    random.setstate(python)
+    np.random.set_state(numpy)
+    return same

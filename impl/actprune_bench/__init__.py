@@ -1,0 +1,1 @@
+"""The benchmark application: models, data, training, measuring, comparing and reporting."""

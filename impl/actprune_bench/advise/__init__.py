@@ -1,0 +1,1 @@
+"""Which setting fits a model into a budget of memory."""

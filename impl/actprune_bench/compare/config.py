@@ -1,0 +1,161 @@
+"""What a comparison is: its YAML file, and the kernels and training runs that it describes."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from actprune.formats import parse
+from actprune.strategies.grammar import read
+from actprune_bench.measure.tolerance import TOLERANCE
+from actprune_bench.training.config import TrainConfig
+from actprune_common.errors import InputError
+
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCE}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ShapeConfig(_Part):
+    """One layer: X (rows, features), dY (rows, out_features)."""
+
+    name: str
+    rows: int = Field(ge=1)
+    features: int = Field(ge=1)
+    out_features: int = Field(ge=1)
+
+
+# ResMLP-S24 at 224 px: 196 patches of 384 channels, 32 images in a batch.
+S24 = [
+    ShapeConfig(name="fc1", rows=6272, features=384, out_features=1536),
+    ShapeConfig(name="fc2", rows=6272, features=1536, out_features=384),
+    ShapeConfig(name="tokens", rows=12288, features=196, out_features=196),
+]
+
+
+class HeatMap(_Part):
+    """The grid of block-sparse grad_weight measurements: every block at every sparsity."""
+
+    blocks: list[str] = ["1x32", "1x64", "8x32", "32x32", "64x64"]
+    sparsities: list[float] = [0.5, 0.8, 0.9, 0.95, 0.99]
+    samples: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "HeatMap":
+        self.specs()
+        return self
+
+    def specs(self) -> list[str]:
+        """The grid as specs."""
+        grid = [(block, s) for block in self.blocks for s in self.sparsities]
+        return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
+
+
+class KernelPart(_Part):
+    """Which kernels are measured, and how often."""
+
+    shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
+    samples: int = Field(default=11, ge=1)
+    dtype: str = "float32"
+    device: str = "cpu"
+    heat_map: HeatMap | None = HeatMap()
+
+    @field_validator("shapes")
+    @classmethod
+    def _named_apart(cls, shapes: list[ShapeConfig]) -> list[ShapeConfig]:
+        names = [shape.name for shape in shapes]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"expected a name of its own for each, got {twice!r} twice")
+        return shapes
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, dtype: str) -> str:
+        if dtype not in DTYPES:
+            raise InputError(f"expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        return dtype
+
+    @field_validator("device")
+    @classmethod
+    def _usable_device(cls, device: str) -> str:
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"expected cpu or cuda, got {device!r}")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("expected a CUDA device that torch can use, found none")
+        return device
+
+
+_ELSEWHERE = {"spec": "formats", "seed": "seeds", "threads": "threads, beside training"}
+
+
+class TrainingPart(TrainConfig):
+    """Which training runs are compared: the keys of `actprune train`, but for the specs' and seeds'
+    sake without spec, seed and threads."""
+
+    epochs: int = Field(default=2, ge=1, le=100_000)
+    device: Literal["cpu"] = "cpu"  # where the peaks are measured
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_single_run(cls, values: Any) -> Any:
+        for key, place in _ELSEWHERE.items():
+            if isinstance(values, dict) and key in values:
+                raise InputError(f"{key}: stands in {place}")
+        return values
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise InputError(f"expected each once, got {seeds}")
+        return seeds
+
+    def run(self, spec: str, seed: int, threads: int | None) -> TrainConfig:
+        """One of the runs."""
+        rest = self.model_dump(exclude={"seeds", *_ELSEWHERE})
+        return TrainConfig(**rest, spec=spec, seed=seed, threads=threads)
+
+
+class CompareConfig(_Part):
+    """A comparison, as in its YAML file; `kernels: null` or `training: null` leaves a part out."""
+
+    formats: list[str] = [
+        "dense",
+        "coo:sparsity=0.9",
+        "csr:sparsity=0.9",
+        "bsr:block=32x32,sparsity=0.9",
+        "bsr:block=1x32,sparsity=0.9",
+        "bsr:block=1x32,sparsity=0.9,select=priority",
+        "lean+bsr:block=1x128,sparsity=0.5,select=priority,values=int4",
+        "checkpoint+dense",
+    ]
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    kernels: KernelPart | None = KernelPart()
+    training: TrainingPart | None = TrainingPart()
+
+    @field_validator("formats")
+    @classmethod
+    def _canonical(cls, formats: list[str]) -> list[str]:
+        return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
+
+    @model_validator(mode="after")
+    def _something(self) -> "CompareConfig":
+        if self.kernels is None and self.training is None:
+            raise InputError("kernels, training: expected at least one of them, got null for both")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """As in a YAML file."""
+        return self.model_dump(mode="json", exclude={"training": set(_ELSEWHERE)})
+
+    def runs(self) -> list[TrainConfig]:
+        """The training runs: every format for every seed."""
+        part = self.training
+        if part is None:
+            return []
+        pairs = [(spec, seed) for seed in part.seeds for spec in self.formats]
+        return [part.run(spec, seed, self.threads) for spec, seed in pairs]

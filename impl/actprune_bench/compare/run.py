@@ -1,0 +1,180 @@
+"""A comparison from its folder to its page."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+from actprune.strategies.grammar import read
+from actprune_bench.compare.config import DTYPES, CompareConfig
+from actprune_bench.measure.kernels import OPS, Shape, measure_kernels
+from actprune_bench.records import results
+from actprune_bench.records.environment import check_same, environment
+from actprune_bench.records.training import train_specs
+from actprune_bench.report.page import write_page
+from actprune_common.errors import InputError
+from actprune_common.files import make_folder, write_whole
+from actprune_common.strict_yaml import load_yaml
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
+Record = dict[str, Any]
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of its part is done, and how much there is."""
+
+
+def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> CompareConfig:
+    """Make `out` for a new comparison, or find the one in it; returns its configuration.
+
+    Without a `config` a resumed comparison goes on with its own, and a new one is the quick one.
+    Raises InputError where `out` is in use and resume is False, or where its comparison differs.
+    """
+    make_folder(out, resume=resume)
+    if (out / CONFIG).exists():
+        kept = load_yaml(out / CONFIG, CompareConfig)
+        config = config or kept
+        differing = [key for key, value in config if value != getattr(kept, key)]
+        if differing:
+            raise InputError(f"{out}: holds another comparison: {', '.join(differing)} differ")
+        return kept
+    config = config or CompareConfig()
+    text = yaml.safe_dump(config.values(), sort_keys=False)
+    write_whole(out / CONFIG, text.encode())
+    return config
+
+
+def run_compare(
+    config: CompareConfig, out: Path, *, command: str, console: "Console"
+) -> results.Results:
+    """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
+    made = measure(config, out, command=command, console=console)
+    write_page(made, out / PAGE)
+    return made
+
+
+def measure(
+    config: CompareConfig, out: Path, *, command: str, console: "Console"
+) -> results.Results:
+    """The same without the page.
+
+    results.json is written after each layer's kernels and each seed's training. Raises InputError
+    where `out` holds results of another machine, commit or torch.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    now = environment(command)
+    kept = _kept(out / RESULTS, now)
+    described = kept["environment"] if kept else now
+    kernels: list[Record] = kept["kernels"] if kept else []
+    training: list[Record] = kept["training"] if kept else []
+
+    def save() -> results.Results:
+        made = results.make(described, kernels, training)
+        results.write(out / RESULTS, made)
+        return made
+
+    with _progress(console) as report:
+        for name, records in _kernels(config, kernels, report):
+            kernels += records
+            save()
+            console.print(f"kernels of {name}: measured", highlight=False)
+        for record in _training(config, out, report):
+            place = (record["spec"], record["seed"])
+            training = [r for r in training if (r["spec"], r["seed"]) != place] + [record]
+            if record["spec"] == config.formats[-1]:
+                save()
+                console.print(f"training with seed {record['seed']}: done", highlight=False)
+    return save()
+
+
+def _kept(path: Path, now: Mapping[str, object]) -> Record | None:
+    """The results so far, as plain records."""
+    if not path.exists():
+        return None
+    kept: Record = results.read(path).model_dump(mode="json", by_alias=True)
+    check_same(path, kept["environment"], now)
+    return kept
+
+
+def _kernels(
+    config: CompareConfig, kept: Sequence[Record], report: Report
+) -> Iterator[tuple[str, list[Record]]]:
+    """Per layer, the records that `kept` lacks."""
+    part = config.kernels
+    if part is None:
+        return
+    grid = part.heat_map
+    # the grid's formats that the comparison measures anyway are not measured twice
+    formats = [spec for spec in config.formats if read(spec).format]
+    cells = [spec for spec in grid.specs() if spec not in formats] if grid else []
+    full, single = len(formats) * part.samples, len(cells) * (grid.samples if grid else 0)
+    total = len(part.shapes) * (len(OPS) * full + single)
+    have = {(record["layer"], record["op"], record["spec"]) for record in kept}
+    done = 0
+    for layer in part.shapes:
+        for specs, ops, samples in (
+            (formats, OPS, part.samples),
+            (cells, ("grad_weight",), grid.samples if grid else 0),
+        ):
+            work = len(specs) * samples
+
+            def say(line: str, work: int = work) -> None:
+                nonlocal done
+                report(f"kernels: {line}", done, total)
+                done += work
+
+            if {(layer.name, op, spec) for op in ops for spec in specs} <= have:
+                done += work * len(ops)
+                continue
+            shape, dtype = Shape(**layer.model_dump()), DTYPES[part.dtype]
+            records = measure_kernels(
+                specs,
+                [shape],
+                dtype=dtype,
+                samples=samples,
+                ops=ops,
+                device=part.device,
+                progress=say,
+            )
+            what = layer.name if specs is formats else f"{layer.name}, heat map"
+            yield what, [dict(record) for record in records if record["spec"] in specs]
+
+
+def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Record]:
+    runs = config.runs()
+    if runs:
+        report("training: reading the data", 0, 1)
+        yield from train_specs(runs, directory=out / "training", resume=True, progress=report)
+
+
+@contextmanager
+def _progress(console: "Console") -> Iterator[Report]:
+    """A progress bar with the time left of each part: the kernels, then the training."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(text: str, done: int, total: int) -> None:
+            part = text.partition(" ")[0].rstrip(":")
+            if part not in tasks:
+                for other in tasks.values():
+                    progress.remove_task(other)
+                tasks.clear()
+                tasks[part] = progress.add_task(text, total=total)
+            progress.update(tasks[part], description=text, completed=done, total=total)
+
+        yield report

@@ -1,0 +1,91 @@
+"""Fashion-MNIST: the subset that ships with the package, and the whole from its IDX files."""
+
+import gzip
+import zlib
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from actprune_bench.data.images import ImageData, MemorySplit, check_size, digest
+from actprune_common.errors import InputError
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_SOURCE = "get the four files from https://github.com/zalandoresearch/fashion-mnist"
+_UBYTE = 0x08  # the IDX type code of unsigned bytes
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def embedded(image_size: int) -> ImageData:
+    """10,000 training and 2,000 test images, balanced over the classes; ships in the package."""
+    with (
+        as_file(files("actprune_bench.data") / "fashion_mnist_12k.npz") as path,
+        np.load(path, allow_pickle=False) as arrays,
+    ):
+        parts = [
+            arrays[key] for key in ("train_images", "train_labels", "test_images", "test_labels")
+        ]
+    return _data("embedded", parts, image_size)
+
+
+def fashion_mnist(folder: Path, image_size: int) -> ImageData:
+    """The official split from `folder`'s four .gz files; InputError names a file that is wrong."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {_SOURCE}")
+    parts = []
+    for split in ("train", "t10k"):
+        images = read_idx(folder / f"{split}-images-idx3-ubyte.gz", dimensions=3)
+        labels_path = folder / f"{split}-labels-idx1-ubyte.gz"
+        labels = read_idx(labels_path, dimensions=1)
+        if len(labels) != len(images):
+            raise InputError(f"{labels_path}: expected {len(images)} labels, got {len(labels)}")
+        if labels.size == 0 or labels.max() >= len(CLASSES):
+            raise InputError(f"{labels_path}: expected labels from 0 to {len(CLASSES) - 1}")
+        parts += [images, labels]
+    return _data("fashion-mnist", parts, image_size)
+
+
+def read_idx(path: Path, dimensions: int) -> Bytes:
+    """The uint8 array of a gzipped IDX file; InputError on another magic, rank or length."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {_SOURCE}") from None
+    except (OSError, EOFError, zlib.error) as problem:
+        raise InputError(f"{path}: not a whole gzip file ({problem}); {_SOURCE}") from None
+    magic = (_UBYTE << 8) + dimensions
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise InputError(f"{path}: expected an IDX header of {header} bytes, got {len(content)}")
+    found = int.from_bytes(content[:4], "big")
+    if found != magic:
+        raise InputError(f"{path}: expected the IDX magic 0x{magic:08x}, got 0x{found:08x}")
+    shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist()
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(content) != expected:
+        raise InputError(f"{path}: expected {expected} bytes for {shape}, got {len(content)}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _data(name: str, parts: list[Bytes], image_size: int) -> ImageData:
+    splits = []
+    for images, labels in (parts[:2], parts[2:]):
+        pixels = torch.from_numpy(images.copy()).unsqueeze(1)  # n, 1, height, width
+        check_size(name, pixels, image_size)
+        splits.append(MemorySplit(pixels, torch.from_numpy(labels.astype(np.int64)), image_size))
+    train, test = splits
+    return ImageData(name, digest(CLASSES, train, test), CLASSES, 1, train, test)

@@ -1,0 +1,1 @@
+"""What GPU kernels are before they run: compiled variants, machine code, rooflines."""

@@ -1,0 +1,247 @@
+"""Which variants of our Triton kernels a configuration compiles, found without a GPU.
+
+The host side of a kernel runs on meta tensors, where launches are recorded; each is then described
+as Triton's JIT would specialise it on a GPU. Triton's own types stay out of sight: a Variant is
+plain data, so that another process can compile it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actprune.formats import FORMATS, PruningFormat, parse
+from actprune_common.errors import InputError
+from actprune_kernels.launch import Launch, record
+from actprune_kernels.sizes import SCOPES
+
+BLOCKS = ("32x32", "64x64", "128x128", "1x32", "1x64")
+DTYPES = ("bfloat16", "float16", "float32", "tf32")
+"""`tf32` is fp32 where torch multiplies it so; `float32` multiplies exactly."""
+SHAPES = (
+    (25088, 384, 1536),
+    (25088, 1536, 384),
+    (49152, 196, 196),
+    (25088, 768, 3072),
+    (25088, 3072, 768),
+)
+"""Rows, features and out_features of ResMLP-S24 and B24 at batch 128, 224 px and patch 16: the MLP
+and, (batch, channel) x patches, the layer across patches."""
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int8: "*i8",
+    torch.uint8: "*u8",
+    torch.int16: "*i16",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.bool: "*i1",
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A format, a dtype of DTYPES, and the shape of X and dY that it stores and multiplies."""
+
+    spec: str
+    dtype: str
+    rows: int
+    features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One machine code: a kernel, what it is specialised on, and its launch options."""
+
+    module: str
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    """Type of each parameter, in order; `constexpr` where its value is built in."""
+    constants: tuple[tuple[str, Any], ...]
+    aligned: tuple[str, ...]
+    """Parameters that are multiples of 16: pointers, by their bytes, and sizes."""
+    num_warps: int
+    num_stages: int
+    specs: set[str] = field(default_factory=set, compare=False)
+    """Whom it serves."""
+
+    @property
+    def dtype(self) -> str:
+        """Of DTYPES, by what it reads or writes: half precision where any of it is; or integer."""
+        types = {kind for _, kind in self.signature}
+        if ("PRECISION", "tf32") in self.constants:
+            return "tf32"
+        known = {"*bf16": "bfloat16", "*fp16": "float16", "*fp32": "float32"}
+        return next((name for kind, name in known.items() if kind in types), "integer")
+
+    @property
+    def label(self) -> str:
+        """What tells it from the kernel's other variants."""
+        sizes = [
+            name if name in self.aligned else f"{name}*"  # * for sizes of any alignment
+            for name, kind in self.signature
+            if kind.startswith("i")
+        ]
+        types = [kind for _, kind in self.signature if kind.startswith("*")]
+        built_in = [f"{name}={_text(value)}" for name, value in self.constants]
+        return " ".join([*types, *sizes, *built_in, f"warps={self.num_warps}"])
+
+
+def shipped() -> Iterator[Configuration]:
+    """What `actprune static` proves by itself: every kernel, in a few minutes.
+
+    Column scope with every block, in bf16 on every shape, exact fp32 on one of each kind (rows
+    aligned to 16 bytes, and not), fp16 and tf32 on one. Row and global scope, which share their
+    product, in bf16 and exact fp32; priority sampling, which only draws ranks and scales what is
+    gathered, and one block of four-bit codes and one of fp8, in bf16; coo and csr, where they have
+    Triton kernels, likewise. `named` gives all dtypes and shapes of a format.
+    """
+    one, both = SHAPES[:1], (SHAPES[0], SHAPES[2])
+    for block in BLOCKS:
+        spec = f"bsr:block={block}"
+        yield from _product([spec], ("bfloat16",), SHAPES)
+        yield from _product([spec], ("float32",), both)
+        yield from _product([spec], ("float16", "tf32"), one)
+        yield from _product([f"{spec},scope=global"], ("bfloat16",), both)
+        yield from _product([f"{spec},scope=row", f"{spec},scope=global"], ("float32",), one)
+        yield from _product([f"{spec},scope=row"], ("bfloat16",), one)
+        yield from _product([f"{spec},select=priority"], ("bfloat16",), one)
+    yield from _product([f"bsr:scope={scope},select=priority" for scope in SCOPES], DTYPES[:1], one)
+    coded = ["bsr:block=1x128,values=int4", "bsr:block=1x64,values=fp8"]
+    yield from _product(coded, DTYPES[:1], one)
+    for name in FORMATS:
+        if name != "bsr" and has_kernels(name):
+            yield from _product([f"{name}:scope=column"], ("bfloat16", "float32"), both)
+            yield from _product([f"{name}:scope=column"], ("float16",), one)
+            others = [f"{name}:scope=row", f"{name}:scope=global", f"{name}:select=priority"]
+            yield from _product(others, ("bfloat16",), one)
+
+
+def named(
+    specs: Sequence[str],
+    dtypes: Sequence[str] = DTYPES,
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+) -> Iterator[Configuration]:
+    """The given formats with every given dtype and shape.
+
+    Raises InputError on a format without Triton kernels, and on a dtype not in DTYPES.
+    """
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    for spec in specs:
+        name = spec.partition(":")[0]
+        if not isinstance(parse(spec), PruningFormat) or not has_kernels(name):
+            known = ", ".join(each for each in FORMATS if has_kernels(each))
+            raise InputError(f"format: expected one with Triton kernels ({known}), got {spec!r}")
+    return _product(specs, dtypes, shapes)
+
+
+def has_kernels(name: str) -> bool:
+    """Whether the format called `name` has Triton kernels."""
+    folder = f"actprune_kernels.{name}"
+    return find_spec(folder) is not None and find_spec(f"{folder}.triton") is not None
+
+
+def variants(configurations: Iterable[Configuration]) -> list[Variant]:
+    """The distinct variants that store, product and expand launch."""
+    found: dict[Variant, Variant] = {}
+    for configuration in configurations:
+        for launch in _launches(configuration):
+            variant = specialise(launch)
+            variant = found.setdefault(variant, variant)
+            variant.specs.add(parse(configuration.spec).spec)
+    return list(found.values())
+
+
+def specialise(launch: Launch) -> Variant:
+    """The variant that Triton's JIT would compile for this launch.
+
+    A tensor is a pointer, aligned to 16 bytes; None and the integer 1 are built in; an integer is
+    i32 where it fits, and known to be a multiple of 16 where it is one.
+    """
+    signature, constants, aligned = [], [], []
+    for parameter in launch.kernel.params:
+        name, value = parameter.name, launch.args[parameter.name]
+        kind = "constexpr" if parameter.is_constexpr else _kind(value)
+        signature.append((name, kind))
+        if kind == "constexpr":
+            constants.append((name, value))
+        elif isinstance(value, Tensor) or value % 16 == 0:
+            aligned.append(name)
+    function = launch.kernel.fn
+    return Variant(
+        function.__module__,
+        function.__name__,
+        tuple(signature),
+        tuple(constants),
+        tuple(aligned),
+        launch.num_warps,
+        launch.num_stages,
+    )
+
+
+def compile_arguments(variant: Variant) -> tuple[Any, ...]:
+    """Kernel, signature, constexprs and attrs, as triton.compiler.ASTSource takes them."""
+    kernel = getattr(import_module(variant.module), variant.kernel)
+    place = {name: (index,) for index, (name, _) in enumerate(variant.signature)}
+    constants = {place[name]: value for name, value in variant.constants}
+    attrs = {place[name]: [["tt.divisibility", 16]] for name in variant.aligned}
+    return kernel, dict(variant.signature), constants, attrs
+
+
+def _product(
+    specs: Sequence[str], dtypes: Sequence[str], shapes: Sequence[tuple[int, int, int]]
+) -> Iterator[Configuration]:
+    for spec in specs:
+        for dtype in dtypes:
+            for shape in shapes:
+                yield Configuration(spec, dtype, *shape)
+
+
+def _launches(configuration: Configuration) -> list[Launch]:
+    format = parse(configuration.spec)
+    assert isinstance(format, PruningFormat)
+    format = replace(format, backend="triton")
+    fast = configuration.dtype == "tf32"
+    dtype = torch.float32 if fast else getattr(torch, configuration.dtype)
+    rows, features = configuration.rows, configuration.features
+    activation = torch.empty(rows, features, dtype=dtype, device="meta")
+    grad_output = activation.new_empty(rows, configuration.out_features)
+    with record() as launches, _matmul_precision("high" if fast else "highest"):
+        buffers = format.store(activation, None)
+        format.product(buffers, grad_output, features)
+        format.expand(buffers, rows, features, dtype)
+    return launches
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return _TYPES[value.dtype]
+    if value is None or value == 1:
+        return "constexpr"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
+    raise TypeError(f"no type of a kernel's argument for {value!r}")
+
+
+def _text(value: object) -> str:
+    return getattr(value, "name", None) or str(value)

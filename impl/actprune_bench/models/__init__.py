@@ -1,0 +1,15 @@
+"""The models that are trained: ResMLP in its published sizes, and a tiny one for small images."""
+
+from actprune_bench.models.reference import load_reference_state_dict
+from actprune_bench.models.resmlp import MODELS, Affine, Block, Mlp, PatchEmbed, ResMLP, Variant
+
+__all__ = [
+    "MODELS",
+    "Affine",
+    "Block",
+    "Mlp",
+    "PatchEmbed",
+    "ResMLP",
+    "Variant",
+    "load_reference_state_dict",
+]

@@ -1,0 +1,1 @@
+"""Records of measurements, from the process that makes them to results.json."""

@@ -1,0 +1,148 @@
+"""Where a result comes from: the code, the machine, the libraries."""
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import actprune
+from actprune_common.errors import InputError
+from actprune_kernels import tuning
+
+SAME = ("fingerprint", "commit", "torch")
+"""What results must have in common for their ratios to say something."""
+
+ALLOCATOR = re.compile(r"MALLOC_\w+|GLIBC_TUNABLES|LD_PRELOAD|PYTORCH\w*_ALLOC_CONF")
+"""Variables that say how memory is had: they move step times by a quarter (docs/measuring.md)."""
+
+
+def check_same(place: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InputError, with what is kept in `place` named, where `now` differs in SAME."""
+    for key in SAME:
+        if kept[key] != now[key]:
+            raise InputError(
+                f"{place}: is of another {key} ({kept[key]}, now {now[key]}); "
+                "start in another folder"
+            )
+
+
+def environment(command: str) -> dict[str, object]:
+    """A flat description of this process for results.json; `command` repeats the run."""
+    commit, dirty = _git()
+    cpu, cores, memory = _cpu(), os.cpu_count() or 1, _memory_bytes()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = f"{cpu}|{cores}|{memory >> 30}|{gpu}|{platform.machine()}"
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": commit,
+        "dirty": dirty,
+        "fingerprint": hashlib.sha256(machine.encode()).hexdigest()[:12],
+        "platform": platform.platform(),
+        "cpu": cpu,
+        "cores": cores,
+        "memory_bytes": memory,
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpu,
+        "driver": version("nvidia-driver") if gpu else None,
+        "threads": torch.get_num_threads(),
+        "allocator": allocator(os.environ),
+        "python": platform.python_version(),
+        "actprune": actprune.__version__,
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "triton": version("triton"),
+    }
+
+
+def allocator(variables: Mapping[str, str]) -> str | None:
+    """The settings of the memory allocator among environment variables; None for its defaults."""
+    found = sorted(name for name in variables if ALLOCATOR.fullmatch(name))
+    return " ".join(f"{name}={variables[name]}" for name in found) or None
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def backends() -> Iterator[str]:
+    """A line per backend: what it computes, and whether it runs here or what it needs."""
+    yield "cpu backend    dense, coo, csr, bsr in fp32, fp64, fp16, bf16: runs here"
+    device = _device_lacks()
+    triton = [] if find_spec("triton") else ["the package triton"]
+    cupy = [] if find_spec("cupy") else ["the package cupy"]
+    yield f"cuda: triton   bsr, coo, csr in fp32, fp16, bf16: {_runs(triton + device)}"
+    yield f"cuda: cusparse coo, csr in fp32, fp64: {_runs(triton + cupy + device)}"
+    if not device:
+        yield f"cuda: plans    of bsr's grad_weight: {_plans()}"
+
+
+def _runs(lacks: list[str]) -> str:
+    return f"needs {', '.join(lacks)}" if lacks else "runs here"
+
+
+def _device_lacks() -> list[str]:
+    if not torch.cuda.is_available():
+        return ["a CUDA device"]
+    major, minor = torch.cuda.get_device_capability()
+    return [] if major >= 8 else [f"compute capability 8.0 or more (here {major}.{minor})"]
+
+
+def _plans() -> str:
+    name = torch.cuda.get_device_name()
+    try:
+        table = tuning.load(name)
+    except ValueError as problem:
+        return f"a damaged table: {problem}"
+    return f"measured on {name} for {len(table)} shapes, else by rule" if table else "by rule"
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout this code runs from; None where it is not one."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *words],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    tracked = ask("ls-files", "--error-unmatch", __file__)
+    if tracked is None:
+        return None, None
+    return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

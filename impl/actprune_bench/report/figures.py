@@ -1,0 +1,178 @@
+"""The page's pictures, as plotly figures."""
+
+from collections.abc import Sequence
+from math import log2
+
+import plotly.graph_objects as go
+
+from actprune_bench.records.results import KernelRecord, Results
+from actprune_bench.report.marks import beside, colour, options, place, symbol
+from actprune_bench.report.summary import Row
+
+_INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
+_SIDES = {
+    "right": "middle right",
+    "left": "middle left",
+    "above": "top center",
+    "below": "bottom center",
+}
+_WIDE = (900.0, 340.0)  # pixels of the inside of the wide picture, about
+_FASTER_TO_SLOWER = [
+    [0, "#08519c"],
+    [0.25, "#6baed6"],
+    [0.5, "#f7f7f7"],
+    [0.75, "#fd8d3c"],
+    [1, "#a63603"],
+]
+
+
+def _layout(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 58, "r": 12, "t": 12, "b": 48},
+        showlegend=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": _INK},
+        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+    )
+    figure.update_xaxes(title=x, gridcolor=_GRID, zeroline=False, linecolor=_GRID)
+    figure.update_yaxes(title=y, gridcolor=_GRID, zeroline=False, linecolor=_GRID)
+    return figure
+
+
+def pareto(table: Sequence[Row]) -> go.Figure:
+    """Accuracy against saved bytes; bars are the spread over seeds."""
+    shown = [(i, r) for i, r in enumerate(table) if r.accuracy is not None and r.saved_mib]
+    xs = _range([row.saved_mib or 0 for _, row in shown])
+    ends = [(row.accuracy or 0) + s * (row.spread or 0) for _, row in shown for s in (-1, 1)]
+    ys = _range(ends)
+    width, height = _WIDE
+    points = [
+        (
+            ((row.saved_mib or 0) - xs[0]) / (xs[1] - xs[0]) * width,
+            (ys[1] - (row.accuracy or 0)) / (ys[1] - ys[0]) * height,
+        )
+        for _, row in shown
+    ]
+    names = beside([row.spec for row in table])
+    names = [names[index] for index, _ in shown]
+    sides = place(points, names, (0, 0, width, height))
+    figure = go.Figure()
+    for (index, row), name, side in zip(shown, names, sides, strict=True):
+        figure.add_scatter(
+            x=[row.saved_mib],
+            y=[row.accuracy],
+            error_y={"type": "data", "array": [row.spread], "thickness": 1.6, "width": 5}
+            if row.spread is not None
+            else None,
+            mode="markers+text",
+            text=[f"\u00a0{name}\u00a0"],  # a gap to the marker
+            textposition=_SIDES[side],
+            textfont={"color": colour(index), "size": 13},
+            marker={"size": 13, "color": colour(index), "symbol": symbol(index)},
+            name=row.spec,
+            hovertemplate="%{y:.2f} % at %{x:.1f} MiB",
+        )
+    _layout(figure, "saved for the backward pass, MiB", "accuracy, %", 440)
+    figure.update_xaxes(range=xs)
+    return figure.update_yaxes(range=ys)
+
+
+def speed(table: Sequence[Row]) -> go.Figure:
+    """Step time against saved bytes."""
+    figure = go.Figure()
+    for index, row in enumerate(table):
+        if row.step_ratio is None:
+            continue
+        figure.add_scatter(
+            x=[row.saved_mib],
+            y=[row.step_ratio],
+            mode="markers",
+            marker={"size": 13, "color": colour(index), "symbol": symbol(index)},
+            name=row.spec,
+            hovertemplate="%{y:.2f} of dense's step at %{x:.1f} MiB",
+        )
+    figure.add_hline(y=1, line={"dash": "dot", "color": _INK, "width": 1})
+    return _layout(figure, "saved for the backward pass, MiB", "step time / dense", 340)
+
+
+def epochs(results: Results) -> go.Figure:
+    """Accuracy after each epoch, a line per run."""
+    specs = list(dict.fromkeys(record.spec for record in results.training))
+    figure = go.Figure()
+    for record in results.training:
+        index = specs.index(record.spec)
+        figure.add_scatter(
+            x=list(range(1, len(record.accuracy_per_epoch) + 1)),
+            y=record.accuracy_per_epoch,
+            mode="lines+markers",
+            line={"color": colour(index), "width": 1.6},
+            marker={"symbol": symbol(index), "size": 7},
+            name=record.spec,
+            hovertemplate=f"%{{y:.2f}} %, seed {record.seed}",
+        )
+    figure.update_xaxes(dtick=max(1, -(-max(r.epochs for r in results.training) // 10)))
+    return _layout(figure, "epoch", "accuracy, %", 340)
+
+
+def heat_maps(results: Results) -> list[tuple[str, go.Figure]]:
+    """Per layer: grad_weight's time as a ratio to dense, block by sparsity."""
+    layers: dict[str, dict[tuple[str, float], float]] = {}
+    for record in results.kernels:
+        cell = _cell(record)
+        if cell is not None and record.ratio_to_dense:
+            shape = f"X {record.rows}x{record.features}, dY {record.rows}x{record.out_features}"
+            layers.setdefault(f"{record.layer}: {shape}", {})[cell] = record.ratio_to_dense
+    return [(layer, _heat_map(found)) for layer, found in layers.items() if len(found) > 1]
+
+
+def _cell(record: KernelRecord) -> tuple[str, float] | None:
+    """Block and sparsity of a grad_weight record of plain block-sparse pruning."""
+    given = options(record.spec)
+    plain = record.spec.startswith("bsr:") and set(given) == {"block", "sparsity"}
+    if record.op != "grad_weight" or not plain:
+        return None
+    try:
+        _area(given["block"])
+        return given["block"], float(given["sparsity"])
+    except ValueError:  # not of this version
+        return None
+
+
+def _area(block: str) -> tuple[int, int]:
+    height, _, width = block.partition("x")
+    return int(height) * int(width), int(height)
+
+
+def _heat_map(found: dict[tuple[str, float], float]) -> go.Figure:
+    blocks = sorted({block for block, _ in found}, key=_area)
+    sparsities = sorted({sparsity for _, sparsity in found})
+    values = [[found.get((block, s)) for s in sparsities] for block in blocks]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{100 * s:.4g} %" for s in sparsities],
+            y=blocks,
+            z=[[None if v is None else log2(v) for v in line] for line in values],
+            text=[["" if v is None else f"{v:.2f}" for v in line] for line in values],
+            texttemplate="%{text}",
+            hovertemplate="block %{y}, sparsity %{x}: %{text} of dense's time<extra></extra>",
+            colorscale=_FASTER_TO_SLOWER,
+            zmin=-4,
+            zmax=4,
+            xgap=2,
+            ygap=2,
+            showscale=False,
+        )
+    )
+    _layout(figure, "sparsity", "block, rows x features", 300)
+    figure.update_xaxes(type="category")
+    return figure.update_layout(margin={"l": 74}).update_yaxes(type="category")
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that leaves room for what stands beside points."""
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.12 or max(abs(high) * 0.05, 1.0)
+    return low - margin, high + margin

@@ -1,0 +1,84 @@
+"""What each layer's weight gradient loses: a table of format by layer."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actprune_bench.records.results import LayerRecord, Results
+from actprune_bench.report.summary import rows
+
+BIASED = 1.5
+"""A bias of so many times what noise would leave is one."""
+SEEN = 0.005
+"""A bias below it does not show in two digits."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A layer of a format, over the seeds."""
+
+    error: float | None
+    """Relative error of the weight gradient; None where it is not finite."""
+    biased: bool
+    words: str
+    """All figures."""
+
+    @property
+    def tint(self) -> float:
+        """How strongly the cell is coloured, 0 to 1."""
+        return min(1.0, self.error or 0.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A format; `cells` are in the order of the table's layers, None where a layer is exact."""
+
+    spec: str
+    accuracy: float | None
+    cells: list[Cell | None]
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Without lines, where every gradient is exact or none was looked at."""
+
+    layers: list[str]
+    lines: list[Line]
+
+
+def layer_table(results: Results) -> LayerTable:
+    """A line per format whose gradients are approximate, a column per layer."""
+    found: dict[str, dict[str, list[LayerRecord]]] = {}
+    for run in results.training:
+        for record in run.layers:
+            found.setdefault(run.spec, {}).setdefault(record.layer, []).append(record)
+    layers = list(dict.fromkeys(name for of_spec in found.values() for name in of_spec))
+    lines = [
+        Line(row.spec, row.accuracy, [_cell(found[row.spec].get(name)) for name in layers])
+        for row in rows(results)
+        if row.spec in found
+    ]
+    return LayerTable(layers, lines)
+
+
+def _cell(records: Sequence[LayerRecord] | None) -> Cell | None:
+    if not records:
+        return None
+    cosine, norm, error, bias = (
+        _mean(records, key) for key in ("cosine", "norm_ratio", "rel_error", "bias")
+    )
+    if cosine is None or norm is None or error is None or bias is None:
+        return Cell(None, biased=False, words="not finite")
+    noise = error / math.sqrt(records[0].draws)
+    words = (
+        f"cosine {cosine:.3f}, norm {norm:.2f} of dense's, relative error {error:.3f}, "
+        f"bias {bias:.3f} over {records[0].draws} draws, of which noise would leave {noise:.3f}"
+    )
+    return Cell(error, bias > max(BIASED * noise, SEEN), words)
+
+
+def _mean(records: Sequence[LayerRecord], figure: str) -> float | None:
+    """Over the seeds; None where one is not finite."""
+    values = [getattr(record, figure) for record in records]
+    return None if None in values else statistics.fmean(values)

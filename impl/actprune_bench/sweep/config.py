@@ -1,0 +1,155 @@
+"""What a sweep is: its YAML file, and the grid of training runs that it describes."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from actprune.strategies.grammar import read
+from actprune_bench.advise.advice import parse_budget
+from actprune_bench.data import check_source
+from actprune_bench.models import MODELS
+from actprune_bench.training.config import TrainConfig
+from actprune_common.errors import InputError
+
+Failure = Literal["failed", "timeout", "memory", "lost"]
+Retry = Annotated[int, Field(ge=0, le=1000)]
+_GRID = {"spec": "formats", "model": "models", "data": "data", "seed": "seeds"}
+_HOLES = {"{sparsity}": "sparsities", "{block}": "blocks"}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Retries(_Part):
+    """How often a cell is tried again, by what became of it.
+
+    failed: it ended with an error; timeout, memory: a limit ended it; lost: nobody saw it end,
+    because the sweep or the machine that ran it was gone.
+    """
+
+    failed: Retry = 1
+    timeout: Retry = 0
+    memory: Retry = 0
+    lost: Retry = 3
+
+
+class Common(TrainConfig):
+    """What all cells share: the keys of `actprune train` that are not of the grid."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_of_the_grid(cls, values: Any) -> Any:
+        for key, place in _GRID.items():
+            if isinstance(values, dict) and key in values:
+                raise InputError(f"{key}: stands in {place}, beside training")
+        return values
+
+
+class SweepConfig(_Part):
+    """A sweep, as in its YAML file: the grid, what its cells share, their limits and retries."""
+
+    formats: list[str] = Field(min_length=1)
+    """Specs in which {sparsity} and {block} may stand; dense is always there."""
+    sparsities: list[float] = []
+    blocks: list[int | str] = []
+    models: list[str] = Field(default=["resmlp_tiny"], min_length=1)
+    data: list[str] = Field(default=["embedded"], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
+    training: Common = Common()
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Of one attempt, by the clock on the wall."""
+    memory: str | None = None
+    """Of the resident memory of a cell and its children, such as 4GiB."""
+    gpus: float = Field(default=0, ge=0, le=1024)
+    """That Ray keeps for a cell."""
+    retries: Retries = Retries()
+    accepted: list[Failure] = []
+    """Outcomes beside done with which the sweep still counts as good."""
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in MODELS:
+                raise InputError(f"expected some of {', '.join(MODELS)}, got {name!r}")
+        return names
+
+    @field_validator("data")
+    @classmethod
+    def _known_data(cls, sources: list[str]) -> list[str]:
+        for source in sources:
+            check_source(source)
+        return sources
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, text: str | None) -> str | None:
+        if text is not None:
+            _bytes(text)
+        return text
+
+    @model_validator(mode="after")
+    def _every_key_is_used(self) -> "SweepConfig":
+        for hole, key in _HOLES.items():
+            wanting = [text for text in self.formats if hole in text]
+            if wanting and not getattr(self, key):
+                raise InputError(f"{key}: expected at least one for {hole} in {wanting[0]!r}")
+            if getattr(self, key) and not wanting:
+                raise InputError(f"{key}: no format has {hole} in it; remove {key}, or use it")
+        self.specs()
+        return self
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit of memory."""
+        return None if self.memory is None else _bytes(self.memory)
+
+    def specs(self) -> list[str]:
+        """The specs of every (model, data, seed), canonical and each once, dense first."""
+        filled = (spec for text in self.formats for spec in self._filled(text))
+        return list(dict.fromkeys(["dense", *(read(spec).spec for spec in filled)]))
+
+    def cells(self) -> list[TrainConfig]:
+        """The grid: model by model, data by data, seed by seed, dense first. Each stands once."""
+        rest = self.training.model_dump(exclude=set(_GRID))
+        keys = ("model", "data", "seed", "spec")
+        grid = itertools.product(self.models, self.data, self.seeds, self.specs())
+        points = dict.fromkeys(grid)
+        return [TrainConfig(**rest | dict(zip(keys, point, strict=True))) for point in points]
+
+    def values(self) -> dict[str, Any]:
+        """As in a YAML file."""
+        return self.model_dump(mode="json", exclude={"training": set(_GRID)})
+
+    def _filled(self, text: str) -> Iterator[str]:
+        """The specs of a template: every combination of what it has holes for."""
+        unknown = [hole for hole in re.findall(r"\{.*?\}", text) if hole not in _HOLES]
+        if unknown:
+            known = " and ".join(_HOLES)
+            raise InputError(
+                f"formats: {known} may stand in a format, got {unknown[0]} in {text!r}"
+            )
+        holes = [hole for hole in _HOLES if hole in text]
+        for values in itertools.product(*(getattr(self, _HOLES[hole]) for hole in holes)):
+            spec = text
+            for hole, value in zip(holes, values, strict=True):
+                spec = spec.replace(hole, str(value))
+            try:
+                read(spec)
+            except InputError as problem:
+                raise InputError(f"formats: {spec}: {problem}") from None
+            yield spec
+
+
+def _bytes(text: str) -> int:
+    try:
+        size = parse_budget(text)
+    except InputError:
+        size = 0
+    if size < 1:
+        raise InputError(f"expected a size such as 4GiB or 800MB, got {text!r}")
+    return size

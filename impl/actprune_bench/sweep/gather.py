@@ -1,0 +1,106 @@
+"""What a sweep found: results.json and a page for each model and data, and cells.json for all."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actprune_bench.compare import PAGE, RESULTS
+from actprune_bench.records import results
+from actprune_bench.records.environment import SAME
+from actprune_bench.records.training import against_dense
+from actprune_bench.report.page import write_page
+from actprune_bench.sweep.cells import DONE, Cell, Outcome, attempts, record, standing
+from actprune_common.files import write_json
+
+CELLS = "cells.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sweep came to."""
+
+    pages: list[Path]
+    results: list[results.Results]
+    outcomes: dict[str, int]
+    """How many cells ended in each way."""
+    failed: list[tuple[Cell, Outcome]]
+    """The cells that are not done."""
+    alone: list[Cell]
+    """Done, but without a dense run on their machine there are no ratios, so no result."""
+
+
+def gather(cells: Sequence[Cell], out: Path, command: str) -> Found:
+    """Write what `cells` have found into `out`. Raises InputError where a record is damaged."""
+    tried = {cell.id: attempts(cell.folder) for cell in cells}
+    ends = [(cell, standing(tried[cell.id]) or Outcome("not run")) for cell in cells]
+    failed = [(cell, end) for cell, end in ends if end.outcome != DONE]
+    groups, alone = _groups([cell for cell, end in ends if end.outcome == DONE])
+    written = _write(groups, failed, out, command)
+    write_json(out / CELLS, {"schema": 1, "cells": [_line(c, e, tried[c.id]) for c, e in ends]})
+    pages, made = [folder / PAGE for folder, _ in written], [each for _, each in written]
+    return Found(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
+
+
+def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
+    """Records that may stand side by side, with their ratios; and cells that have no dense."""
+    groups: defaultdict[tuple[Any, ...], list[tuple[Cell, Record]]] = defaultdict(list)
+    for cell in done:
+        found = record(cell.folder)
+        where = tuple(found["environment"][key] for key in SAME)
+        groups[(found["model"], found["data"], found["data_digest"], *where)].append((cell, found))
+    made, alone = [], []
+    for pairs in groups.values():
+        dense = {found["seed"]: found for _, found in pairs if found["spec"] == "dense"}
+        alone += [cell for cell, found in pairs if found["seed"] not in dense]
+        kept = [found for _, found in pairs if found["seed"] in dense]
+        if kept:
+            made.append([against_dense(found, dense[found["seed"]]) for found in kept])
+    return made, alone
+
+
+def _write(
+    groups: Sequence[list[Record]], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
+) -> list[tuple[Path, results.Results]]:
+    """A folder for each group, which is `out` itself for a single one."""
+    written: list[tuple[Path, results.Results]] = []
+    if len(groups) != 1:  # those of a smaller grid
+        for name in (RESULTS, PAGE):
+            (out / name).unlink(missing_ok=True)
+    for records in groups:
+        folder = out if len(groups) == 1 else out / _name(records[0], [f for f, _ in written])
+        described = {**records[0]["environment"], "command": command, "interleaved": False}
+        plain = [{k: v for k, v in each.items() if k != "environment"} for each in records]
+        first = records[0]
+        lines = [
+            {**_what(cell), "outcome": end.outcome, "why": end.why}
+            for cell, end in failed
+            if (cell.config.model, cell.config.data) == (first["model"], first["data"])
+        ]
+        made = results.make(described, [], plain, lines)
+        folder.mkdir(exist_ok=True)
+        results.write(folder / RESULTS, made)
+        write_page(made, folder / PAGE)
+        written.append((folder, made))
+    return written
+
+
+def _name(first: Record, taken: Sequence[Path]) -> str:
+    """Of a group's folder; a number tells apart what model and data do not."""
+    text = re.sub(r"[^\w.=-]+", "-", f"{first['model']}-{first['data']}")[:100]
+    same = sum(
+        re.fullmatch(re.escape(text) + r"(\.\d+)?", folder.name) is not None for folder in taken
+    )
+    return f"{text}.{same + 1}" if same else text
+
+
+def _what(cell: Cell) -> Record:
+    return {key: getattr(cell.config, key) for key in ("spec", "model", "data", "seed")}
+
+
+def _line(cell: Cell, end: Outcome, tried: Sequence[Outcome]) -> Record:
+    attempts = [asdict(each) for each in tried]
+    return {"id": cell.id, **_what(cell), "outcome": end.outcome, "attempts": attempts}

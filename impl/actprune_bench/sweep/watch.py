@@ -1,0 +1,94 @@
+"""What is seen of a sweep: a live line on a terminal, a line per attempt on a pipe, a table."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from actprune_bench.sweep.cells import DONE, Cell, Outcome
+from actprune_bench.sweep.gather import Found
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class LiveWatch:
+    """Counts what has ended, and shows it."""
+
+    def __init__(self, console: "Console", total: int, done: int, failed: int) -> None:
+        self.console, self.total, self.done, self.failed = console, total, done, failed
+        self._running: Sequence[Cell] = ()
+        columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> "LiveWatch":
+        self._show()
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def running(self, cells: Sequence[Cell]) -> None:
+        """These run now."""
+        self._running = cells
+        self._show()
+
+    def ended(self, cell: Cell, outcome: Outcome, *, again: bool) -> None:
+        """An attempt has ended; whether there will be another."""
+        self._running = [other for other in self._running if other != cell]
+        good = outcome.outcome == DONE
+        self.done += good
+        self.failed += not good and not again
+        self._show()
+        if good and not outcome.message and self.console.is_terminal:
+            return
+        took = "" if outcome.seconds is None else f" after {outcome.seconds:.0f} s"
+        why = "; ".join(filter(None, [outcome.why, "once more" if again else ""]))
+        self.say(f"{self._counts()}: {cell.name}: {outcome.outcome}{took}{why and f' ({why})'}")
+
+    def say(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _counts(self) -> str:
+        return (
+            f"{self.done} done, {self.failed} failed, {len(self._running)} running of {self.total}"
+        )
+
+    def _show(self) -> None:
+        names = [
+            escape(f"{cell.config.spec} seed {cell.config.seed}") for cell in self._running[:2]
+        ]
+        more = [f"{len(self._running) - 2} more"] if len(self._running) > 2 else []
+        text = ": ".join(filter(None, [self._counts(), ", ".join(names + more)]))
+        self._progress.update(self._task, completed=self.done + self.failed, description=text)
+
+
+def print_found(found: Found, console: "Console") -> None:
+    """What failed and why, and how many ended in each way."""
+    if found.failed:
+        table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("not done", "outcome", "why", "folder"):
+            table.add_column(heading, overflow="fold")
+        for cell, end in found.failed:
+            table.add_row(escape(cell.name), end.outcome, escape(end.why), cell.id)
+        console.print(table)
+    for cell in found.alone:
+        line = f"{cell.name}: done, but its machine has no dense run of that seed: no ratios"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items())
+    console.print(f"{sum(found.outcomes.values())} cells: {counts}", highlight=False)
+    for page in found.pages:
+        console.print(f"the page: {page}", highlight=False, soft_wrap=True)

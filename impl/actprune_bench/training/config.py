@@ -1,0 +1,99 @@
+"""What one training run is: every key of its YAML file, with its range."""
+
+import shlex
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from actprune.strategies.grammar import read
+from actprune_bench.data import check_source
+from actprune_bench.models import MODELS
+from actprune_common.errors import InputError
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _as_tuple(globs: Any) -> Any:
+    if isinstance(globs, str):
+        return (globs,)
+    return tuple(globs) if isinstance(globs, list) else globs
+
+
+Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class TrainConfig(BaseModel):
+    """One training run. `strict_yaml.check(TrainConfig, {...})` gives errors of one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = "resmlp_tiny"
+    data: str = "embedded"
+    spec: str = "dense"
+    include: Globs = ("*",)
+    """Globs on the names of the linear layers that are pruned."""
+    exclude: Globs = ()
+    epochs: int = Field(default=3, ge=1, le=100_000)
+    batch_size: Count = 128
+    """Over all ranks, where torchrun starts several."""
+    lr: float = Field(default=1.5e-2, gt=0, le=10)
+    """The peak; it rises linearly over warmup_epochs and falls to 0 along a cosine. The default is
+    for resmlp_tiny; the published models want about 1e-3."""
+    weight_decay: float = Field(default=0.05, ge=0, le=10)
+    """On matrices and convolutions; biases, affine parameters and LayerScale have none."""
+    warmup_epochs: float = Field(default=0.5, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of the weights, the order of the data and its augmentation."""
+    augment: Literal["none", "crop-flip"] = "none"
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """Of torch on the CPU; torch's own choice where it is not given."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cuda: one GPU, under torchrun one for each rank of a machine."""
+    limit_train: Count | None = None
+    limit_test: Count | None = None
+    checkpoint_every: Count = 200
+    """Steps; there is a checkpoint at the end of every epoch too."""
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        if name not in MODELS:
+            raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
+        return name
+
+    @field_validator("data")
+    @classmethod
+    def _known_data(cls, source: str) -> str:
+        check_source(source)
+        return source
+
+    @field_validator("spec")
+    @classmethod
+    def _canonical_spec(cls, spec: str) -> str:
+        return read(spec).spec
+
+    @model_validator(mode="after")
+    def _warmup_within(self) -> "TrainConfig":
+        if self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"warmup_epochs: expected at most the {self.epochs} epochs, "
+                f"got {self.warmup_epochs:g}"
+            )
+        return self
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side that the model takes."""
+        return MODELS[self.model].image_size
+
+    def command(self) -> str:
+        """The command that repeats this run, into a folder `run`: an option for each key that is
+        not at its default."""
+        words = ["actprune", "train", "--out", "run"]
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            if value != field.default or key == "spec":
+                option = f"--{key.replace('_', '-')}"
+                values = value if isinstance(value, tuple) else (value,)
+                words += [word for item in values for word in (option, str(item))]
+        return shlex.join(words)

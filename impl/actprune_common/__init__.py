@@ -1,0 +1,1 @@
+"""What the application and the harness both need; knows no torch."""

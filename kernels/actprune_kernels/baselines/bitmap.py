@@ -1,0 +1,78 @@
+"""Elements and a bit for each place (Back Razor: Jiang et al. 2022).
+
+values (nnz,), column by column of X, and bits (features, ⌈rows / 8⌉) uint8, packed as in
+actprune_kernels.codes.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from actprune_kernels.baselines import selection
+from actprune_kernels.chunked import in_pieces
+from actprune_kernels.quantization import naive as coding
+from actprune_kernels.selection import generator, weighed
+from actprune_kernels.sizes import factor, kept, rows_at_once, wide
+
+
+def compress(
+    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    rows, features = activation.shape
+    keep, _ = kept(rows, features, sparsity, scope)
+    source = None if draw is None else generator(draw)
+
+    def some(piece: slice) -> tuple[Tensor, Tensor]:
+        columns = activation[:, piece].t().contiguous()
+        magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
+        mask, scale = selection(activation.device).select(magnitudes, keep, scope, source)
+        values = columns[mask]
+        if scale is not None:
+            values = (values * scale).to(activation.dtype)
+        return values, coding.packed(mask.to(torch.uint8), 8)
+
+    step = rows_at_once(rows) if scope == "column" else max(1, features)
+    return in_pieces(some, features, step)
+
+
+def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:
+    rows, acc = len(grad_output), factor(grad_output.dtype)
+    out = grad_output.new_empty(grad_output.shape[1], len(bits))
+    dy = grad_output.to(acc).t()
+    for piece, columns in _columns(values, bits, rows):
+        out[:, piece] = dy @ columns.to(acc).t()
+    return out
+
+
+def row_dot(values: Tensor, bits: Tensor, other: Tensor) -> Tensor:
+    """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+    out = other.new_zeros(len(other), dtype=wide(other.dtype))
+    for piece, columns in _columns(values, bits, len(other)):
+        out += (columns * other[:, piece].t()).sum(0, dtype=out.dtype)
+    return out
+
+
+def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """Some columns made dense at a time: which, and as rows."""
+    step, start = rows_at_once(rows), 0
+    for first in range(0, len(bits), step):
+        piece = slice(first, first + step)
+        mask = _mask(bits[piece], rows)
+        stop = start + int(mask.sum())
+        yield piece, _filled(mask, values[start:stop])
+        start = stop
+
+
+def to_dense(values: Tensor, bits: Tensor, rows: int) -> Tensor:
+    return _filled(_mask(bits, rows), values).t().contiguous()
+
+
+def _mask(bits: Tensor, rows: int) -> Tensor:
+    return coding.unpacked(bits, 8, rows).bool()
+
+
+def _filled(mask: Tensor, values: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter_(
+        mask, values
+    )

@@ -1,0 +1,90 @@
+"""Piece by piece, so that what is between values and codes stays in the cache."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actprune_kernels.quantization import (
+    BITS,
+    FRACTION,
+    Parts,
+    empty,
+    fractions,
+    grid,
+    naive,
+    per_byte,
+    rounding,
+)
+from actprune_kernels.sizes import at_once, wide
+
+
+def encode(blocks: Tensor, kind: str, draw: Tensor | None) -> Parts:
+    parts = empty(blocks, len(blocks), blocks.shape[1], kind)
+    return encode_each(blocks.__getitem__, parts, kind, draw)
+
+
+def encode_each(
+    take: Callable[[slice], Tensor], parts: Parts, kind: str, draw: Tensor | None
+) -> Parts:
+    """Fill `parts` with the blocks (n, width) that `take` gives for a slice."""
+    count, width = len(parts[0]), max(1, parts[0].shape[1])
+    source = rounding(draw) if kind in BITS and draw is not None else None
+    values = width * (per_byte(kind) if source else 1)
+    step = 4 * max(1, at_once() // (4 * values))  # of four blocks no random bits are left over
+    room: tuple[Tensor, Tensor] | None = None
+    for start in range(0, count, step):
+        piece = slice(start, start + step)
+        blocks, some = take(piece), [part[piece] for part in parts]
+        if source is None:
+            for part, new in zip(some, naive.encode(blocks, kind, None), strict=True):
+                part.copy_(new)
+        else:
+            if room is None:
+                levels = torch.empty(blocks.shape, dtype=wide(blocks.dtype))
+                room = levels, torch.empty(blocks.shape)
+            _round(blocks, kind, source, some, [each[: len(blocks)] for each in room])
+    return parts
+
+
+def _round(
+    blocks: Tensor,
+    kind: str,
+    source: np.random.PCG64,
+    parts: Sequence[Tensor],
+    room: Sequence[Tensor],
+) -> None:
+    """Fill `parts` with blocks (n, width). room: (n, width), wide and fp32, to compute in: memory
+    that is asked for piece by piece costs more in page faults than the arithmetic."""
+    fractions(source, blocks.numel(), room[1])
+    if not blocks.numel():
+        return
+    x, (levels, up), count = blocks.to(room[0].dtype), room, per_byte(kind)
+    scales, zeros = grid(x.amin(1), x.amax(1), kind)  # aminmax takes eight times as long
+    torch.mul(x, (1 / scales)[:, None], out=levels)
+    levels.add_(zeros[:, None]).add_(up, alpha=1 / FRACTION)
+    levels.clamp_(0, (1 << BITS[kind]) - 1).floor_()
+    first, *others = torch.split(levels, -(-levels.shape[1] // count), 1)
+    for place, piece in enumerate(others, 1):  # packed as numbers, of which there are fewer then
+        first[:, : piece.shape[1]].add_(piece, alpha=1 << (place * BITS[kind]))
+    for part, new in zip(parts, (first, scales, zeros), strict=True):
+        part.copy_(new)
+
+
+def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
+    if kind not in BITS:
+        return naive.decode(parts, kind, width, dtype)
+    whole, scales, zeros = parts
+    bits = BITS[kind]
+    blocks = whole.new_empty(len(whole), width, dtype=dtype)
+    span, mask = whole.shape[1], (1 << bits) - 1
+    scales, zeros = scales.to(dtype)[:, None], zeros.to(dtype)[:, None]
+    step = max(1, at_once() // max(1, width))
+    for start in range(0, len(whole), step):
+        piece = slice(start, start + step)
+        target = blocks[piece]
+        for place, part in enumerate(torch.split(target, span, 1)):
+            part.copy_((whole[piece] >> (place * bits) & mask)[:, : part.shape[1]])
+        target.sub_(zeros[piece]).mul_(scales[piece])
+    return blocks

@@ -1,0 +1,293 @@
+"""Change points on simulated data of fixed seeds: what must be found, and what must not."""
+
+import json
+import subprocess
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from actprune_ci.cli import app
+from actprune_ci.history import history
+from actprune_ci.history.changes import FALSE_PER_SERIES, changes, noise
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.store.store import write
+
+SERIES = 200
+Matrix = NDArray[np.float64]
+
+
+def flat(commits: int, law: str, noise: float = 0.03, series: int = SERIES) -> Matrix:
+    """Figures of 10 ms without a change, their noise of one of several laws."""
+    rng = np.random.default_rng([commits, len(law)])
+    shape = (commits, series)
+    if law == "normal":
+        drawn = rng.normal(size=shape)
+    elif law == "laplace":
+        drawn = rng.laplace(size=shape)
+    elif law == "outliers":  # one in fifty is slower by ten times the noise
+        drawn = rng.normal(size=shape) + 10 * (rng.random(shape) < 0.02)
+    else:  # neighbours are alike: a machine that drifts
+        drawn = rng.normal(size=shape)
+        for i in range(1, commits):
+            drawn[i] += 0.5 * drawn[i - 1]
+    made: Matrix = 0.01 * np.exp(noise * drawn)
+    return made
+
+
+@pytest.mark.parametrize("commits", [30, 100, 1000])
+@pytest.mark.parametrize("law", ["normal", "laplace", "outliers"])
+def test_noise_alone_is_no_change(law: str, commits: int) -> None:
+    false = sum(map(len, changes(flat(commits, law))))
+    assert false <= max(1, 5 * FALSE_PER_SERIES * SERIES)
+
+
+@pytest.mark.parametrize("commits", [30, 100, 1000])
+def test_a_drifting_machine_is_seldom_a_change(commits: int) -> None:
+    assert sum(map(len, changes(flat(commits, "drift")))) <= 0.06 * SERIES
+
+
+@pytest.mark.parametrize("at", [10, 60, 112])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_step_of_three_times_the_noise_is_found_where_it_is(at: int, direction: int) -> None:
+    values = flat(120, "normal")
+    values[at:] *= np.exp(direction * 0.09)
+    found = changes(values)
+    steps = [change for column in found for change in column]
+    assert max(map(len, found)) == 1
+    assert {step.kind for step in steps} == {"step"}
+    inside = sum(step.first < at <= step.last for step in steps)
+    assert inside >= (0.95 if at == 60 else 0.85) * SERIES  # eight commits tell less of a level
+    assert np.median([step.last - step.first for step in steps]) <= 4
+    assert np.median([step.effect for step in steps]) == pytest.approx(
+        np.expm1(direction * 0.09), abs=0.01
+    )
+    assert all(step.confidence > 0.99 for step in steps)
+
+
+def test_two_steps_and_a_return_are_three_changes() -> None:
+    values = flat(300, "normal", 0.02)
+    values[100:] *= 1.1
+    values[150:] *= 1.1
+    values[160:] /= 1.21
+    for column in changes(values):
+        assert [change.kind for change in column] == ["step"] * 3
+        near = [abs(change.last - at) for change, at in zip(column, (100, 150, 160), strict=True)]
+        assert max(near) <= 4
+
+
+@pytest.mark.parametrize("quiet", [0, 30, 60])
+@pytest.mark.parametrize("noise", [0.005, 0.01])
+def test_creep_of_half_a_percent_a_night_is_one_finding(noise: float, quiet: int) -> None:
+    values = flat(quiet + 31, "normal", noise)
+    nights = np.clip(np.arange(len(values)) - quiet, 0, 30)
+    values *= (1.005**nights)[:, None]
+    found = changes(values)
+    single = [column[0] for column in found if [c.kind for c in column] == ["creep"]]
+    assert len(single) >= 0.95 * SERIES
+    assert np.median([creep.effect for creep in single]) == pytest.approx(0.16, abs=0.02)
+    if quiet:
+        assert np.median([creep.first for creep in single]) == pytest.approx(quiet, abs=4)
+    assert np.median([creep.last for creep in single]) == pytest.approx(quiet + 30, abs=4)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.03])
+def test_creep_is_found_under_more_noise_once_it_has_a_past(noise: float) -> None:
+    values = flat(121, "normal", noise)
+    values *= (1.005 ** np.clip(np.arange(121) - 90, 0, 30))[:, None]
+    found = changes(values)
+    assert sum(bool(column) for column in found) >= 0.95 * SERIES
+    assert all(change.effect > 0 for column in found for change in column)
+
+
+def test_creep_over_hundreds_of_commits_is_one_finding() -> None:
+    values = flat(1000, "normal", 0.02, series=20)
+    values *= np.exp(0.0005 * np.clip(np.arange(1000) - 400, 0, 300))[:, None]
+    assert [[change.kind for change in column] for column in changes(values)] == [["creep"]] * 20
+
+
+def test_exact_figures_change_exactly() -> None:
+    values = np.full((50, 1), 1_000_000.0)
+    values[20:] += 1  # one byte
+    values[30:40] = np.nan
+    values[41:] = 7
+    (found,) = changes(values)
+    assert [(c.kind, c.first, c.last, c.before, c.after) for c in found] == [
+        ("exact", 19, 20, 1_000_000, 1_000_001),
+        ("exact", 40, 41, 1_000_001, 7),
+    ]
+
+
+def test_an_exact_change_spans_the_commits_that_were_not_measured() -> None:
+    values = np.array([3.0, 3, 3, 3, 3, 3, np.nan, np.nan, 4])[:, None]
+    (found,) = changes(values)
+    assert [(c.first, c.last) for c in found] == [(5, 8)]
+
+
+def test_what_was_not_measured_moves_nothing() -> None:
+    values = flat(240, "normal", series=50)
+    values[120:] *= np.exp(0.09)
+    values[np.random.default_rng(5).random(values.shape) < 0.5] = np.nan
+    for column in changes(values):
+        assert len(column) == 1
+        assert column[0].first <= 120 <= column[0].last + 4
+
+
+def test_effects_below_the_smallest_are_not_told() -> None:
+    values = flat(400, "normal", 0.001)
+    values[200:] *= 1.005
+    assert sum(map(len, changes(values))) == 0
+    assert all(len(column) == 1 for column in changes(values, smallest=0.003))
+
+
+def test_figures_around_zero_are_compared_by_difference() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(0, 0.1, (100, 1))
+    values[50:] -= 1
+    (found,) = changes(values)
+    assert [change.kind for change in found] == ["step"]
+    assert found[0].effect == pytest.approx(-1, abs=0.1)
+
+
+@given(st.lists(st.floats(1e-6, 1e6) | st.just(float("nan")), max_size=40))
+def test_any_series_has_ordered_changes_between_measured_rows(values: list[float]) -> None:
+    (found,) = changes(np.array(values, dtype=float)[:, None])
+    for change in found:
+        assert 0 <= change.first < change.last < len(values)
+        assert np.isfinite([values[change.first], values[change.last]]).all()
+        assert 0 <= change.confidence <= 1
+
+
+@given(st.floats(1e-3, 1e3), st.integers(0, 100))
+def test_changes_do_not_depend_on_the_unit(scale: float, seed: int) -> None:
+    values = 0.01 * np.exp(np.random.default_rng(seed).normal(0, 0.02, (60, 1)))
+    values[30:] *= 1.2
+    (one,), (other,) = changes(values), changes(values * scale)
+    assert [(c.kind, c.first, c.last) for c in one] == [(c.kind, c.first, c.last) for c in other]
+
+
+def test_noise_is_measured_past_steps_and_slopes() -> None:
+    z = np.log(flat(500, "normal", 0.02, series=1)[:, 0])
+    assert noise(z) == pytest.approx(0.02, rel=0.25)
+    z[250:] += 3
+    assert noise(z + 0.01 * np.arange(500)) == pytest.approx(0.02, rel=0.25)
+
+
+# --- from a store ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """A repository of 40 commits, a store of a night for each, and the commits.
+
+    From commit 25 the kernel is 20 % slower; at commit 30 a buffer grows by a byte; an accuracy
+    stays; one commit is measured twice, one from a changed tree, one is of another branch.
+    """
+    folder = tmp_path_factory.mktemp("nights")
+    repo, store = folder / "repo", folder / "store"
+    repo.mkdir()
+    commits = _commits(repo, 40)
+    rng = np.random.default_rng(0)
+    for night, commit in enumerate(commits):
+        write(_run(commit, night, 0.01 * (1.2 if night >= 25 else 1.0), rng), store)
+    write(_run(commits[3], 3, 0.01, rng), store)
+    write(replace(_run(commits[10], 10, 9.0, rng), dirty=True), store)
+    write(_run("f" * 40, 11, 9.0, rng), store)
+    return repo, store, commits
+
+
+def _commits(repo: Path, count: int) -> list[str]:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        command = ["git", *who, "-C", str(repo), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    for number in range(count):
+        git("commit", "-q", "--allow-empty", "-m", str(number))
+    return git("rev-list", "--reverse", "main").split()
+
+
+def _run(commit: str, night: int, seconds: float, rng: np.random.Generator) -> Run:
+    spec = (("spec", "bsr:block=32"),)
+    samples = seconds * np.exp(rng.normal(0, 0.02, 5))
+    day = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=night)
+    figures = (
+        Measurement(Key("kernels.linear", spec), tuple(samples.tolist())),
+        Measurement(Key("training", spec, "saved_bytes", "bytes"), (1000.0 + (night >= 30),)),
+        Measurement(Key("training", spec, "accuracy", "%"), (float(80 + rng.normal(0, 0.1)),)),
+    )
+    return Run("asv", commit, False, day.isoformat(), "box", {}, figures)
+
+
+def test_a_store_s_history_has_its_changes_with_their_commits(
+    nights: tuple[Path, Path, list[str]],
+) -> None:
+    repo, store, commits = nights
+    loaded = history.load(store, history.branch_commits(repo, "main"))
+    assert loaded.commits == tuple(commits)
+    assert [figure.name for figure in loaded.figures] == [
+        "kernels.linear(spec=bsr:block=32)",
+        *["training(spec=bsr:block=32)"] * 2,
+    ]
+    assert np.isfinite(loaded.values).all()
+    assert loaded.values.max() < 2000  # neither the changed tree nor the other branch
+    slower, bytes_ = history.findings(loaded)
+    assert (slower.figure.metric, slower.change.kind) == ("time", "step")
+    assert commits.index(slower.good) < 25 <= commits.index(slower.bad)
+    assert slower.regression
+    assert slower.lasting
+    assert (bytes_.change.kind, bytes_.range) == ("exact", f"{commits[29]}..{commits[30]}")
+
+
+def test_a_regression_that_went_away_does_not_last() -> None:
+    values = np.full((30, 1), 5.0)
+    values[10:20] = 6
+    figure = history.Figure("box", "training", "saved_bytes", "bytes", "training", {})
+    commits = tuple(f"{i:040x}" for i in range(30))
+    found = history.findings(history.History(commits, (figure,), values))
+    assert {(f.regression, f.lasting) for f in found} == {(True, False), (False, True)}
+
+
+def test_a_fall_of_accuracy_is_a_regression() -> None:
+    values = np.full((30, 1), 81.0)
+    values[10:] = 80
+    figure = history.Figure("box", "training", "accuracy", "%", "training", {})
+    commits = tuple(f"{i:040x}" for i in range(30))
+    (found,) = history.findings(history.History(commits, (figure,), values))
+    assert (found.regression, found.lasting) == (True, True)
+
+
+def test_the_command_prints_and_writes_the_findings(
+    nights: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    repo, store, commits = nights
+    out = tmp_path / "history.json"
+    words = ["history", str(store), "--repo", str(repo), "--out", str(out)]
+    done = CliRunner().invoke(app(), words)
+    assert done.exit_code == 0, done.output
+    assert "3 figures over 40 commits: 2 changes" in done.output
+    assert "worse: kernels.linear(spec=bsr:block=32), time" in done.output
+    assert "(1000 -> 1001 bytes)" in done.output
+    document = json.loads(out.read_text("utf-8"))
+    assert {f["range"] for f in document["findings"]} >= {f"{commits[29]}..{commits[30]}"}
+    only = CliRunner().invoke(app(), [*words, "--benchmarks", "training*"])
+    assert "2 figures over 40 commits: 1 changes" in only.output
+
+
+def test_no_data_and_bad_names_say_so(nights: tuple[Path, Path, list[str]]) -> None:
+    repo, store, _ = nights
+    words = ["history", str(store), "--repo", str(repo)]
+    nothing = CliRunner().invoke(app(), [*words, "--benchmarks", "nothing*"])
+    assert nothing.exit_code == 3
+    assert "no figure of 'nothing*' at any of the branch's 40 commits" in nothing.output
+    with pytest.raises(CiError, match="branch next: fatal: bad revision 'next'"):
+        history.branch_commits(repo, "next")
+    with pytest.raises(CiError, match="no runs in this store"):
+        history.load(store / "no", ["a"])

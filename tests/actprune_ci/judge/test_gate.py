@@ -1,0 +1,408 @@
+"""The gate's verdicts and exit codes, over made A/B runs with fixed seeds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from actprune_ci.cli import app
+from actprune_ci.judge.calibration import Benchmark, Calibration, Rate, Size
+from actprune_ci.judge.findings import Finding
+from actprune_ci.judge.gate import Report, gate
+from actprune_ci.judge.policy import Budget, Policy, Rule
+from actprune_ci.judge.verdict import recurring
+from actprune_ci.model.runs import AbRun, CiError, Key, Measurement, Pairs, Run
+from actprune_ci.model.serialise import write
+from actprune_ci.readers.ab import sides
+from actprune_ci.store import store
+
+TIME = Key("suite.Kernels.time_compress", (("spec", "bsr:block=1x32"), ("layer", "fc1")))
+DENSE = Key(TIME.benchmark, (("spec", "dense"), ("layer", "fc1")))
+BYTES = Key("suite.Kernels.track_saved_bytes", (), "saved_bytes", "bytes")
+SPILLS = Key("static.product", (), "spills", "1")
+ACCURACY = Key("training", (("seed", "0"),), "accuracy", "%")
+RATE = Rate(found=0, trials=2000, low=0, high=0.0015)
+
+
+def timed(key: Key = TIME, slowdown: float = 0.0, pairs: int = 150, seed: int = 0) -> Pairs:
+    """Pairs with a noise of 5 % a pair, and a drift that both sides share."""
+    random = np.random.default_rng(seed)
+    level = 0.01 * np.exp(np.cumsum(random.normal(0, 0.05, pairs)))
+    base, head = (level * np.exp(random.normal(0, 0.035, pairs)) for _ in range(2))
+    return Pairs(key, tuple(base.tolist()), tuple((head * (1 + slowdown)).tolist()))
+
+
+def exact(key: Key, base: float, head: float) -> Pairs:
+    return Pairs(key, (base,) * 3, (head,) * 3)
+
+
+def run(*pairs: Pairs, hour: int = 1, base: str = "aaaa", head: str = "bbbb") -> AbRun:
+    facts = {"torch": "2.13.0", "cpu": "EPYC"}
+    date = f"2026-11-23T{hour:02}:00:00+00:00"
+    return AbRun(base, head, date, "box", facts, {**facts, "torch": "2.13.1"}, pairs)
+
+
+def twice(slowdown: float, key: Key = TIME) -> list[AbRun]:
+    return [run(timed(key, slowdown, seed=hour), hour=hour) for hour in (1, 2)]
+
+
+def only(report: Report) -> Finding:
+    (finding,) = report.findings
+    return finding
+
+
+def calibrated(machine: str = "box", spread: float = 0.05, floor: float = 0.01) -> Calibration:
+    sizes = (Size(pairs=100, floor=floor, smallest_found=0.05),)
+    benchmark = Benchmark(
+        benchmark=TIME.benchmark,
+        params=TIME.params,
+        metric="time",
+        unit="s",
+        spread=spread,
+        sizes=sizes,
+    )
+    return Calibration(
+        schema=1,
+        machine=machine,
+        date="2026-11-22T00:00:00+00:00",
+        command="actprune-ci calibrate",
+        confidence=0.95,
+        false_discovery_rate=0.01,
+        repeats=2,
+        smallest_effect=0.02,
+        false_alarms=RATE,
+        simulated=RATE,
+        asv_rule=RATE,
+        asv_in_sequence=RATE,
+        coverage=RATE,
+        bootstrap_coverage=RATE,
+        benchmarks=(benchmark,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "outcome", "code"),
+    [(0.06, "slower", 1), (-0.06, "faster", 0), (0.0, "same", 0), (0.012, "inconclusive", 0)],
+)
+def test_the_four_verdicts(slowdown: float, outcome: str, code: int) -> None:
+    report = gate(Policy(), twice(slowdown))
+    assert (only(report).outcome, report.code) == (outcome, code)
+    effect = only(report).effect
+    assert effect
+    assert effect.low <= slowdown <= effect.high
+
+
+def test_a_change_counts_only_when_it_recurs() -> None:
+    first, second = twice(0.06)
+    report = gate(Policy(), [first])
+    assert (report.code, only(report).outcome) == (0, "inconclusive")
+    assert only(report).detail == "slower in 1 of 2 A/B runs: repeat it"
+    assert report.repeat == (TIME.benchmark,)
+    calm = run(timed(seed=2), hour=2)
+    report = gate(Policy(), [first, calm])
+    assert (only(report).outcome, only(report).detail) == ("same", "did not recur: slower, same")
+    assert gate(Policy(), [second, calm, first]).code == 0  # by date: first, then second and calm
+    assert gate(Policy.model_validate({"statistics": {"repeats": 1}}), [first]).code == 1
+
+
+def test_among_many_figures_a_change_needs_more_evidence() -> None:
+    policy = Policy.model_validate({"statistics": {"repeats": 1, "confidence": 0.8}})
+    weak = timed(slowdown=0.07, pairs=20, seed=1)
+    alone = only(gate(policy, [run(weak)]))
+    assert alone.outcome == "slower"
+    assert alone.effect
+    assert 0.01 / 60 < alone.effect.p < 0.01
+    others = [timed(Key(f"other{i}"), pairs=20, seed=100 + i) for i in range(59)]
+    findings = gate(policy, [run(weak, *others)]).findings
+    assert next(f for f in findings if f.key == TIME).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["slower", "slower"], "slower"),
+        (["same", "slower", "slower"], "slower"),
+        (["slower"], "inconclusive"),
+        (["slower", "faster"], "inconclusive"),
+        (["slower", "inconclusive"], "inconclusive"),
+        (["slower", "same"], "same"),
+        (["same"], "same"),
+        (["inconclusive", "same"], "same"),
+    ],
+)
+def test_recurring(verdicts: list[str], expected: str) -> None:
+    assert recurring(verdicts, 2) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "base", "head"),
+    [(BYTES, 10**12, 10**12 + 1), (SPILLS, 0, 1), (ACCURACY, 81.1, 80.1), (ACCURACY, 80.3, 79.8)],
+)
+def test_what_is_exact_is_found_at_once_and_always(key: Key, base: float, head: float) -> None:
+    points = Rule(metric="accuracy", smallest_change=0.5)
+    policy = Policy(rules=(points,))
+    noise = [timed(Key(f"other{i}"), seed=i) for i in range(20)]
+    report = gate(policy, [run(exact(key, base, head), *noise)])
+    finding = next(f for f in report.findings if f.key == key)
+    assert (finding.outcome, finding.word, report.code) == ("slower", "worse", 1)
+    better = gate(policy, [run(exact(key, head, base))])
+    assert (only(better).outcome, better.code) == ("faster", 0)
+    assert only(gate(policy, [run(exact(key, base, base))])).outcome == "same"
+
+
+def test_an_accuracy_within_its_points_is_the_same() -> None:
+    policy = Policy(rules=(Rule(metric="accuracy", smallest_change=0.5),))
+    assert only(gate(policy, [run(exact(ACCURACY, 81.1, 80.7))])).outcome == "same"
+
+
+def test_an_exact_figure_that_varies_is_judged_by_its_range() -> None:
+    for head, outcome in (((3.0, 4.0), "slower"), ((1.0, 3.0), "inconclusive")):
+        report = gate(Policy(), [run(Pairs(BYTES, (1.0, 2.0), head))])
+        assert only(report).outcome == outcome
+
+
+def test_a_ratio_to_dense_forgives_what_slows_both() -> None:
+    pairs = timed(slowdown=0.1), timed(DENSE, 0.1, seed=5)
+    runs = [run(*pairs, hour=1), run(*pairs, hour=2)]
+    plain, over = Policy(), Policy(rules=(Rule(params={"spec": "bsr:*"}, ratio_to="dense"),))
+    assert next(f for f in gate(plain, runs).findings if f.key == TIME).outcome == "slower"
+    finding = next(f for f in gate(over, runs).findings if f.key == TIME)
+    assert finding.outcome in ("same", "inconclusive")
+    assert finding.ratio_to == "dense"
+    alone = gate(over, twice(0.1))
+    assert only(alone).detail == "ratio to dense: it was not measured in the same rounds"
+
+
+def test_vanished_new_failed_and_skipped_benchmarks_are_listed_by_name() -> None:
+    gone = Pairs(Key("gone"), (1.0,), (), "skipped", "vanished")
+    new = Pairs(Key("new"), (), (1.0,), "skipped", "new")
+    failed = Pairs(Key("failed"), (1.0,), (), "failed", "out of memory")
+    skipped = Pairs(Key("gpu"), (), (), "skipped", "needs a CUDA device")
+    report = gate(Policy(), [run(exact(BYTES, 1, 1), gone, new, failed, skipped)])
+    assert {str(f.key): f.outcome for f in report.findings if f.key != BYTES} == {
+        "gone": "vanished",
+        "new": "new",
+        "failed": "failed",
+        "gpu": "skipped",
+    }
+    assert report.code == 1
+    lenient = Policy(defaults=Rule(severity="warning"))
+    assert gate(lenient, [run(exact(BYTES, 1, 1), gone, failed)]).code == 0
+    back = run(exact(Key("gone"), 1, 1), hour=2)
+    assert gate(Policy(), [run(gone), back]).code == 0  # it is there again
+
+
+def test_nothing_measured_is_a_code_of_its_own() -> None:
+    assert gate(Policy(), [run()]).code == 3
+    assert gate(Policy(), [run(Pairs(TIME, (), (), "skipped", "vanished"))]).code == 3
+    assert gate(Policy(), []).code == 3
+
+
+def test_inconclusive_is_forbidden_only_where_a_slowdown_is_not_excluded() -> None:
+    strict = Policy(defaults=Rule(forbid_inconclusive=True))
+    assert gate(strict, twice(0.012)).code == 4
+    assert only(gate(strict, twice(0.012))).forbidden
+    report = gate(strict, [run(timed(slowdown=-0.02, seed=h), hour=h) for h in (1, 2)])
+    assert (only(report).outcome, report.code) == ("inconclusive", 0)  # not slower, for sure
+
+
+def test_machines_and_commits_are_never_mixed() -> None:
+    first, second = twice(0)
+    with pytest.raises(CiError, match=r"^A/B runs: machines are never mixed, got box, other$"):
+        gate(Policy(), [first, replace(second, machine="other")])
+    with pytest.raises(CiError, match=r"^A/B runs: heads are never mixed, got bbbb, cccc$"):
+        gate(Policy(), [first, replace(second, head="cccc")])
+
+
+def test_a_sentinel_that_changed_breaks_the_machine() -> None:
+    sentinel = run(timed(slowdown=0.2), head="aaaa")
+    report = gate(Policy(), [*twice(0.06), sentinel])
+    assert report.code == 5
+    assert report.broken[0].startswith(f"{TIME}: slower by ")
+    assert report.broken[0].endswith("between equal commits")
+    assert gate(Policy(), [*twice(0.0), run(timed(), head="aaaa")]).code == 0
+    assert gate(Policy(), [run(timed(), head="aaaa")]).code == 0  # a sentinel alone
+
+
+def test_a_broken_clock_hides_no_exact_regression() -> None:
+    jumped = replace(twice(0)[0], notes=("clock jumped by 3600 s",))
+    assert gate(Policy(), [jumped]).code == 5
+    worse = replace(jumped, pairs=(*jumped.pairs, exact(BYTES, 10, 11)))
+    assert gate(Policy(), [worse]).code == 1
+    backwards = run(Pairs(TIME, (0.1, 0.1), (0.1, -0.1)))
+    report = gate(Policy(), [backwards])
+    assert report.code == 5
+    assert "a time of 0 or less: the clock jumped" in report.broken[0]
+
+
+def test_noise_beyond_that_of_calibration_breaks_the_machine() -> None:
+    assert gate(Policy(), twice(0), (), calibrated()).code == 0
+    report = gate(Policy(), twice(0), (), calibrated(spread=0.001))
+    assert report.code == 5
+    assert "times that of calibration, allowed are 4" in report.broken[0]
+
+
+def test_the_noise_floor_holds_a_change_back_on_its_machine_alone() -> None:
+    assert gate(Policy(), twice(0.06), (), calibrated(floor=0.01)).code == 1
+    held = gate(Policy(), twice(0.06), (), calibrated(floor=0.2))
+    assert (held.code, only(held).outcome) == (0, "inconclusive")
+    elsewhere = gate(Policy(), twice(0.06), (), calibrated("other", floor=0.2))
+    assert elsewhere.code == 1
+    assert "the calibration is of another machine (other)" in elsewhere.notes[0]
+    assert calibrated().floor("box", TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
+    assert calibrated().floor("box", TIME, 400) == pytest.approx(0.01)
+    assert calibrated().floor("box", BYTES, 400) == 0
+
+
+def results(*measurements: Measurement) -> Run:
+    return Run("actprune", "bbbb", False, "2026-11-23T03:00:00Z", "box", {}, measurements)
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "outcome", "code"),
+    [
+        (0.105, "<= 0.105", "within budget", 0),
+        (0.106, "<= 0.105", "over budget", 1),
+        (1.0, "== 0", "over budget", 1),
+        (-0.6, ">= -0.5", "over budget", 1),
+    ],
+)
+def test_budgets_bind_head(value: float, bound: str, outcome: str, code: int) -> None:
+    policy = Policy(budgets=(Budget(metric="m", bound=bound, owner="me"),))
+    report = gate(policy, [], [results(Measurement(Key("a", (), "m", "ratio"), (value,)))])
+    assert (only(report).outcome, report.code, only(report).owner) == (outcome, code, "me")
+    assert only(report).value == value
+
+
+def test_budgets_on_noise_ratios_and_nothing() -> None:
+    noisy = Budget(metric="time", bound="<= 0.01", forbid_inconclusive=True)
+    samples = tuple(np.random.default_rng(0).normal(0.01, 0.001, 50).tolist())
+    report = gate(Policy(budgets=(noisy,)), [], [results(Measurement(TIME, samples))])
+    assert (only(report).outcome, report.code) == ("inconclusive", 4)
+    ratio = Budget(params={"spec": "bsr:*"}, bound="< 0.6", ratio_to="dense")
+    both = results(Measurement(TIME, (0.5,)), Measurement(DENSE, (1.0,)))
+    found = only(gate(Policy(budgets=(ratio,)), [], [both]))
+    assert (found.value, found.outcome) == (0.5, "within budget")
+    for required, outcome in ((False, "skipped"), (True, "vanished")):
+        budget = Budget(benchmark="none", bound="< 1", required=required)
+        report = gate(Policy(budgets=(budget,)), [run(exact(BYTES, 1, 1))])
+        assert report.findings[-1].outcome == outcome
+        assert report.code == required
+    broke = results(Measurement(TIME, (), "failed", "out of memory"), Measurement(BYTES, (1.0,)))
+    assert gate(Policy(budgets=(noisy,)), [], [broke]).findings[0].detail == "out of memory"
+
+
+def cli(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app(), [str(word) for word in words])
+    if isinstance(done.exception, CiError):
+        return 2, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Sequence[object]:
+    (tmp_path / "policy.yml").write_text("defaults: {owner: me}\n", "utf-8")
+    for i, ab in enumerate(twice(0.06)):
+        write(tmp_path / f"{i}.json", ab)
+    return ["--policy", tmp_path / "policy.yml"]
+
+
+def test_the_command_writes_every_report(tmp_path: Path, files: Sequence[object]) -> None:
+    runs = ["--ab", tmp_path / "0.json", "--ab", tmp_path / "1.json"]
+    code, said = cli("gate", *files, *runs, "--out", tmp_path / "out")
+    assert code == 1
+    assert said.startswith("regression: 1 slower\naaaa → bbbb, box, 2026-11-23T02:00:00+00:00\n")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        f"gate.{end}" for end in ("html", "json", "md", "txt", "xml")
+    ]
+    code, said = cli("gate", *files, *runs, "--format", "json")
+    assert (code, said[:1]) == (1, "{")
+
+
+def test_the_command_answers_bad_usage(tmp_path: Path, files: Sequence[object]) -> None:
+    assert cli("gate", *files) == (
+        2,
+        "gate: expected --ab, --results, or --store with --base and --head",
+    )
+    assert cli("gate", *files, "--base", "a") == (
+        2,
+        "gate: --base, --head and --store go together",
+    )
+    assert cli("gate", *files, "--ab", tmp_path / "0.json", "--format", "pdf") == (
+        2,
+        "--format: expected one of text, markdown, json, junit, html, got 'pdf'",
+    )
+    code, said = cli("gate", *files, "--ab", tmp_path / "none.json")
+    assert (code, said.endswith("none.json: cannot be read: No such file or directory")) == (
+        2,
+        True,
+    )
+    code, said = cli("gate", *files, "--ab", tmp_path / "0.json", "--calibration", __file__)
+    assert (code, "Invalid JSON" in said or "invalid JSON" in said) == (2, True)
+
+
+def test_from_a_store(tmp_path: Path, files: Sequence[object]) -> None:
+    folder = tmp_path / "store"
+    for ab in twice(0.06):
+        for side in sides(ab):
+            store.write(side, folder)
+    picked = ["--store", folder, "--base", "aa", "--head", "bbbb"]
+    code, said = cli("gate", *files, *picked)
+    assert (code, said.splitlines()[0]) == (1, "regression: 1 slower")
+    code, said = cli("gate", *files, "--store", folder, "--base", "aaaa", "--head", "cccc")
+    assert (code, said) == (2, f"{folder}: no clean run of commit cccc")
+
+
+def test_a_store_compares_what_is_exact_and_refuses_other_machines(
+    tmp_path: Path, files: Sequence[object]
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    head = results(Measurement(BYTES, (11.0,)), Measurement(TIME, (1.0,)))
+    base = replace(
+        head, commit="aaaa", measurements=(Measurement(BYTES, (10.0,)), head.measurements[1])
+    )
+    for folder, machine in ((here, "box"), (there, "far")):
+        store.write(head, folder)
+        store.write(replace(base, machine=machine), folder)
+    chosen = ["--base", "aaaa", "--head", "bbbb", "--format", "markdown"]
+    code, said = cli("gate", *files, "--store", here, *chosen)
+    assert code == 1
+    assert "not interleaved: actprune-ci ab compares it" in said
+    code, said = cli("gate", *files, "--store", there, *chosen)
+    assert code == 3
+    assert "machines are never mixed: base was measured on far" in said
+
+
+def test_a_store_compares_all_that_a_tool_measured_in_several_runs(
+    tmp_path: Path, files: Sequence[object]
+) -> None:
+    folder = tmp_path / "store"
+    for commit, spills in (("aaaa", 0.0), ("bbbb", 8.0)):
+        static = results(Measurement(SPILLS, (spills,)))
+        training = results(Measurement(ACCURACY, (81.0,)))
+        later = static.date.replace("2026", "2027")
+        store.write(replace(static, commit=commit), folder)
+        store.write(replace(training, commit=commit, date=later), folder)
+    chosen = ["--store", folder, "--base", "aaaa", "--head", "bbbb", "--format", "json"]
+    code, said = cli("gate", *files, *chosen)
+    assert code == 1
+    found = {f["benchmark"]: f["outcome"] for f in json.loads(said)["findings"] if f["effect"]}
+    assert found == {"static.product": "slower", "training": "same"}
+
+
+def test_what_was_never_measured_does_not_vanish(tmp_path: Path, files: Sequence[object]) -> None:
+    folder = tmp_path / "store"
+    skipped = Measurement(DENSE, (), "skipped", "no CUDA device")
+    head = results(Measurement(BYTES, (10.0,)))
+    figures = (*head.measurements, skipped, Measurement(SPILLS, (0.0,)))
+    store.write(head, folder)
+    store.write(replace(head, commit="aaaa", measurements=figures), folder)
+    chosen = ["--store", folder, "--base", "aaaa", "--head", "bbbb", "--format", "json"]
+    _, said = cli("gate", *files, *chosen)
+    found = {f["name"]: f["outcome"] for f in json.loads(said)["findings"]}
+    assert (found[str(DENSE)], found[str(SPILLS)]) == ("skipped", "vanished")

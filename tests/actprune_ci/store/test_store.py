@@ -1,0 +1,413 @@
+"""The store loses nothing, changes nothing, and answers what was put in."""
+
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from actprune_ci.cli import app
+from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.store.query import measurements, sql
+from actprune_ci.store.record import record
+from actprune_ci.store.store import SCHEMA, canonical, connect, digest, place, read, write
+from actprune_ci.store.store import text as literal
+
+DATA = Path(__file__).parents[1] / "data"
+ASV = DATA / "asv/tiny/5ba301d5-existing-py_usr_bin_python.json"
+PYTEST = DATA / "pytest-benchmark.json"
+RESULTS = DATA / "results.json"
+ROOT = Path(__file__).parents[3]
+
+
+def a_run(number: int = 0, commit: str = "c" * 40, samples: tuple[float, ...] = (1.0, 2.0)) -> Run:
+    spec = (("spec", "bsr:block=32,sparsity=0.9"), ("layer", "fc1"))
+    return Run(
+        source="asv",
+        commit=commit,
+        dirty=False,
+        date=f"2026-01-{number + 1:02}T03:04:05+00:00",
+        machine="m",
+        environment={"torch": "2.13"},
+        measurements=(
+            Measurement(Key("s.track_bytes", spec, "bytes", "bytes"), (100.0 + number,)),
+            Measurement(Key("s.time_sum", spec), samples),
+            Measurement(Key("s.time_sum", (("spec", "dense"),)), (), "failed", "no memory"),
+        ),
+    )
+
+
+def files(store: Path) -> list[str]:
+    return sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+keys = st.builds(
+    Key,
+    benchmark=texts,
+    params=st.dictionaries(texts, texts, max_size=3).map(lambda d: tuple(d.items())),
+    metric=texts,
+    unit=texts,
+)
+figures = st.one_of(
+    st.builds(Measurement, keys, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
+    st.builds(Measurement, keys, st.just(()), st.sampled_from(["failed", "skipped"]), texts),
+)
+runs = st.builds(
+    Run,
+    source=st.sampled_from(["asv", "pytest-benchmark", "actprune", "ab"]),
+    commit=texts,
+    dirty=st.booleans(),
+    date=st.datetimes().map(lambda date: f"{date.isoformat()}+02:00"),
+    machine=texts,
+    environment=st.dictionaries(texts, texts, max_size=3),
+    measurements=st.lists(figures, min_size=1, max_size=4, unique_by=lambda m: m.key).map(tuple),
+)
+
+
+@given(runs.filter(lambda run: "1970" < run.date < "9999"))
+def test_what_is_read_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, run: Run
+) -> None:
+    store = tmp_path_factory.mktemp("store")
+    path = write(run, store)
+    assert path == place(canonical(run), store)
+    assert read(path) == canonical(run)
+    assert write(run, store) is None
+
+
+def test_a_name_is_the_date_and_the_digest(tmp_path: Path) -> None:
+    path = write(a_run(), tmp_path)
+    assert path == tmp_path / f"runs/20260101T030405Z-{digest(canonical(a_run()))}.parquet"
+    assert digest(canonical(a_run())) == "a4ecd59e4eef9677"  # the same on every machine, for ever
+    assert oct(path.stat().st_mode & 0o777) == "0o644"
+
+
+def test_the_order_of_measurements_and_the_time_zone_make_no_other_run() -> None:
+    run = a_run()
+    same = replace(
+        run, date="2026-01-01T05:04:05+02:00", measurements=tuple(reversed(run.measurements))
+    )
+    assert digest(canonical(same)) == digest(canonical(run))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(a_run(), commit="d" * 40),
+        replace(a_run(), dirty=True),
+        replace(a_run(), environment={"torch": "2.14"}),
+        a_run(samples=(1.0, 2.0000000000000004)),
+        a_run(samples=(2.0, 1.0)),
+    ],
+)
+def test_any_difference_makes_another_run(other: Run) -> None:
+    assert digest(canonical(other)) != digest(canonical(a_run()))
+
+
+def test_a_run_that_is_not_sound_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CiError, match="measurements: expected at least one, got none"):
+        write(replace(a_run(), measurements=()), tmp_path)
+    with pytest.raises(CiError, match="time: samples: expected finite numbers, got inf"):
+        write(a_run(samples=(float("inf"),)), tmp_path)
+    with pytest.raises(CiError, match="date: expected ISO 8601, got 'soon'"):
+        write(replace(a_run(), date="soon"), tmp_path)
+    assert files(tmp_path) == []
+
+
+def test_record_takes_every_tool_and_a_folder(tmp_path: Path) -> None:
+    outcomes = record([DATA], tmp_path / "store")
+    assert [(o.path.name, o.status) for o in outcomes] == [
+        (ASV.name, "recorded"),
+        ("pytest-benchmark.json", "recorded"),
+        ("results.json", "recorded"),
+    ]
+    rows = sql(
+        tmp_path / "store", "SELECT source, count(*) FROM measurements GROUP BY 1 ORDER BY 1"
+    )
+    assert rows.rows == [("actprune", 33), ("asv", 12), ("pytest-benchmark", 7)]
+    assert rows.skipped == {}
+
+
+def test_record_sets_aside_what_is_wrong_and_records_the_rest(tmp_path: Path) -> None:
+    inputs, store = tmp_path / "in", tmp_path / "store"
+    inputs.mkdir()
+    half, foreign = inputs / "a-half.json", inputs / "b-foreign.json"
+    half.write_bytes(PYTEST.read_bytes()[:1000])
+    foreign.write_text('{"name": "a package"}', "utf-8")
+    shutil.copy(RESULTS, inputs / "c-good.json")
+    shutil.copy(RESULTS, inputs / "d-again.json")
+    before = {path: path.read_bytes() for path in inputs.iterdir()}
+    outcomes = record([inputs], store)
+    assert [o.status for o in outcomes] == ["set aside", "set aside", "recorded", "duplicate"]
+    assert {path: path.read_bytes() for path in inputs.iterdir()} == before
+    aside = store / "set-aside"
+    (copy,) = aside.glob("*-a-half.json")
+    assert copy.read_bytes() == half.read_bytes()
+    reason = copy.with_name(f"{copy.name}.reason.txt").read_text("utf-8")
+    assert reason.startswith(f"{half}: not JSON: ")
+    assert f"\nfrom {half.resolve()}\non 20" in reason
+    (note,) = aside.glob("*-b-foreign.json.reason.txt")
+    assert "of no known tool: expected one of asv results" in note.read_text("utf-8")
+    (note,) = aside.glob("*.duplicate.reason.txt")
+    name = outcomes[2].files[0].name
+    assert note.read_text("utf-8").startswith(f"{inputs}/d-again.json: a duplicate of {name}\n")
+    once = files(store)
+    assert {o.status for o in record([inputs], store)} == {"set aside", "duplicate"}
+    assert [name for name in files(store) if not name.endswith("reason.txt")] == [
+        name for name in once if not name.endswith("reason.txt")
+    ]
+
+
+def test_record_of_a_folder_that_holds_the_store_leaves_the_store_alone(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{", "utf-8")
+    store = tmp_path / "store"
+    assert len(record([tmp_path], store)) == 1
+    assert len(record([tmp_path], store)) == 1
+
+
+def test_record_with_another_commit_and_machine(tmp_path: Path) -> None:
+    (outcome,) = record([PYTEST], tmp_path, commit="e" * 40, machine="runner")
+    run = read(outcome.files[0])
+    assert (run.commit, run.machine) == ("e" * 40, "runner")
+    assert record([PYTEST], tmp_path)[0].status == "recorded"
+
+
+def test_record_needs_paths_that_exist_a_full_commit_and_a_local_store(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(CiError) as problem:
+        record([PYTEST, missing], tmp_path / "store")
+    assert str(problem.value) == f"{missing}: no such file or folder"
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(CiError) as problem:
+        record([PYTEST], tmp_path / "store", commit="HEAD")
+    expected = "commit: expected a full hash, of 40 hexadecimal digits, got 'HEAD'"
+    assert str(problem.value) == expected
+    with pytest.raises(CiError, match="record writes to a local folder"):
+        record([PYTEST], Path("s3://bucket/store"))
+
+
+def _record_all(inputs: Path, store: Path) -> None:
+    record([inputs], store)
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    inputs, store = tmp_path / "in", tmp_path / "store"
+    (tmp_path / "own0").mkdir()
+    (tmp_path / "own1").mkdir()
+    inputs.mkdir()
+    document = json.loads(PYTEST.read_text("utf-8"))
+    for number in range(8):  # all writers meet over these, and each has some of its own
+        document["commit_info"]["id"] = f"{number:040x}"
+        (inputs / f"{number}.json").write_text(json.dumps(document), "utf-8")
+        document["commit_info"]["id"] = f"{number + 100:040x}"
+        (tmp_path / f"own{number % 2}/{number}.json").write_text(json.dumps(document), "utf-8")
+    context = multiprocessing.get_context("spawn")
+    folders = [inputs, inputs, tmp_path / "own0", tmp_path / "own1"]
+    writers = [context.Process(target=_record_all, args=(folder, store)) for folder in folders]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    found = sorted((store / "runs").iterdir())
+    commits = {read(path).commit for path in found}
+    assert commits == {f"{n:040x}" for n in (*range(8), *range(100, 108))}
+    assert len(found) == 16
+    assert [path.name for path in (store / "runs").glob(".*")] == []
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from actprune_ci.model.runs import CiError
+from actprune_ci.store.record import record
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    record([Path(sys.argv[1])], Path(sys.argv[2]))
+except CiError as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, good: bool) -> None:
+    source = tmp_path / "source.json"
+    source.write_bytes(PYTEST.read_bytes()[: None if good else 3000])
+    store = tmp_path / "store"
+    write(a_run(), store)
+    before = files(store)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(source), str(store)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT / "ci")},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cannot be written: " in done.stdout
+    assert files(store) == before
+    assert read(store / before[0]) == canonical(a_run())
+
+
+def test_a_changed_file_of_the_store_is_refused_by_read(tmp_path: Path) -> None:
+    path = write(a_run(), tmp_path)
+    assert path is not None
+    other = path.with_name("20260101T030405Z-0123456789abcdef.parquet")
+    path.rename(other)
+    with pytest.raises(CiError) as problem:
+        read(other)
+    there = digest(canonical(a_run()))
+    expected = f"{other}: digest: the contents have {there}, so they were changed"
+    assert str(problem.value) == expected
+    other.write_bytes(b"PAR1")
+    with pytest.raises(CiError, match=f"^{other}: no file of this store: "):
+        read(other)
+
+
+def damaged_store(store: Path) -> dict[str, str]:
+    """A store of three good runs and four bad files; the bad ones and what is said of each."""
+    for number in range(3):
+        write(a_run(number), store)
+    runs = store / "runs"
+    good = next(iter(runs.iterdir())).read_bytes()
+    (runs / "0-half.parquet").write_bytes(good[: len(good) // 2])
+    (runs / "1-empty.parquet").write_bytes(b"")
+    select = {
+        "2-foreign.parquet": "1 AS x",
+        "3-newer.parquet": f"* REPLACE ({SCHEMA + 1}::INTEGER AS schema)",
+    }
+    one = literal(str(place(canonical(a_run(0)), store)))
+    for name, columns in select.items():
+        source = f" FROM read_parquet({one})" if "*" in columns else ""
+        path = literal(str(runs / name))
+        connect().execute(f"COPY (SELECT {columns}{source}) TO {path} (FORMAT parquet)")
+    return {
+        str(runs / "0-half.parquet"): "No magic bytes found at end of file",
+        str(runs / "1-empty.parquet"): "too small to be a Parquet file",
+        str(runs / "2-foreign.parquet"): "schema: expected INTEGER, got no such column",
+        str(runs / "3-newer.parquet"): "schema: expected 1, got 2",
+    }
+
+
+def test_a_question_leaves_out_bad_files_and_names_each(tmp_path: Path) -> None:
+    bad = damaged_store(tmp_path)
+    answer = sql(tmp_path, "SELECT sum(sample) FROM samples WHERE metric = 'bytes'")
+    assert answer.rows == [(303.0,)]
+    assert list(answer.skipped) == sorted(bad)
+    for name, reason in bad.items():
+        assert answer.skipped[name].startswith(f"{name}: ")
+        assert reason in answer.skipped[name]
+
+
+def test_a_store_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CiError, match=r"no file of it can be read: .*x\.parquet: "):
+        sql(tmp_path, "SELECT 1 FROM measurements")
+
+
+def test_measurements_are_filtered_by_everything(tmp_path: Path) -> None:
+    for number in range(4):
+        write(a_run(number, commit=f"{number}" * 40), tmp_path)
+
+    def found(**conditions: object) -> list[tuple[object, ...]]:
+        columns = ('left("commit", 1)', "samples")
+        return measurements(tmp_path, columns=columns, metric="bytes", **conditions).rows  # type: ignore[arg-type]
+
+    everything = [(str(n), [100.0 + n]) for n in range(4)]
+    assert found() == everything
+    assert found(benchmark=r"^s\.track_.*sparsity=0\.9") == everything
+    assert found(benchmark="track_$") == []
+    assert found(params={"layer": "fc1"}) == everything
+    assert found(params={"layer": "fc1", "spec": "dense"}) == []
+    assert found(params={"it's": "x"}) == []
+    assert found(machine="other") == []
+    assert found(commits=["1" * 40, "3" * 40]) == [everything[1], everything[3]]
+    assert found(since="2026-01-02", until="2026-01-04") == everything[1:3]
+
+
+def test_views_hold_medians_failures_and_numbered_samples(tmp_path: Path) -> None:
+    write(a_run(samples=(3.0, 1.0, 2.0)), tmp_path)
+    question = (
+        "SELECT name, status, value, detail FROM measurements WHERE metric = 'time' ORDER BY 2"
+    )
+    assert sql(tmp_path, question).rows == [
+        ("s.time_sum(spec=dense)", "failed", None, "no memory"),
+        ("s.time_sum(spec=bsr:block=32,sparsity=0.9, layer=fc1)", "ok", 2.0, ""),
+    ]
+    question = """SELECT number, sample, params['layer'], environment['torch'] FROM samples
+                  WHERE metric = 'time' ORDER BY number"""
+    expected = [(1, 3.0, "fc1", "2.13"), (2, 1.0, "fc1", "2.13"), (3, 2.0, "fc1", "2.13")]
+    assert sql(tmp_path, question).rows == expected
+
+
+def test_a_question_that_cannot_be_answered_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CiError) as problem:
+        sql(tmp_path, "SELECT 1")
+    expected = f"{tmp_path}: no runs in this store (expected {tmp_path}/runs/*.parquet)"
+    assert str(problem.value) == expected
+    write(a_run(), tmp_path)
+    with pytest.raises(CiError, match=r'^query: .*"nonsense"'):
+        sql(tmp_path, "SELECT nonsense FROM measurements")
+
+
+def test_an_object_store_needs_an_extension_that_is_never_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB keeps its extensions
+    for url, extension in (("s3://bucket/store", "httpfs"), ("az://bucket/store", "azure")):
+        with pytest.raises(CiError) as problem:
+            sql(url, "SELECT 1")
+        assert str(problem.value) == (
+            f"{url}: needs DuckDB's extension {extension}: where there is a network, run once"
+            f" python -c \"import duckdb; duckdb.sql('INSTALL {extension}')\""
+        )
+
+
+def command(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app(), [str(word) for word in words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_record_command_says_what_became_of_its_files(tmp_path: Path) -> None:
+    store, bad = tmp_path / "store", tmp_path / "bad.json"
+    bad.write_text("{", "utf-8")
+    assert command("record", PYTEST, ASV, "--store", store) == (
+        0,
+        f"{store}: 2 files recorded (2 runs), 0 duplicates, 0 set aside\n",
+        "",
+    )
+    code, out, err = command("record", PYTEST, bad, "--store", store)
+    assert (code, out) == (2, f"{store}: 0 files recorded (0 runs), 1 duplicates, 1 set aside\n")
+    assert err.startswith(f"set aside: {bad}: not JSON: ")
+    code, out, _ = command("record", bad, "--store", store)
+    assert (code, out) == (3, f"{store}: 0 files recorded (0 runs), 0 duplicates, 1 set aside\n")
+    (tmp_path / "empty").mkdir()
+    code, out, _ = command("record", tmp_path / "empty", "--store", store)
+    assert code == 3
+    assert out.endswith("0 set aside: no result file found\n")
+    assert command("record", PYTEST, "--store", store)[0] == 0
+
+
+def test_query_command_prints_tables_csv_and_json(tmp_path: Path) -> None:
+    damaged_store(tmp_path)
+    question = "SELECT date, value FROM measurements WHERE metric = 'bytes' ORDER BY 1 LIMIT 2"
+    code, out, err = command("query", tmp_path, question)
+    assert (code, out) == (
+        0,
+        "date                 value\n2026-01-01 03:04:05  100\n2026-01-02 03:04:05  101\n",
+    )
+    assert err.count("left out: ") == 4
+    _, out, _ = command("query", tmp_path, question, "--format", "csv")
+    assert out == "date,value\n2026-01-01 03:04:05,100.0\n2026-01-02 03:04:05,101.0\n"
+    _, out, _ = command("query", tmp_path, question, "--format", "json")
+    assert json.loads(out)[1] == {"date": "2026-01-02 03:04:05", "value": 101.0}
