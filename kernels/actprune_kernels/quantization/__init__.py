@@ -53,7 +53,7 @@ def backend(device: torch.device, name: str = "auto") -> ModuleType:
     """
     if name not in ("naive", "triton"):
         name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
-    return kernels("codes", name, device, torch.float32)
+    return kernels("quantization", name, device, torch.float32)
 
 
 def per_byte(kind: str) -> int:
