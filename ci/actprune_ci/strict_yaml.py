@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]
@@ -17,16 +17,16 @@ Place = tuple[str | int, ...]
 def load(path: Path, model: type[Model]) -> Model:
     """The YAML file at `path` as a `model`; an empty file has every default.
 
-    Raises CiError `FILE:LINE: key: problem` for bad YAML, a key given twice, an unknown key (the
+    Raises InputError `FILE:LINE: key: problem` for bad YAML, a key given twice, an unknown key (the
     known ones are listed) or a bad value, and `FILE: problem` where it cannot be read. Aliases are
     refused.
     """
     try:
         text = path.read_text("utf-8")
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError as problem:
-        raise CiError(f"{path}: expected UTF-8 text: {problem.reason}") from None
+        raise InputError(f"{path}: expected UTF-8 text: {problem.reason}") from None
     values, lines = _parsed(path, text)
     try:
         return model.model_validate({} if values is None else values)
@@ -35,7 +35,7 @@ def load(path: Path, model: type[Model]) -> Model:
     place: Place = error["loc"]
     line = lines[max((p for p in lines if p == place[: len(p)]), key=len)]
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
-    raise CiError(f"{path}:{line}: {key}{': ' * bool(key)}{_explained(model, error)}")
+    raise InputError(f"{path}:{line}: {key}{': ' * bool(key)}{_explained(model, error)}")
 
 
 def _parsed(path: Path, text: str) -> tuple[Any, dict[Place, int]]:
@@ -43,23 +43,23 @@ def _parsed(path: Path, text: str) -> tuple[Any, dict[Place, int]]:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 line = event.start_mark.line + 1 if event.start_mark else 1
-                raise CiError(f"{path}:{line}: *{event.anchor}: aliases are refused")
+                raise InputError(f"{path}:{line}: *{event.anchor}: aliases are refused")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[Place, int] = {(): 1}
         for place, line in _places(node):
             if place in lines:
                 twice = f"given twice (also on line {lines[place]})"
-                raise CiError(f"{path}:{line}: {place[-1]}: {twice}")
+                raise InputError(f"{path}:{line}: {place[-1]}: {twice}")
             lines[place] = line
         return yaml.safe_load(text), lines
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         line = mark.line + 1 if mark else 1
-        raise CiError(f"{path}:{line}: not YAML: {problem.problem}") from None
+        raise InputError(f"{path}:{line}: not YAML: {problem.problem}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as problem:
-        if isinstance(problem, CiError):
+        if isinstance(problem, InputError):
             raise
-        raise CiError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
+        raise InputError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
 
 
 def _places(node: yaml.Node | None, at: Place = ()) -> Iterator[tuple[Place, int]]:

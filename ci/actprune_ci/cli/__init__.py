@@ -6,7 +6,7 @@ from pkgutil import iter_modules
 
 import typer
 
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 USAGE = 2
 
@@ -36,6 +36,6 @@ def main() -> None:
     """Run the command line; bad input is one line and exit code 2."""
     try:
         app()()
-    except CiError as problem:
+    except InputError as problem:
         sys.stderr.write(f"actprune-ci: error: {problem}\n")
         sys.exit(USAGE)

@@ -12,7 +12,8 @@ from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import BuildError, resolve, uncommitted, workshop
 from actprune_ci.measure.pairing import Limits
 from actprune_ci.model import serialise
-from actprune_ci.model.runs import AbRun, CiError, Pairs
+from actprune_ci.model.runs import AbRun, Pairs
+from actprune_common.errors import InputError
 
 NO_DATA, INTERRUPTED = 3, 130
 
@@ -65,12 +66,12 @@ def command(
 
 
 def limits(pairs: str, budget: float | None, smallest: float) -> Limits:
-    """The limits that the options give. Raises CiError for pairs that are none."""
+    """The limits that the options give. Raises InputError for pairs that are none."""
     low, _, high = pairs.partition(":")
     if not (low.isdecimal() and high.isdecimal() and 1 <= int(low) <= int(high)):
-        raise CiError(f"--pairs: expected MIN:MAX with 1 <= MIN <= MAX, got {pairs!r}")
+        raise InputError(f"--pairs: expected MIN:MAX with 1 <= MIN <= MAX, got {pairs!r}")
     if not 0 < smallest < 10:
-        raise CiError(f"--smallest: expected a relative effect above 0, got {smallest:g}")
+        raise InputError(f"--smallest: expected a relative effect above 0, got {smallest:g}")
     return Limits(budget, int(low), int(high), smallest)
 
 

@@ -14,7 +14,8 @@ from actprune_ci.files import write_whole
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import BuildError, Workshop, git, resolve, workshop
 from actprune_ci.measure.serving import Answer
-from actprune_ci.model.runs import CiError, Key
+from actprune_ci.model.runs import Key
+from actprune_common.errors import InputError
 
 INCONCLUSIVE = 4
 
@@ -68,13 +69,13 @@ def command(
 def the_one(
     shop: Workshop, commit: str, suite: str, benchmark: str
 ) -> tuple[Key, tuple[Answer, tuple[str, ...]]]:
-    """The one figure that a pattern fits. Raises CiError where it fits none or several."""
+    """The one figure that a pattern fits. Raises InputError where it fits none or several."""
     pattern = ab.compiled(benchmark)
     listed = ab.listed_by(shop.side(commit), shop.suite(commit, suite), shop.python)
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:
         names = "".join(f"\n  {key}" for key in fitting[:10])
-        raise CiError(
+        raise InputError(
             f"--benchmark: expected one that {benchmark!r} fits, got {len(fitting)}{names}"
         )
     return fitting[0], listed.keys[fitting[0]]

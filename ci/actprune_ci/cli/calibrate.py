@@ -9,8 +9,8 @@ import typer
 
 from actprune_ci.judge import calibration, inputs, policy
 from actprune_ci.judge.calibrate import calibrate
-from actprune_ci.model.runs import CiError
 from actprune_ci.model.serialise import read_ab
+from actprune_common.errors import InputError
 
 
 def command(
@@ -31,7 +31,7 @@ def command(
     runs += inputs.a_a_runs(store) if store else []
     runs = [run for run in runs if not machine or run.machine == machine]
     if not runs:
-        raise CiError("calibrate: expected A/A runs (--ab, --store), got none")
+        raise InputError("calibrate: expected A/A runs (--ab, --store), got none")
     made = calibrate(runs, rules, shlex.join(["actprune-ci", *sys.argv[1:]]), draws=draws)
     calibration.write(out, made)
     typer.echo(summary(made))

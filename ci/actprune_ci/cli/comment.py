@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.model.runs import CiError
 from actprune_ci.publish import github
+from actprune_common.errors import InputError
 
 
 def command(
@@ -20,10 +20,10 @@ def command(
     Through `gh`, with its token (GH_TOKEN) and repository (GH_REPO, or the one here).
     """
     if not name.replace("-", "").isalnum():
-        raise CiError(f"--name: expected letters, digits and -, got {name!r}")
+        raise InputError(f"--name: expected letters, digits and -, got {name!r}")
     try:
         body = report.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise CiError(f"{report}: cannot be read: {problem}") from None
+        raise InputError(f"{report}: cannot be read: {problem}") from None
     done = github.report(pull, head, body, f"<!-- actprune-ci comment {name} -->")
     typer.echo(f"pull request {pull}: {done}")

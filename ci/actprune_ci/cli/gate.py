@@ -12,9 +12,10 @@ from actprune_ci.files import write_whole
 from actprune_ci.judge import calibration, inputs, policy
 from actprune_ci.judge.gate import Report
 from actprune_ci.judge.gate import gate as judge_all
-from actprune_ci.model.runs import AbRun, CiError, Run
+from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
+from actprune_common.errors import InputError
 
 
 def command(
@@ -50,12 +51,12 @@ def command(
     runs = [read_ab(path) for path in ab or []]
     found = [run for path in results or [] for run in readers.read(path)]
     if bool(base or head) and not (base and head and store):
-        raise CiError("gate: --base, --head and --store go together")
+        raise InputError("gate: --base, --head and --store go together")
     if store and base:
         more, of_head = _from_store(store, base, head, rules)
         runs, found = runs + more, found + of_head
     if not (runs or found or base):
-        raise CiError("gate: expected --ab, --results, or --store with --base and --head")
+        raise InputError("gate: expected --ab, --results, or --store with --base and --head")
     report = judge_all(rules, runs, found, calibration.read(calibrated) if calibrated else None)
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
@@ -68,7 +69,7 @@ def command(
 def _formats(names: list[str] | None) -> list[str]:
     unknown = [name for name in names or [] if name not in FORMATS]
     if unknown:
-        raise CiError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
+        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
     return names or list(FORMATS)
 
 

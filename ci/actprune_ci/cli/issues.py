@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from actprune_ci.model.documents import Gate, History, read
-from actprune_ci.model.runs import CiError
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import Action, plan
+from actprune_common.errors import InputError
 
 
 def command(
@@ -24,7 +24,7 @@ def command(
     Through `gh`, with its token (GH_TOKEN) and repository (GH_REPO, or the one here).
     """
     if gate is None and history is None:
-        raise CiError("issues: expected --gate, --history or both, got neither")
+        raise InputError("issues: expected --gate, --history or both, got neither")
     documents = read(gate, Gate) if gate else None, read(history, History) if history else None
     actions = plan(*documents, [] if dry_run else github.issues())
     new = [action for action in actions if action.kind == "create"]

@@ -12,11 +12,11 @@ import typer
 from actprune_ci.cli.ab import INTERRUPTED, interrupt, progress
 from actprune_ci.files import write_whole
 from actprune_ci.judge.gate import BROKEN
-from actprune_ci.model.runs import CiError
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.begin import begin, with_store
 from actprune_ci.nightly.night import DiskError, Run, run
 from actprune_ci.nightly.state import alone
+from actprune_common.errors import InputError
 
 
 def command(
@@ -65,7 +65,7 @@ def show(made: Run) -> None:
         if page := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(page).open("a", encoding="utf-8") as file:
                 file.write(text)
-    except (CiError, OSError) as problem:
+    except (InputError, OSError) as problem:
         typer.echo(f"actprune-ci: the summary cannot be written: {problem}", err=True)
     with suppress(BrokenPipeError):
         sys.stdout.write(summary.terminal(made.night, made.state, made.folder))

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from actprune_ci.history.history import NoDataError, branch_commits
-from actprune_ci.model.runs import CiError
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
+from actprune_common.errors import InputError
 
 NO_DATA = 3
 
@@ -44,7 +44,7 @@ def command(
     missing = ""
     try:
         asv_site.write(store, out / "asv", repo, branch, libraries.cache_folder())
-    except CiError as problem:
+    except InputError as problem:
         if require_asv:
             raise
         missing = str(problem)
@@ -57,11 +57,11 @@ def command(
 
 
 def _report(path: Path) -> dict[str, Any]:
-    """A gate's report, as its JSON. Raises CiError."""
+    """A gate's report, as its JSON. Raises InputError."""
     try:
         report = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as problem:
-        raise CiError(f"{path}: cannot be read: {problem}") from None
+        raise InputError(f"{path}: cannot be read: {problem}") from None
     if not (isinstance(report, dict) and {"verdict", "code", "head", "machine"} <= set(report)):
-        raise CiError(f"{path}: expected the gate's report, got something else")
+        raise InputError(f"{path}: expected the gate's report, got something else")
     return report

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprune_ci.history.changes import Change, Series, changes
-from actprune_ci.model.runs import CiError
 from actprune_ci.store.query import over
+from actprune_common.errors import InputError
 
 HIGHER_IS_BETTER = ("accuracy", "accuracy_delta", "grad_cosine", "throughput")
 """Metrics whose fall is a regression; of all others the rise is."""
@@ -43,7 +43,7 @@ WHERE NOT dirty AND value IS NOT NULL
 """  # numbers alone: the texts of ten million points would fill the memory
 
 
-class NoDataError(CiError):
+class NoDataError(InputError):
     """The store holds nothing of what was asked for."""
 
 
@@ -118,15 +118,15 @@ class Finding:
 def branch_commits(repo: Path, branch: str) -> list[str]:
     """The commits of a branch by its first parents, oldest first.
 
-    Raises CiError where git or the branch is missing.
+    Raises InputError where git or the branch is missing.
     """
     command = ["git", "-C", str(repo), "rev-list", "--first-parent", "--reverse", branch, "--"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as problem:
-        raise CiError(f"git: cannot be run: {problem.strerror}") from None
+        raise InputError(f"git: cannot be run: {problem.strerror}") from None
     if done.returncode:
-        raise CiError(f"{repo}: branch {branch}: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"{repo}: branch {branch}: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout.split()
 
 
@@ -134,7 +134,7 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     """The medians of a store's figures at `commits` (oldest first), several runs being one.
 
     `benchmarks` is a glob over `benchmark(name=value, ...)`. Runs of a changed tree are left out.
-    Raises CiError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
+    Raises InputError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
     """
     listed = list(commits)
     values = {"commits": listed, "pattern": benchmarks}

@@ -14,7 +14,8 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration import Benchmark, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.verdict import VERDICTS, codes
-from actprune_ci.model.runs import AbRun, CiError, Key
+from actprune_ci.model.runs import AbRun, Key
+from actprune_common.errors import InputError
 
 SIZES = (12, 16, 20, 30, 60, 120, 240)
 """Pairs per comparison that calibration looks at."""
@@ -48,8 +49,8 @@ def calibrate(
 ) -> Calibration:
     """The calibration of one machine from its A/A runs, for a policy's statistics.
 
-    `draws` comparisons are resampled per benchmark and size. Raises CiError for runs of different
-    commits or machines, and where no noisy figure stands in them.
+    `draws` comparisons are resampled per benchmark and size. Raises InputError for runs of
+    different commits or machines, and where no noisy figure stands in them.
     """
     noises = recorded(runs, policy)
     random = np.random.default_rng(seed)
@@ -83,14 +84,14 @@ def calibrate(
 def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
     """The noisy figures of A/A runs, cut into comparisons of as many pairs as the shortest run has.
 
-    Raises CiError as `calibrate` does.
+    Raises InputError as `calibrate` does.
     """
     for run in runs:
         if run.base != run.head:
-            raise CiError(f"calibrate: expected A/A runs, got {run.base} against {run.head}")
+            raise InputError(f"calibrate: expected A/A runs, got {run.base} against {run.head}")
     if len(machines := {run.machine for run in runs}) > 1:
         listed = ", ".join(sorted(machines))
-        raise CiError(f"calibrate: machines are never mixed, got {listed}")
+        raise InputError(f"calibrate: machines are never mixed, got {listed}")
     sides: dict[Key, list[st.Array]] = {}
     for run in runs:
         for pairs in run.pairs:
@@ -99,7 +100,7 @@ def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
             if pairs.status == "ok" and noisy:
                 sides.setdefault(pairs.key, []).append(np.array([pairs.base, pairs.head]))
     if not sides:
-        raise CiError("calibrate: no noisy figure in these A/A runs")
+        raise InputError("calibrate: no noisy figure in these A/A runs")
     return {key: _cut(arrays) for key, arrays in sorted(sides.items())}
 
 

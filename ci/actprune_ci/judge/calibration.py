@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import CiError, Key
+from actprune_ci.model.runs import Key
 from actprune_ci.model.serialise import first_error
+from actprune_common.errors import InputError
 
 
 class _Part(BaseModel):
@@ -100,13 +101,13 @@ class Calibration(_Part):
 
 
 def read(path: Path) -> Calibration:
-    """The calibration in a file. Raises CiError, which names the file and the field."""
+    """The calibration in a file. Raises InputError, which names the file and the field."""
     try:
         return Calibration.model_validate_json(path.read_bytes())
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     except ValidationError as problem:
-        raise CiError(f"{path}: {first_error(problem)}") from None
+        raise InputError(f"{path}: {first_error(problem)}") from None
 
 
 def write(path: Path, calibration: Calibration) -> None:

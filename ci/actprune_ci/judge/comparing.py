@@ -9,7 +9,8 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration import Calibration
 from actprune_ci.judge.policy import Policy, Rule
 from actprune_ci.judge.verdict import Effect, Verdict, judged, measured
-from actprune_ci.model.runs import AbRun, CiError, Key, Pairs
+from actprune_ci.model.runs import AbRun, Key, Pairs
+from actprune_common.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[K
         try:
             figure = over_spec(pairs, rule, known)
             effect = measured(figure, rule, policy.statistics.confidence, floor)
-        except CiError as problem:
+        except InputError as problem:
             found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
         else:
             found[pairs.key] = Judged(figure, None, effect)
@@ -52,16 +53,16 @@ def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[K
 def over_spec(pairs: Pairs, rule: Rule, known: Mapping[Key, Pairs]) -> Pairs:
     """The pairs over those of the rule's `ratio_to`, round by round; as they are without one.
 
-    Raises CiError where that spec was not measured in the same rounds.
+    Raises InputError where that spec was not measured in the same rounds.
     """
     params = dict(pairs.key.params)
     if rule.ratio_to is None or params.get("spec", rule.ratio_to) == rule.ratio_to:
         return pairs
     other = known.get(replace(pairs.key, params=tuple({**params, "spec": rule.ratio_to}.items())))
     if other is None or len(other.base) != len(pairs.base):
-        raise CiError(f"ratio to {rule.ratio_to}: it was not measured in the same rounds")
+        raise InputError(f"ratio to {rule.ratio_to}: it was not measured in the same rounds")
     if not all(x > 0 for x in (*other.base, *other.head)):
-        raise CiError(f"ratio to {rule.ratio_to}: expected figures above 0")
+        raise InputError(f"ratio to {rule.ratio_to}: expected figures above 0")
     base = (np.array(pairs.base) / other.base).tolist()
     return replace(
         pairs, base=tuple(base), head=tuple((np.array(pairs.head) / other.head).tolist())

@@ -12,7 +12,8 @@ from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.health import broken
 from actprune_ci.judge.policy import Policy, Rule
 from actprune_ci.judge.verdict import Verdict, excludes_worse, measured, recurring
-from actprune_ci.model.runs import AbRun, CiError, Key, Pairs, Run
+from actprune_ci.model.runs import AbRun, Key, Pairs, Run
+from actprune_common.errors import InputError
 
 GOOD, REGRESSION, NO_DATA, INCONCLUSIVE, BROKEN = 0, 1, 3, 4, 5
 CODES = {
@@ -58,7 +59,7 @@ def gate(
     """The report on A/B runs of one base and head, on one machine, and on head's results.
 
     A/B runs of equal commits are sentinels: a change in one of them is the machine's. Raises
-    CiError where machines, bases or heads are mixed.
+    InputError where machines, bases or heads are mixed.
     """
     sentinels = [run for run in ab if run.base == run.head]
     runs = sorted((run for run in ab if run.base != run.head), key=lambda run: run.date)
@@ -116,7 +117,7 @@ def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
     ):
         if len(values) > 1:
             listed = ", ".join(sorted(values))
-            raise CiError(f"A/B runs: {name} are never mixed, got {listed}")
+            raise InputError(f"A/B runs: {name} are never mixed, got {listed}")
 
 
 def _compared(

@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import AbRun, CiError, Key, Measurement, Pairs, Run, Status
+from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run, Status
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
+from actprune_common.errors import InputError
 
 SIDES = ("ab", "ab_side", "ab_notes")
 """Facts that the A/B reader adds to a side's environment."""
@@ -17,7 +18,7 @@ SIDES = ("ab", "ab_side", "ab_notes")
 def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
     """The store's runs of these commits (each a hash or its beginning), oldest first.
 
-    Raises CiError for a commit without a run, and a beginning of several commits.
+    Raises InputError for a commit without a run, and a beginning of several commits.
     """
     found: dict[str, Run] = {}
     for commit in commits:
@@ -28,9 +29,9 @@ def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
             {"commit": commit},
         ).rows
         if not rows:
-            raise CiError(f"{folder}: no clean run of commit {commit}")
+            raise InputError(f"{folder}: no clean run of commit {commit}")
         if len(hashes := sorted({row[1] for row in rows})) > 1:
-            raise CiError(f"{folder}: {commit} begins several commits: {', '.join(hashes)}")
+            raise InputError(f"{folder}: {commit} begins several commits: {', '.join(hashes)}")
         for name, _ in rows:
             found[name] = store.read(folder / store.RUNS / f"{name}.parquet")
     return [found[name] for name in sorted(found)]

@@ -154,7 +154,7 @@ class Policy(Strict):
 
 
 def read(path: Path) -> Policy:
-    """The policy in a YAML file. Raises CiError `FILE:LINE: key: problem`."""
+    """The policy in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
     return load(path, Policy)
 
 

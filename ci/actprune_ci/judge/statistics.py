@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -24,11 +24,11 @@ MOST_CORRELATED = 0.9
 
 
 def log_ratios(base: Sequence[float] | Array, head: Sequence[float] | Array) -> Array:
-    """log(head / base) of each pair. Raises CiError for a figure that is not above zero."""
+    """log(head / base) of each pair. Raises InputError for a figure that is not above zero."""
     sides = np.asarray(base, float), np.asarray(head, float)
     for name, side in zip(("base", "head"), sides, strict=True):
         if not np.all(side > 0):
-            raise CiError(f"{name}: expected figures above 0 for a ratio, got {np.min(side):g}")
+            raise InputError(f"{name}: expected figures above 0 for a ratio, got {np.min(side):g}")
     return np.asarray(np.log(sides[1]) - np.log(sides[0]))
 
 

@@ -39,7 +39,7 @@ class Effect:
 def measured(pairs: Pairs, rule: Rule, confidence: float, floor: float = 0.0) -> Effect:
     """The effect in pairs that are ok, by statistics or, for an exact figure, by its values.
 
-    Relative changes are medians of log-ratios. Raises CiError where a ratio does not exist.
+    Relative changes are medians of log-ratios. Raises InputError where a ratio does not exist.
     """
     base, head = np.array(pairs.base), np.array(pairs.head)
     if rule.is_exact(pairs.key):

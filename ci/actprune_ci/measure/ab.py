@@ -22,8 +22,9 @@ from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Side, Workshop
 from actprune_ci.measure.pairing import Bench, Figure, Limits, rounds
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.runs import AbRun, CiError, Key, Pairs
+from actprune_ci.model.runs import AbRun, Key, Pairs
 from actprune_ci.readers.asv import key as asv_key
+from actprune_common.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def run(
     """Measure base and head (full hashes); what was measured is saved after each round.
 
     A KeyboardInterrupt saves what there is and goes on its way. Raises BuildError where a commit
-    does not build, and CiError where there is no suite or nothing in it matches.
+    does not build, and InputError where there is no suite or nothing in it matches.
     """
     began, date = machine.state(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     ready = prepare(shop, base, head, options)
@@ -115,7 +116,7 @@ def prepare(shop: Workshop, base: str, head: str, options: Options) -> Prepared:
         lost = [key for key in own.keys if key not in listed[1].keys and pattern.search(str(key))]
         gone = [Pairs(key, (), (), "skipped", "vanished") for key in lost]
     if not figures and not gone:
-        raise CiError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
+        raise InputError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
     environments = tuple(
         {**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)
     )
@@ -125,19 +126,21 @@ def prepare(shop: Workshop, base: str, head: str, options: Options) -> Prepared:
 
 
 def compiled(pattern: str) -> "re.Pattern[str]":
-    """A regular expression. Raises CiError for what is none."""
+    """A regular expression. Raises InputError for what is none."""
     try:
         return re.compile(pattern)
     except re.error as problem:
-        raise CiError(f"--benchmarks: no regular expression: {problem}, got {pattern!r}") from None
+        raise InputError(
+            f"--benchmarks: no regular expression: {problem}, got {pattern!r}"
+        ) from None
 
 
 def listed_by(side: Side, suite: Path, python: str) -> Listed:
-    """What a suite has, with this side's code. Raises CiError where it cannot even be asked."""
+    """What a suite has, with this side's code. Raises InputError where it cannot even be asked."""
     with Server(side, suite, python) as server:
         answer = server.list()
     if "benchmarks" not in answer:
-        raise CiError(f"{side.commit[:12]}: {answer['detail']}")
+        raise InputError(f"{side.commit[:12]}: {answer['detail']}")
     keys = {
         asv_key(each["name"], params, each["param_names"], each["unit"]): (each, params)
         for each in answer["benchmarks"]

@@ -18,14 +18,15 @@ from actprune_ci.measure import sequential as stopping
 from actprune_ci.measure import serving
 from actprune_ci.measure.checkouts import BuildError, Workshop, git
 from actprune_ci.measure.pairing import Bench, Figure, Limits, rounds
-from actprune_ci.model.runs import CiError, Key
+from actprune_ci.model.runs import Key
+from actprune_common.errors import InputError
 
 ERROR = 0.01
 """The chance that one answer is wrong."""
 Answer = Literal["good", "bad", "skip"]
 
 
-class OpenError(CiError):
+class OpenError(InputError):
     """There is no telling: the figure does not change, or too much noise, or nothing measurable."""
 
 
@@ -189,11 +190,11 @@ def told(figure: Figure) -> str:
 
 
 def between(repo: Path, good: str, bad: str) -> list[str]:
-    """The commits after good up to bad, by first parents. Raises CiError where there are none."""
+    """The commits after good up to bad by first parents. Raises InputError where there are none."""
     words = ("rev-list", "--reverse", "--first-parent", "--ancestry-path", f"{good}..{bad}")
     commits = git(repo, *words).split()
     if not commits:
-        raise CiError(f"{good[:12]} is no ancestor of {bad[:12]}, or the same commit")
+        raise InputError(f"{good[:12]} is no ancestor of {bad[:12]}, or the same commit")
     return commits
 
 

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 BACKEND = re.compile(r"^build-backend\s*=\s*[\"']([\w.]+)", re.MULTILINE)
 
 
-class BuildError(CiError):
+class BuildError(InputError):
     """A commit that cannot be built or installed; one line with the last that pip said."""
 
 
@@ -67,11 +67,11 @@ class Workshop:
         shutil.rmtree(self.folder / f"site-{commit[:12]}", ignore_errors=True)
 
     def suite(self, commit: str, path: str) -> Path:
-        """A copy of a suite's folder, away from the code beside it. Raises CiError without one."""
+        """A copy of a suite's folder, without the code beside it. InputError if there is none."""
         source = self.checkout(commit) / path
         copy = self.folder / f"suite-{commit[:12]}" / source.name
         if not source.is_dir():
-            raise CiError(f"--suite: {commit[:12]} has no folder {path}")
+            raise InputError(f"--suite: {commit[:12]} has no folder {path}")
         if not copy.exists():
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
         return copy
@@ -100,14 +100,14 @@ def remove_worktree(repo: Path, tree: Path) -> None:
 
 
 def resolve(repo: Path, name: str) -> str:
-    """The full hash of a commit. Raises CiError for what is none."""
+    """The full hash of a commit. Raises InputError for what is none."""
     try:
         return git(
             repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         )
-    except CiError as problem:
+    except InputError as problem:
         inside = ".git" if "not a git repository" in str(problem) else f"commit {name}"
-        raise CiError(f"{repo}: has no {inside}") from None
+        raise InputError(f"{repo}: has no {inside}") from None
 
 
 def uncommitted(repo: Path) -> bool:
@@ -116,15 +116,15 @@ def uncommitted(repo: Path) -> bool:
 
 
 def git(repo: Path, *words: str) -> str:
-    """What git answers. Raises CiError with its last line where it refuses."""
+    """What git answers. Raises InputError with its last line where it refuses."""
     try:
         done = subprocess.run(
             ("git", "-C", str(repo), *words), capture_output=True, text=True, check=False
         )
     except OSError as problem:
-        raise CiError(f"git: cannot be run: {problem.strerror}") from None
+        raise InputError(f"git: cannot be run: {problem.strerror}") from None
     if done.returncode:
-        raise CiError(f"git {words[0]}: {last_line(done.stderr, f'code {done.returncode}')}")
+        raise InputError(f"git {words[0]}: {last_line(done.stderr, f'code {done.returncode}')}")
     return done.stdout.strip()
 
 

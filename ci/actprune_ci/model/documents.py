@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from actprune_ci.model.runs import CiError
 from actprune_ci.model.serialise import first_error
+from actprune_common.errors import InputError
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -75,13 +75,13 @@ class History(BaseModel):
 
 
 def read(path: Path, model: type[Document]) -> Document:
-    """gate.json or history.json. Raises CiError for what is none."""
+    """gate.json or history.json. Raises InputError for what is none."""
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     except ValidationError as problem:
-        raise CiError(f"{path}: {first_error(problem)}") from None
+        raise InputError(f"{path}: {first_error(problem)}") from None
 
 
 def identity(machine: str, finding: Figure) -> str:

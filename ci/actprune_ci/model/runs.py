@@ -11,10 +11,6 @@ from typing import Literal
 Status = Literal["ok", "failed", "skipped"]
 
 
-class CiError(ValueError):
-    """Bad input of any kind: one line that names what, what was expected and what came."""
-
-
 @dataclass(frozen=True, order=True)
 class Key:
     """Which figure: `suite.Kernels.time_grad_weight` of spec and layer, in seconds."""

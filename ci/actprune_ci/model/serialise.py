@@ -12,7 +12,8 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import AbRun, CiError, Key, Run, Status
+from actprune_ci.model.runs import AbRun, Key, Run, Status
+from actprune_common.errors import InputError
 
 SCHEMA = 1
 _RUN, _AB = TypeAdapter(Run), TypeAdapter(AbRun)
@@ -20,7 +21,7 @@ AnyRun = TypeVar("AnyRun", bound=Run | AbRun)
 
 
 def to_json(run: Run | AbRun) -> str:
-    """The run as JSON, a line per measurement or pair. Raises CiError for a run that is not sound.
+    """The run as JSON, a line per measurement or pair. Raises InputError where it is not sound.
 
     A Run has `measurements`, an AbRun has `pairs`; both have `schema`: 1.
     """
@@ -30,48 +31,48 @@ def to_json(run: Run | AbRun) -> str:
 
 
 def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
-    """The run in `text`; CiError begins with `where` and names the first field that is wrong."""
+    """The run in `text`; InputError begins with `where` and names the first field that is wrong."""
     try:
         document = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
-        raise CiError(f"{where}: not JSON: {problem}") from None
+        raise InputError(f"{where}: not JSON: {problem}") from None
     if not isinstance(document, dict) or not {"pairs", "measurements"} & set(document):
-        raise CiError(
+        raise InputError(
             f"{where}: expected an object with measurements (a run) or pairs (an A/B run)"
         )
     if document.get("schema") != SCHEMA:
-        raise CiError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
+        raise InputError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
     adapter: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
     try:
         run: Run | AbRun = adapter.validate_json(text, strict=True)
     except ValidationError as problem:
-        raise CiError(f"{where}: {first_error(problem)}") from None
+        raise InputError(f"{where}: {first_error(problem)}") from None
     return check(run, where)
 
 
 def read_run(path: Path) -> Run:
-    """The Run in a JSON file. Raises CiError for anything else."""
+    """The Run in a JSON file. Raises InputError for anything else."""
     run = from_json(_bytes(path), str(path))
     if not isinstance(run, Run):
-        raise CiError(f"{path}: expected a run (measurements), got an A/B run (pairs)")
+        raise InputError(f"{path}: expected a run (measurements), got an A/B run (pairs)")
     return run
 
 
 def read_ab(path: Path) -> AbRun:
-    """The AbRun in an ab.json. Raises CiError for anything else."""
+    """The AbRun in an ab.json. Raises InputError for anything else."""
     run = from_json(_bytes(path), str(path))
     if not isinstance(run, AbRun):
-        raise CiError(f"{path}: expected an A/B run (pairs), got a run (measurements)")
+        raise InputError(f"{path}: expected an A/B run (pairs), got a run (measurements)")
     return run
 
 
 def write(path: Path, run: Run | AbRun) -> None:
-    """Write the run as JSON, whole or not at all. Raises CiError where it cannot."""
+    """Write the run as JSON, whole or not at all. Raises InputError where it cannot."""
     write_whole(path, to_json(run))
 
 
 def check(run: AnyRun, where: str = "run") -> AnyRun:
-    """The run itself, if it is sound; else CiError names what is not.
+    """The run itself, if it is sound; else InputError names what is not.
 
     Sound: the date is ISO 8601; no figure stands twice, nor a parameter in it; every sample is
     finite; a figure has samples exactly where its status is ok; the sides of a pair that is ok have
@@ -80,7 +81,7 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
     try:
         datetime.fromisoformat(run.date.replace("Z", "+00:00"))
     except ValueError:
-        raise CiError(f"{where}: date: expected ISO 8601, got {run.date!r}") from None
+        raise InputError(f"{where}: date: expected ISO 8601, got {run.date!r}") from None
     if isinstance(run, Run):
         _once((m.key for m in run.measurements), where)
         for m in run.measurements:
@@ -93,7 +94,7 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
             # a benchmark that vanished may still have one side's samples
             _check_samples(samples, "ok" if p.status == "ok" else None, f"{name}: {side}")
         if p.status == "ok" and len(p.base) != len(p.head):
-            raise CiError(
+            raise InputError(
                 f"{name}: expected pairs, got {len(p.base)} of base, {len(p.head)} of head"
             )
     return run
@@ -102,18 +103,18 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
 def _once(keys: Iterable[Key], where: str) -> None:
     for key, count in Counter(keys).items():
         if count > 1:
-            raise CiError(f"{where}: {key}, {key.metric}: expected once, stands {count} times")
+            raise InputError(f"{where}: {key}, {key.metric}: expected once, stands {count} times")
         if len(dict(key.params)) < len(key.params):
-            raise CiError(f"{where}: {key}: params: expected each name once")
+            raise InputError(f"{where}: {key}: params: expected each name once")
 
 
 def _check_samples(samples: Sequence[float], status: Status | None, name: str) -> None:
     if status == "ok" and not samples:
-        raise CiError(f"{name}: expected at least one where the status is ok, got none")
+        raise InputError(f"{name}: expected at least one where the status is ok, got none")
     if status in ("failed", "skipped") and samples:
-        raise CiError(f"{name}: expected none where the status is {status}, got {len(samples)}")
+        raise InputError(f"{name}: expected none where the status is {status}, got {len(samples)}")
     if not all(map(isfinite, samples)):
-        raise CiError(f"{name}: expected finite numbers, got {next(filter(_odd, samples))}")
+        raise InputError(f"{name}: expected finite numbers, got {next(filter(_odd, samples))}")
 
 
 def _odd(sample: float) -> bool:
@@ -124,7 +125,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
 
 
 def _value(value: Any) -> str:

@@ -9,30 +9,30 @@ from uuid import uuid4
 
 from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import git, resolve, uncommitted
-from actprune_ci.model.runs import CiError
 from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night
 from actprune_ci.nightly.night import Run
 from actprune_ci.nightly.state import FILE, State, load
 from actprune_ci.nightly.step import TOKEN
 from actprune_ci.store.query import sql
+from actprune_common.errors import InputError
 
 
 def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool = False) -> Run:
     """A night in `folder`, at the commit checked out; with `resume` the one that is there goes on.
 
     Without `base` it is compared with the newest earlier commit that the store has of this machine.
-    Raises CiError for uncommitted changes, a folder that has a night already, and one that has a
+    Raises InputError for uncommitted changes, a folder that has a night already, and one that has a
     night of another commit or machine.
     """
     repo, folder = repo.resolve(), folder.resolve()
     commit, name = resolve(repo, "HEAD"), machine.facts()["fingerprint"]
     if uncommitted(repo):
-        raise CiError(f"{repo}: has uncommitted changes, and a night measures a commit")
+        raise InputError(f"{repo}: has uncommitted changes, and a night measures a commit")
     store = repo / night.store
     state = load(folder)
     if state is not None and not resume:
-        raise CiError(f"{folder / FILE}: is there already; --resume goes on with it")
+        raise InputError(f"{folder / FILE}: is there already; --resume goes on with it")
     if state is None:
         base = resolve(repo, base) if base else last_night(store, repo, commit, name)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -40,7 +40,9 @@ def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool =
         state = State(commit, base, name, _token(), began, gpus)
     for what, was, now in (("commit", state.commit, commit), ("machine", state.machine, name)):
         if was != now:
-            raise CiError(f"{folder / FILE}: a night of {what} {was[:12]}, and this is {now[:12]}")
+            raise InputError(
+                f"{folder / FILE}: a night of {what} {was[:12]}, and this is {now[:12]}"
+            )
     values = {
         "out": str(folder),
         "store": str(store),

@@ -86,5 +86,5 @@ class Night(Strict):
 
 
 def read(path: Path) -> Night:
-    """The night in a YAML file. Raises CiError `FILE:LINE: key: problem`."""
+    """The night in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
     return load(path, Night)

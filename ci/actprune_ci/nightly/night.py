@@ -9,20 +9,20 @@ from pathlib import Path
 
 from actprune_ci.judge.gate import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
-from actprune_ci.model.runs import CiError
 from actprune_ci.nightly import placeholders as words
 from actprune_ci.nightly import step
 from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night, Step
 from actprune_ci.nightly.state import ENDED, Done, State, save
 from actprune_ci.publish.reports.formatting import pattern
+from actprune_common.errors import InputError
 
 GATE = "gate/gate.json"
 """In the night's folder: where the gate of a night writes what it wants repeated."""
 TOKENS = ("GH_TOKEN", "GITHUB_TOKEN")
 
 
-class DiskError(CiError):
+class DiskError(InputError):
     """The state cannot be written: the night ends, and goes on when there is room."""
 
 
@@ -167,5 +167,5 @@ def _keep(made: Run, name: str, done: Done) -> None:
 def _save(made: Run) -> None:
     try:
         save(made.folder, made.state)
-    except CiError as problem:
+    except InputError as problem:
         raise DiskError(str(problem)) from None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 PLACEHOLDERS = {
     "out": "the night's folder",
@@ -27,7 +27,7 @@ PLACE = re.compile(r"\{([a-z_]*)\}")
 Values = Mapping[str, str]
 
 
-class MissingError(CiError):
+class MissingError(InputError):
     """A placeholder has no value tonight; the message says which and why."""
 
 

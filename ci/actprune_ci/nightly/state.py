@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import CiError
 from actprune_ci.model.serialise import first_error
+from actprune_common.errors import InputError
 
 FILE = "nightly.json"
 SCHEMA = 1
@@ -66,44 +66,44 @@ _STATE = TypeAdapter(State)
 
 
 def load(folder: Path) -> State | None:
-    """The state in a folder; None where there is none. Raises CiError for a file that is none."""
+    """The state in a folder; None where there is none. InputError for a file that is none."""
     path = folder / FILE
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     try:
         document = json.loads(text)
         if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-            raise CiError(f"{path}: expected a night's state with schema {SCHEMA}")
+            raise InputError(f"{path}: expected a night's state with schema {SCHEMA}")
         return _STATE.validate_python(document)
     except ValidationError as problem:
-        raise CiError(f"{path}: {first_error(problem)}") from None
+        raise InputError(f"{path}: {first_error(problem)}") from None
     except (ValueError, RecursionError) as problem:
-        if isinstance(problem, CiError):
+        if isinstance(problem, InputError):
             raise
-        raise CiError(f"{path}: not JSON: {problem}") from None
+        raise InputError(f"{path}: not JSON: {problem}") from None
 
 
 def save(folder: Path, state: State) -> None:
-    """Write the state, whole or not at all. Raises CiError where the disk refuses."""
+    """Write the state, whole or not at all. Raises InputError where the disk refuses."""
     document = {"schema": SCHEMA, **asdict(state)}
     write_whole(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """The folder for this process alone. Raises CiError where another has it."""
+    """The folder for this process alone. Raises InputError where another has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("wb")
     except OSError as problem:
-        raise CiError(f"{folder}: cannot be written: {problem.strerror}") from None
+        raise InputError(f"{folder}: cannot be written: {problem.strerror}") from None
     with handle:
         try:
             flock(handle, LOCK_EX | LOCK_NB)
         except OSError:
-            raise CiError(f"{folder}: another night is running in it") from None
+            raise InputError(f"{folder}: another night is running in it") from None
         yield

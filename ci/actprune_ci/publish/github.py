@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actprune_ci.measure.checkouts import last_line
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 LABEL = "actprune-regression"
 LIMIT = 2000
@@ -27,20 +27,20 @@ class Issue:
 
 
 def gh(*words: str, text: str | None = None) -> str:
-    """What gh answers. `text` is its standard input. Raises CiError with its last line."""
+    """What gh answers. `text` is its standard input. Raises InputError with its last line."""
     try:
         done = subprocess.run(
             ("gh", *words), input=text or "", capture_output=True, text=True, timeout=WAIT
         )
     except FileNotFoundError:
-        raise CiError("gh: not found; it is GitHub's program, https://cli.github.com") from None
+        raise InputError("gh: not found; it is GitHub's program, https://cli.github.com") from None
     except subprocess.TimeoutExpired:
-        raise CiError(f"gh {' '.join(words[:2])}: no answer in {WAIT:g} s") from None
+        raise InputError(f"gh {' '.join(words[:2])}: no answer in {WAIT:g} s") from None
     except OSError as problem:
-        raise CiError(f"gh: cannot be run: {problem.strerror}") from None
+        raise InputError(f"gh: cannot be run: {problem.strerror}") from None
     if done.returncode:
         said = last_line(done.stderr, f"code {done.returncode}")
-        raise CiError(f"gh {' '.join(words[:2])}: {said}")
+        raise InputError(f"gh {' '.join(words[:2])}: {said}")
     return done.stdout
 
 
@@ -82,14 +82,14 @@ def reopen(number: int) -> None:
 def report(pull: int, head: str, body: str, marker: str) -> str:
     """Show a report on a pull request, in one comment of our own that is known by its marker.
 
-    What was done: `written`, `updated` or `unchanged`. Raises CiError where the pull request's head
-    is another commit than the one reported on.
+    What was done: `written`, `updated` or `unchanged`. Raises InputError where the pull request's
+    head is another commit than the one reported on.
     """
     said = gh("pr", "view", str(pull), "--json", "headRefOid,comments")
     answer = _json(said, "gh pr view")
     if answer["headRefOid"] != head:
         found = answer["headRefOid"][:12]
-        raise CiError(f"--head: pull request {pull} is at {found}, the report is on {head[:12]}")
+        raise InputError(f"--head: pull request {pull} is at {found}, the report is on {head[:12]}")
     text = cut(f"{marker}\n{body}")
     for each in answer["comments"]:
         place = re.search(r"#issuecomment-(\d+)$", each["url"])
@@ -113,4 +113,4 @@ def _json(said: str, what: str) -> Any:
     try:
         return json.loads(said)
     except ValueError:
-        raise CiError(f"{what}: expected JSON, got {said!r:.60}") from None
+        raise InputError(f"{what}: expected JSON, got {said!r:.60}") from None

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model.runs import CiError, Run
+from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import check
 from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
+from actprune_common.errors import InputError
 
 Document = dict[str, Any]
 
@@ -39,7 +40,7 @@ READERS = (
 def read(path: Path) -> tuple[Run, ...]:
     """The runs in a file of any known tool (two, base and head, of an A/B run).
 
-    Raises CiError, which begins with the path, where the file is unreadable, half-written, of no
+    Raises InputError, which begins with the path, where the file is unreadable, half-written, of no
     known tool, or not sound.
     """
     document = load(path)
@@ -47,20 +48,20 @@ def read(path: Path) -> tuple[Run, ...]:
         if reader.recognises(document):
             runs = tuple(check(run, str(path)) for run in reader.runs(document, path))
             if not any(run.measurements for run in runs):
-                raise CiError(f"{path}: {reader.name} without a single measurement")
+                raise InputError(f"{path}: {reader.name} without a single measurement")
             return tuple(run for run in runs if run.measurements)
     known = ", ".join(reader.name for reader in READERS)
-    raise CiError(f"{path}: of no known tool: expected one of {known}")
+    raise InputError(f"{path}: of no known tool: expected one of {known}")
 
 
 def load(path: Path) -> Document:
-    """The JSON object in a file. Raises CiError for anything else."""
+    """The JSON object in a file. Raises InputError for anything else."""
     try:
         document = json.loads(path.read_text("utf-8"))
     except OSError as problem:
-        raise CiError(f"{path}: cannot be read: {problem.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
-        raise CiError(f"{path}: not JSON: {problem}") from None
+        raise InputError(f"{path}: not JSON: {problem}") from None
     if not isinstance(document, dict):
-        raise CiError(f"{path}: expected a JSON object, got {type(document).__name__}")
+        raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
     return document

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers import results
 from actprune_ci.readers.fields import measured, of_environment
+from actprune_common.errors import InputError
 
 Record = Mapping[str, Any]
 KERNEL_FIGURES = {
@@ -38,7 +39,7 @@ def runs(document: Record, path: Path) -> tuple[Run, ...]:
     try:
         found = results.read(path)
     except results.ResultsError as problem:
-        raise CiError(str(problem)) from None
+        raise InputError(str(problem)) from None
     measurements = [
         *(m for record in found.kernels for m in _kernel(record)),
         *(m for record in found.training for m in _training(record)),

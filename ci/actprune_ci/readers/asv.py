@@ -16,8 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import checked, flat, from_milliseconds, full_hash, measured
+from actprune_common.errors import InputError
 
 VERSION = 2
 KINDS = {
@@ -49,11 +50,13 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of a result file, dated when its last benchmark started."""
     if document.get("version") != VERSION:
         came = document.get("version")
-        raise CiError(f"{path}: version: expected {VERSION}, got {came!r} (asv update rewrites it)")
+        raise InputError(
+            f"{path}: version: expected {VERSION}, got {came!r} (asv update rewrites it)"
+        )
     file = checked(_File, document, path)
     machine = file.params.get("machine")
     if not isinstance(machine, str) or not machine:
-        raise CiError(f"{path}: params.machine: expected a name, got {machine!r}")
+        raise InputError(f"{path}: params.machine: expected a name, got {machine!r}")
     known = _beside(path.parent.parent / "benchmarks.json")
     rows = {
         name: dict(zip(file.result_columns, row, strict=False))
@@ -119,14 +122,14 @@ def _measurements(
 ) -> list[Measurement]:
     axes = row.get("params") or []
     if not all(isinstance(axis, list) for axis in axes):
-        raise CiError(f"{path}: results.{name}: params: expected lists, got {axes!r:.60}")
+        raise InputError(f"{path}: results.{name}: params: expected lists, got {axes!r:.60}")
     grid = list(product(*axes))
     columns = {}
     for column in ("result", "samples", "stats_q_25", "stats_q_75", "stats_repeat"):
         values = row.get(column)
         columns[column] = [None] * len(grid) if values is None else values
         if not isinstance(columns[column], list) or len(columns[column]) != len(grid):
-            raise CiError(f"{path}: results.{name}: {column}: expected {len(grid)} values")
+            raise InputError(f"{path}: results.{name}: {column}: expected {len(grid)} values")
     return [
         _measurement(
             key(name, list(map(str, point)), known.get("param_names", ()), known.get("unit")),

@@ -9,18 +9,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import first_error
+from actprune_common.errors import InputError
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
 def checked(shape: type[Shape], document: Mapping[str, Any], path: Path) -> Shape:
-    """The document in its shape; CiError names the path and the first field that is wrong."""
+    """The document in its shape; InputError names the path and the first field that is wrong."""
     try:
         return shape.model_validate(document)
     except ValidationError as problem:
-        raise CiError(f"{path}: {first_error(problem)}") from None
+        raise InputError(f"{path}: {first_error(problem)}") from None
 
 
 def from_milliseconds(timestamp: float) -> str:
@@ -46,7 +47,7 @@ def full_hash(text: object) -> str:
 def of_environment(
     environment: Mapping[str, Any], measurements: Iterable[Measurement], path: Path
 ) -> Run:
-    """A run of actprune's own, described by its `environment`; CiError where that lacks what a
+    """A run of actprune's own, described by its `environment`; InputError where that lacks what a
     run must have.
     """
     facts = dict(environment)
@@ -54,7 +55,7 @@ def of_environment(
     date, machine = facts.pop("date", None), facts.pop("fingerprint", None)
     for name, value in (("date", date), ("fingerprint", machine)):
         if not isinstance(value, str) or not value:
-            raise CiError(f"{path}: environment.{name}: expected a text, got {value!r}")
+            raise InputError(f"{path}: environment.{name}: expected a text, got {value!r}")
     return Run("actprune", commit, dirty, str(date), str(machine), flat(facts), tuple(measurements))
 
 

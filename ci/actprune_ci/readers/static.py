@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import checked, measured, of_environment, unit_of
+from actprune_common.errors import InputError
 
 OPTIONS = ("arch", "num_warps", "num_stages")
 """Numbers that were chosen, not measured."""
@@ -36,9 +37,9 @@ def recognises(document: Mapping[str, Any]) -> bool:
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
-    """The one run of the file. Raises CiError, which names the field that is wrong."""
+    """The one run of the file. Raises InputError, which names the field that is wrong."""
     if document.get("schema") != 1:
-        raise CiError(f"{path}: schema: expected 1, got {document.get('schema')!r}")
+        raise InputError(f"{path}: schema: expected 1, got {document.get('schema')!r}")
     file = checked(_File, {**document, "schema_": 1}, path)
     measurements = [m for record in file.records for m in _measurements(record)]
     return (of_environment(file.environment, measurements, path),)

@@ -15,10 +15,11 @@ from statistics import median
 from typing import Any
 
 from actprune_ci.files import whole
-from actprune_ci.model.runs import CiError, Status
+from actprune_ci.model.runs import Status
 from actprune_ci.readers import asv as asv_files
 from actprune_ci.store.query import over
 from actprune_ci.store.store import text
+from actprune_common.errors import InputError
 
 COLUMNS = ("result", "params", "version", "started_at", "samples")
 """Of asv's result columns those that the store can fill; asv takes any subset."""
@@ -78,11 +79,11 @@ def asv(store: str | Path, out: Path) -> Exported:
 
     A figure of asv's keeps its name; any other is `benchmark.metric`. Several measurements at one
     commit are one: their median, over all samples. Runs of a changed tree or without a commit have
-    no place in a history; the notes count them. Raises CiError where `out` exists and is not an
+    no place in a history; the notes count them. Raises InputError where `out` exists and is not an
     empty folder, and as actprune_ci.store.query.sql does.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CiError(f"{out}: expected no such file, or an empty folder")
+        raise InputError(f"{out}: expected no such file, or an empty folder")
     exported, skipped = over(store, lambda connection: _folder(connection, out))
     notes = (*exported.notes, *(f"left out: {reason}" for reason in skipped.values()))
     return Exported(exported.commits, exported.benchmarks, notes)
@@ -92,7 +93,7 @@ def csv(store: str | Path, out: Path) -> tuple[str, ...]:
     """Write a CSV with a line per sample, and one for each failed or skipped figure.
 
     The lines stand by run, benchmark, metric, parameters, and samples as they were measured.
-    Returns what was left out. Raises CiError as actprune_ci.store.query.sql does.
+    Returns what was left out. Raises InputError as actprune_ci.store.query.sql does.
     """
     question = """
       COPY (SELECT * EXCLUDE (number) FROM (
@@ -124,7 +125,7 @@ def _folder(connection: Any, out: Path) -> Exported:
 def _fill(connection: Any, out: Path) -> Exported:
     groups, notes = _groups(connection)
     if not groups:
-        raise CiError(f"export: no run of a clean commit in this store ({'; '.join(notes)})")
+        raise InputError(f"export: no run of a clean commit in this store ({'; '.join(notes)})")
     benchmarks = _benchmarks(connection)
     dates = _commit_dates(run for runs in groups.values() for run in runs)
     facts: dict[str, dict[str, str]] = {}

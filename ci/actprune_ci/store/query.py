@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actprune_ci.model.runs import CiError
 from actprune_ci.store.store import (
     COLUMNS,
     RUNS,
@@ -16,6 +15,7 @@ from actprune_ci.store.store import (
     scan,
     text,
 )
+from actprune_common.errors import InputError
 
 Answer = TypeVar("Answer")
 EXTENSION = {"az": "azure", "abfss": "azure", "hf": "httpfs"}  # the others: httpfs
@@ -47,8 +47,8 @@ def sql(store: str | Path, question: str, values: Mapping[str, object] | None = 
     """The rows that DuckDB answers over the views `measurements` and `samples`.
 
     `store` is a folder, or an object store's URL (s3://bucket/folder); `values` fill in $names.
-    A file of the store that cannot be read is left out and named in the answer. Raises CiError for
-    a store without runs, a question that DuckDB refuses, and a URL without its extension.
+    A file of the store that cannot be read is left out and named in the answer. Raises InputError
+    for a store without runs, a question that DuckDB refuses, and a URL without its extension.
     """
 
     def ask(connection: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -72,17 +72,17 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
     except connection_error() as problem:
         skipped = _unreadable(files)
         if not skipped:
-            raise CiError(f"query: {one_line(problem)}") from None
+            raise InputError(f"query: {one_line(problem)}") from None
     good = [name for name in files if name not in skipped]
     if not good:
-        raise CiError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
+        raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
     connection = connect()
     _load_extension(connection, str(store))
     try:
         _make_views(connection, good)
         return ask(connection), skipped
     except connection_error() as problem:
-        raise CiError(f"query: {one_line(problem)}") from None
+        raise InputError(f"query: {one_line(problem)}") from None
 
 
 def measurements(
@@ -101,7 +101,7 @@ def measurements(
 
     `benchmark` is a regular expression found anywhere in `benchmark(name=value, ...)`; `params` the
     parameters that must have these values; `commits` full hashes (of a range: `git rev-list A..B`);
-    `since` <= date < `until`, ISO 8601 in UTC. Raises CiError as `sql` does.
+    `since` <= date < `until`, ISO 8601 in UTC. Raises InputError as `sql` does.
     """
     conditions: dict[str, tuple[str, object]] = {
         "benchmark": ("regexp_matches(name, $benchmark)", benchmark),
@@ -134,9 +134,9 @@ def _files(connection: Any, store: str) -> list[str]:
     try:
         found = connection.execute(f"SELECT file FROM glob({text(pattern)})").fetchall()
     except connection_error() as problem:
-        raise CiError(f"{store}: cannot be listed: {one_line(problem)}") from None
+        raise InputError(f"{store}: cannot be listed: {one_line(problem)}") from None
     if not found:
-        raise CiError(f"{store}: no runs in this store (expected {pattern})")
+        raise InputError(f"{store}: no runs in this store (expected {pattern})")
     return sorted(name for (name,) in found)
 
 
@@ -148,7 +148,7 @@ def _load_extension(connection: Any, store: str) -> None:
     try:
         connection.execute(f"LOAD {name}")
     except connection_error():
-        raise CiError(
+        raise InputError(
             f"{store}: needs DuckDB's extension {name}: where there is a network, run once"
             f" python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
         ) from None

@@ -10,9 +10,10 @@ from typing import Literal
 
 from actprune_ci import readers
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import CiError, Run
+from actprune_ci.model.runs import Run
 from actprune_ci.readers.fields import full_hash
 from actprune_ci.store import store
+from actprune_common.errors import InputError
 
 ASV_OWN = ("machine.json", "benchmarks.json")
 """Files of asv's that explain its results and hold none."""
@@ -37,14 +38,17 @@ def record(
     `commit` and `machine` replace what the files say. Inputs are never changed. What is
     half-written, corrupt or of no known tool is copied to set-aside/, with its reason, and the rest
     is recorded; of a duplicate the reason alone is kept, its contents being in the store already.
-    Raises CiError, before anything is recorded, for a path that does not exist and a commit that is
+    Raises InputError, before anything is recorded, for a path that does not exist and a commit that
+    is
     no full hash; and where the store cannot be written: what came before is recorded, and nothing
     is half-written.
     """
     if re.match(r"[a-z0-9]{2,}:/", str(into)):  # a Path has lost the second slash of a URL
-        raise CiError(f"{into}: record writes to a local folder: copy its files to an object store")
+        raise InputError(
+            f"{into}: record writes to a local folder: copy its files to an object store"
+        )
     if commit and not full_hash(commit):
-        raise CiError(f"commit: expected a full hash, of 40 hexadecimal digits, got {commit!r}")
+        raise InputError(f"commit: expected a full hash, of 40 hexadecimal digits, got {commit!r}")
     files = list(_inputs(paths, into))
     return [_record_one(path, into, commit, machine) for path in files]
 
@@ -57,7 +61,7 @@ def _inputs(paths: Iterable[Path], into: Path) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise CiError(f"{path}: no such file or folder")
+            raise InputError(f"{path}: no such file or folder")
 
 
 def _within(path: Path, folder: Path) -> bool:
@@ -67,7 +71,7 @@ def _within(path: Path, folder: Path) -> bool:
 def _record_one(path: Path, into: Path, commit: str | None, machine: str | None) -> Outcome:
     try:
         runs = [_named(run, commit, machine) for run in readers.read(path)]
-    except CiError as problem:
+    except InputError as problem:
         return _set_aside(path, into, str(problem))
     written = [store.write(run, into) for run in runs]
     new = tuple(file for file in written if file is not None)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from actprune_ci.files import whole
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import check
+from actprune_common.errors import InputError
 
 SCHEMA = 1
 RUNS, SET_ASIDE = "runs", "set-aside"
@@ -61,12 +62,12 @@ COPY (
 def connect() -> Any:
     """An empty DuckDB in memory that fetches nothing from the network by itself.
 
-    Raises CiError where DuckDB is not installed.
+    Raises InputError where DuckDB is not installed.
     """
     try:
         import duckdb
     except ImportError:
-        raise CiError("the store needs DuckDB: pip install 'actprune[ci]'") from None
+        raise InputError("the store needs DuckDB: pip install 'actprune[ci]'") from None
     return duckdb.connect(config={"autoinstall_known_extensions": "false"})
 
 
@@ -99,12 +100,12 @@ def digest(run: Run) -> str:
 def write(run: Run, store: Path) -> Path | None:
     """The new file of a run in the store; None where the store already has this very run.
 
-    Raises CiError for a run that is not sound, and where the file cannot be written whole: then
+    Raises InputError for a run that is not sound, and where the file cannot be written whole: then
     nothing of it is left.
     """
     run = canonical(check(run))
     if not run.measurements:
-        raise CiError("run: measurements: expected at least one, got none")
+        raise InputError("run: measurements: expected at least one, got none")
     path = place(run, store)
     if path.exists():
         return None
@@ -125,8 +126,8 @@ def place(run: Run, store: Path) -> Path:
 def read(path: Path) -> Run:
     """The run in a file of the store, bit for bit as it was recorded.
 
-    Raises CiError, which begins with the path, where the file is not of this schema or its contents
-    do not have the digest in its name.
+    Raises InputError, which begins with the path, where the file is not of this schema or its
+    contents do not have the digest in its name.
     """
     connection = connect()
     try:
@@ -134,13 +135,13 @@ def read(path: Path) -> Run:
             f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}"
         ).fetchall()
     except connection_error() as problem:
-        raise CiError(f"{path}: no file of this store: {one_line(problem)}") from None
+        raise InputError(f"{path}: no file of this store: {one_line(problem)}") from None
     if not rows or rows[0][0] != SCHEMA:
         came = rows[0][0] if rows else "no row"
-        raise CiError(f"{path}: schema: expected {SCHEMA}, got {came}")
+        raise InputError(f"{path}: schema: expected {SCHEMA}, got {came}")
     run = _run([dict(zip(COLUMNS, row, strict=True)) for row in rows])
     if not path.stem.endswith(f"-{digest(run)}"):
-        raise CiError(f"{path}: digest: the contents have {digest(run)}, so they were changed")
+        raise InputError(f"{path}: digest: the contents have {digest(run)}, so they were changed")
     return run
 
 
@@ -193,7 +194,7 @@ def _write_parquet(run: Run, path: Path) -> None:
     try:
         connect().execute(sql, values)
     except (connection_error(), UnicodeError) as problem:  # a full disk, for one
-        raise CiError(f"{path.parent}: cannot be written: {one_line(problem)}") from None
+        raise InputError(f"{path.parent}: cannot be written: {one_line(problem)}") from None
 
 
 def _run(rows: list[dict[str, Any]]) -> Run:

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from actprune_ci.cli import app
 from actprune_ci.history import history
 from actprune_ci.history.changes import FALSE_PER_SERIES, changes, noise
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.store import write
+from actprune_common.errors import InputError
 
 SERIES = 200
 Matrix = NDArray[np.float64]
@@ -287,7 +288,7 @@ def test_no_data_and_bad_names_say_so(nights: tuple[Path, Path, list[str]]) -> N
     nothing = CliRunner().invoke(app(), [*words, "--benchmarks", "nothing*"])
     assert nothing.exit_code == 3
     assert "no figure of 'nothing*' at any of the branch's 40 commits" in nothing.output
-    with pytest.raises(CiError, match="branch next: fatal: bad revision 'next'"):
+    with pytest.raises(InputError, match="branch next: fatal: bad revision 'next'"):
         history.branch_commits(repo, "next")
-    with pytest.raises(CiError, match="no runs in this store"):
+    with pytest.raises(InputError, match="no runs in this store"):
         history.load(store / "no", ["a"])

@@ -20,10 +20,11 @@ from actprune_ci.judge.calibrate import (
 )
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import AbRun, CiError, Key
+from actprune_ci.model.runs import AbRun, Key
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
+from actprune_common.errors import InputError
 from tests.actprune_ci.judge.test_gate import BYTES, TIME, exact, run, timed
 from tests.actprune_ci.judge.test_statistics import noises
 
@@ -129,11 +130,11 @@ def test_calibration_states_rates_floors_and_power() -> None:
 
 
 def test_calibration_refuses_what_is_no_a_a_run() -> None:
-    with pytest.raises(CiError, match=r"^calibrate: expected A/A runs, got aaaa against bbbb$"):
+    with pytest.raises(InputError, match=r"^calibrate: expected A/A runs, got aaaa against bbbb$"):
         calibrate([run(timed())], Policy())
-    with pytest.raises(CiError, match=r"^calibrate: machines are never mixed, got box, far$"):
+    with pytest.raises(InputError, match=r"^calibrate: machines are never mixed, got box, far$"):
         calibrate([a_a(1), replace(a_a(2), machine="far")], Policy())
-    with pytest.raises(CiError, match=r"^calibrate: no noisy figure in these A/A runs$"):
+    with pytest.raises(InputError, match=r"^calibrate: no noisy figure in these A/A runs$"):
         calibrate([replace(run(exact(BYTES, 1, 1)), head="aaaa")], Policy())
 
 
@@ -148,9 +149,9 @@ def test_a_calibration_file_is_checked(tmp_path: Path) -> None:
     calibration.write(path, made)
     assert calibration.read(path) == made
     path.write_text(path.read_text("utf-8").replace('"machine"', '"machin"'), "utf-8")
-    with pytest.raises(CiError, match=r"calibration.json: machine: field required$"):
+    with pytest.raises(InputError, match=r"calibration.json: machine: field required$"):
         calibration.read(path)
-    with pytest.raises(CiError, match=r"none.json: cannot be read: No such file or directory$"):
+    with pytest.raises(InputError, match=r"none.json: cannot be read: No such file or directory$"):
         calibration.read(tmp_path / "none.json")
 
 

@@ -15,10 +15,11 @@ from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import Report, gate
 from actprune_ci.judge.policy import Budget, Policy, Rule
 from actprune_ci.judge.verdict import recurring
-from actprune_ci.model.runs import AbRun, CiError, Key, Measurement, Pairs, Run
+from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
+from actprune_common.errors import InputError
 
 TIME = Key("suite.Kernels.time_compress", (("spec", "bsr:block=1x32"), ("layer", "fc1")))
 DENSE = Key(TIME.benchmark, (("spec", "dense"), ("layer", "fc1")))
@@ -212,9 +213,9 @@ def test_inconclusive_is_forbidden_only_where_a_slowdown_is_not_excluded() -> No
 
 def test_machines_and_commits_are_never_mixed() -> None:
     first, second = twice(0)
-    with pytest.raises(CiError, match=r"^A/B runs: machines are never mixed, got box, other$"):
+    with pytest.raises(InputError, match=r"^A/B runs: machines are never mixed, got box, other$"):
         gate(Policy(), [first, replace(second, machine="other")])
-    with pytest.raises(CiError, match=r"^A/B runs: heads are never mixed, got bbbb, cccc$"):
+    with pytest.raises(InputError, match=r"^A/B runs: heads are never mixed, got bbbb, cccc$"):
         gate(Policy(), [first, replace(second, head="cccc")])
 
 
@@ -298,7 +299,7 @@ def test_budgets_on_noise_ratios_and_nothing() -> None:
 
 def cli(*words: object) -> tuple[int, str]:
     done = CliRunner().invoke(app(), [str(word) for word in words])
-    if isinstance(done.exception, CiError):
+    if isinstance(done.exception, InputError):
         return 2, str(done.exception)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output

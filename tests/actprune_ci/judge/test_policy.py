@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from actprune_ci.judge.policy import Policy, keeps, limit, matches, read
-from actprune_ci.model.runs import CiError, Key
+from actprune_ci.model.runs import Key
+from actprune_common.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 SPEC = ("spec", "bsr:block=1x32,sparsity=0.9")
@@ -63,7 +64,7 @@ def test_an_empty_policy_has_every_default(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_policy_names_its_line(tmp_path: Path, text: str, error: str) -> None:
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         policy(tmp_path, text)
     said = str(problem.value).removeprefix(f"{tmp_path / 'policy.yml'}:")
     assert said.startswith(error)
@@ -71,10 +72,10 @@ def test_a_bad_policy_names_its_line(tmp_path: Path, text: str, error: str) -> N
 
 
 def test_a_policy_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CiError, match=r"none.yml: cannot be read: No such file or directory"):
+    with pytest.raises(InputError, match=r"none.yml: cannot be read: No such file or directory"):
         read(tmp_path / "none.yml")
     (tmp_path / "bad.yml").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(CiError, match=r"bad.yml: expected UTF-8 text"):
+    with pytest.raises(InputError, match=r"bad.yml: expected UTF-8 text"):
         read(tmp_path / "bad.yml")
 
 

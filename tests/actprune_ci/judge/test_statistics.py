@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 PAIRS = arrays(float, some.integers(8, 60), elements=some.floats(-2, 2, width=32))
 
@@ -35,7 +35,7 @@ def noises(random: np.random.Generator, shape: tuple[int, int]) -> dict[str, st.
 
 def test_log_ratios_refuse_what_has_no_ratio() -> None:
     assert st.log_ratios([1.0, 2.0], [2.0, 1.0]) == pytest.approx([np.log(2), -np.log(2)])
-    with pytest.raises(CiError, match=r"^head: expected figures above 0 for a ratio, got -1$"):
+    with pytest.raises(InputError, match=r"^head: expected figures above 0 for a ratio, got -1$"):
         st.log_ratios([1.0, 2.0], [2.0, -1.0])
 
 

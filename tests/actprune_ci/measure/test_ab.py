@@ -21,9 +21,10 @@ from actprune_ci.measure import sequential as stopping
 from actprune_ci.measure.checkouts import BuildError, resolve, workshop
 from actprune_ci.measure.machine import State
 from actprune_ci.measure.pairing import Figure, Limits, close, record
-from actprune_ci.model.runs import AbRun, CiError, Pairs
+from actprune_ci.model.runs import AbRun, Pairs
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.readers.asv import key
+from actprune_common.errors import InputError
 
 PYPROJECT = """
 [build-system]
@@ -298,7 +299,7 @@ def test_the_pattern_selects_figures_by_name_and_parameters(repository: Reposito
 def test_bad_options_are_named(repository: Repository, words: list[str], message: str) -> None:
     commit = repository.commit(work(1), SUITE)
     done, out = ab(repository, commit, commit, *words)
-    assert isinstance(done.exception, CiError)
+    assert isinstance(done.exception, InputError)
     assert message in str(done.exception)
     assert not out.exists()
     assert repository.worktrees() == 1
@@ -306,9 +307,9 @@ def test_bad_options_are_named(repository: Repository, words: list[str], message
 
 def test_commits_that_are_none_are_named(repository: Repository) -> None:
     repository.commit(work(1), SUITE)
-    with pytest.raises(CiError, match="has no commit nonsense"):
+    with pytest.raises(InputError, match="has no commit nonsense"):
         resolve(repository.folder, "nonsense")
-    with pytest.raises(CiError, match=r"has no \.git"):
+    with pytest.raises(InputError, match=r"has no \.git"):
         resolve(repository.folder.parent, "HEAD")
 
 

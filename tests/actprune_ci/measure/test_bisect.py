@@ -16,8 +16,8 @@ from actprune_ci.measure import bisect
 from actprune_ci.measure import sequential as stopping
 from actprune_ci.measure.bisect import Answer, answered, next_probe, search, suspects
 from actprune_ci.measure.pairing import Figure, Limits
-from actprune_ci.model.runs import CiError
 from actprune_ci.readers.asv import key
+from actprune_common.errors import InputError
 from tests.actprune_ci.measure.test_ab import SUITE, Repository, git, work
 
 COUNTS = st.integers(1, 200)
@@ -186,6 +186,6 @@ def test_bad_questions_are_named(repository: Repository) -> None:
         ((bad, good, "--benchmark", "work$"), "is no ancestor of"),
     ):
         done = run(repository, *words)
-        assert isinstance(done.exception, CiError)
+        assert isinstance(done.exception, InputError)
         assert message in str(done.exception)
     assert git(repository.folder, "status", "--porcelain") == ""

@@ -16,11 +16,12 @@ from typer.testing import CliRunner, Result
 from actprune_ci.cli import app
 from actprune_ci.files import write_whole
 from actprune_ci.measure.machine import facts
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.nightly import begin, config, night, state, step, summary
 from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.placeholders import MissingError, expand
 from actprune_ci.store import store
+from actprune_common.errors import InputError
 from tests.actprune_ci.measure.test_ab import git
 
 COUNTED = """
@@ -282,7 +283,7 @@ def test_only_one_night_in_a_folder(nights: Nights) -> None:
     done = nights.run(GOOD, "--resume")
     process.send_signal(signal.SIGTERM)
     process.wait()
-    assert isinstance(done.exception, CiError)
+    assert isinstance(done.exception, InputError)
     assert str(done.exception) == f"{nights.out}: another night is running in it"
 
 
@@ -317,7 +318,7 @@ def test_a_changed_tree_is_not_measured(nights: Nights) -> None:
 )
 def test_a_state_that_is_none(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "nightly.json").write_text(text, "utf-8")
-    with pytest.raises(CiError) as raised:
+    with pytest.raises(InputError) as raised:
         state.load(tmp_path)
     assert str(raised.value).startswith(f"{tmp_path / 'nightly.json'}{said}")
 
@@ -331,7 +332,7 @@ def test_a_full_disk_ends_the_night_with_its_state_readable(
     def writes(path: Path, content: str) -> None:
         full[0] = full[0] or '"two"' in content
         if full[0]:
-            raise CiError(f"{path}: cannot be written: No space left on device")
+            raise InputError(f"{path}: cannot be written: No space left on device")
         write_whole(path, content)
 
     monkeypatch.setattr(state, "write_whole", writes)
@@ -595,7 +596,7 @@ def test_words_that_go_together(tmp_path: Path) -> None:
 def test_a_bad_config_names_its_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "night.yml"
     path.write_text(text, "utf-8")
-    with pytest.raises(CiError) as raised:
+    with pytest.raises(InputError) as raised:
         config.read(path)
     assert str(raised.value).startswith(f"{path}:{said}")
 

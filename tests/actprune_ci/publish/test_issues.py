@@ -12,10 +12,11 @@ from typer.testing import CliRunner, Result
 from actprune_ci.cli import app
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import AbRun, CiError, Key, Pairs
+from actprune_ci.model.runs import AbRun, Key, Pairs
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import Said, mark, marked
 from actprune_ci.publish.reports import json as gate_json
+from actprune_common.errors import InputError
 from tests.actprune_ci.judge.test_gate import run
 
 SIZE = Key("suite.Kernels.track_saved_bytes", (("spec", "bsr"),), "saved_bytes", "bytes")
@@ -246,7 +247,7 @@ def test_bad_input(hub: GitHub) -> None:
     assert str(hub.issues().exception) == "issues: expected --gate, --history or both, got neither"
     done = hub.issues({"head": "b", "machine": "c", "findings": []})
     assert str(done.exception) == f"{hub.folder / 'gate.json'}: base: field required"
-    assert isinstance(done.exception, CiError)
+    assert isinstance(done.exception, InputError)
 
 
 HEAD = "c" * 40

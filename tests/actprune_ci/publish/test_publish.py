@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
 from actprune_ci.history.history import branch_commits
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_ci.store.store import write
+from actprune_common.errors import InputError
 from tests.actprune_bench.report.test_page_in_browser import FLAGS
 from tests.actprune_ci.history.test_history import _commits as commits_of
 
@@ -125,7 +126,7 @@ def test_without_the_registry_our_own_pages_are_there(
     assert "a &lt;runner&gt;" in index
     assert "<runner>" not in index
     refused = publish(nights, tmp_path / "other", "--require-asv")
-    assert isinstance(refused.exception, CiError)
+    assert isinstance(refused.exception, InputError)
     assert not (tmp_path / "other/index.html").exists()
 
 
@@ -181,13 +182,15 @@ def test_a_library_that_is_not_the_pinned_one_is_refused(
     (tmp_path / "a-1.0.tgz").write_bytes(b"cut off")
     assert libraries.files(good, tmp_path) == {"a.js": b"1;"}
     assert fetches == ["a", "a"]
-    with pytest.raises(CiError, match=r"a 1\.0: refused: its SHA-512 is not the pinned one"):
+    with pytest.raises(InputError, match=r"a 1\.0: refused: its SHA-512 is not the pinned one"):
         libraries.files(replace(good, sha512="else"), tmp_path)
 
 
 def test_what_no_library_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text('<script src="https://elsewhere/new.js"></script>')
-    with pytest.raises(CiError, match=r"loads https://elsewhere/new\.js, which no pinned library"):
+    with pytest.raises(
+        InputError, match=r"loads https://elsewhere/new\.js, which no pinned library"
+    ):
         asv_site.made_local(tmp_path, [])
 
 

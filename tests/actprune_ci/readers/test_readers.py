@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actprune_ci.model.runs import AbRun, CiError, Key, Measurement, Pairs, Run
+from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run
 from actprune_ci.model.serialise import from_json, read_ab, read_run, to_json, write
 from actprune_ci.readers import asv, read
 from actprune_ci.readers.ab import sides
+from actprune_common.errors import InputError
 
 DATA = Path(__file__).parents[1] / "data"
 ASV = DATA / "asv/tiny/5ba301d5-existing-py_usr_bin_python.json"
@@ -137,7 +138,7 @@ def test_asv_what_is_wrong_is_named(
     tmp_path: Path, change: Callable[[Document], object], message: str
 ) -> None:
     path = changed(ASV, tmp_path, change)
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         read(path)
     assert str(problem.value) == f"{path}: {message}"
 
@@ -258,7 +259,7 @@ def test_results_json_null_figures_are_skipped(tmp_path: Path) -> None:
 
 def test_results_json_must_say_when_and_where(tmp_path: Path) -> None:
     path = changed(RESULTS, tmp_path, lambda d: d["environment"].pop("fingerprint"))
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         read(path)
     assert str(problem.value) == f"{path}: environment.fingerprint: expected a text, got None"
 
@@ -300,7 +301,7 @@ def test_static_what_is_wrong_is_named(
     change(document)
     path = tmp_path / "static.json"
     path.write_text(json.dumps(document), "utf-8")
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         read(path)
     assert str(problem.value) == f"{path}: {message}"
 
@@ -323,7 +324,7 @@ def test_a_run_of_the_harness_is_itself(tmp_path: Path) -> None:
     write(tmp_path / "run.json", run)
     assert read(tmp_path / "run.json") == (run,)
     assert read_run(tmp_path / "run.json") == run
-    with pytest.raises(CiError, match="expected an A/B run"):
+    with pytest.raises(InputError, match="expected an A/B run"):
         read_ab(tmp_path / "run.json")
 
 
@@ -348,7 +349,7 @@ def test_a_run_of_the_harness_is_itself(tmp_path: Path) -> None:
 def test_what_no_tool_wrote_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text, "utf-8")
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         read(path)
     assert str(problem.value) == f"{path}: {message}"
 
@@ -356,7 +357,7 @@ def test_what_no_tool_wrote_is_refused(tmp_path: Path, text: str, message: str) 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CiError, match="not JSON: 'utf-8' codec can't decode"):
+    with pytest.raises(InputError, match="not JSON: 'utf-8' codec can't decode"):
         read(path)
 
 
@@ -384,7 +385,7 @@ def test_json_and_back(run: Run | AbRun) -> None:
 def test_json_that_is_wrong_is_named(old: str, new: str, message: str) -> None:
     text = to_json(ab_run())
     assert old in text
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         from_json(text.replace(old, new), "x")
     assert str(problem.value) == message
 
@@ -392,6 +393,6 @@ def test_json_that_is_wrong_is_named(old: str, new: str, message: str) -> None:
 def test_a_figure_stands_once(tmp_path: Path) -> None:
     run = only(PYTEST)
     twice = Run(**{**run.__dict__, "measurements": run.measurements[:1] * 2})
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         to_json(twice)
     assert "expected once, stands 2 times" in str(problem.value)

@@ -14,12 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers import read
 from actprune_ci.store import export
 from actprune_ci.store.query import sql
 from actprune_ci.store.record import record
 from actprune_ci.store.store import write
+from actprune_common.errors import InputError
 
 DATA = Path(__file__).parents[1] / "data"
 ASV = DATA / "asv/tiny/5ba301d5-existing-py_usr_bin_python.json"
@@ -187,7 +188,7 @@ def test_runs_that_have_no_place_in_a_history_are_counted(tmp_path: Path) -> Non
     assert notes[:2] == ("1 runs of a changed tree left out", "1 runs without a commit left out")
     assert notes[2].startswith(f"left out: {tmp_path}/store/runs/x.parquet: ")
     write(replace(good, dirty=True), tmp_path / "other")
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         export.asv(tmp_path / "other", tmp_path / "out2")
     assert str(problem.value) == (
         "export: no run of a clean commit in this store (1 runs of a changed tree left out)"
@@ -201,7 +202,7 @@ def test_an_export_replaces_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     export.asv(tmp_path / "store", out)
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         export.asv(tmp_path / "store", out)
     assert str(problem.value) == f"{out}: expected no such file, or an empty folder"
 

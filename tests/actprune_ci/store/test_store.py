@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.model.runs import CiError, Key, Measurement, Run
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.query import measurements, sql
 from actprune_ci.store.record import record
 from actprune_ci.store.store import SCHEMA, canonical, connect, digest, place, read, write
 from actprune_ci.store.store import text as literal
+from actprune_common.errors import InputError
 
 DATA = Path(__file__).parents[1] / "data"
 ASV = DATA / "asv/tiny/5ba301d5-existing-py_usr_bin_python.json"
@@ -114,11 +115,11 @@ def test_any_difference_makes_another_run(other: Run) -> None:
 
 
 def test_a_run_that_is_not_sound_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(CiError, match="measurements: expected at least one, got none"):
+    with pytest.raises(InputError, match="measurements: expected at least one, got none"):
         write(replace(a_run(), measurements=()), tmp_path)
-    with pytest.raises(CiError, match="time: samples: expected finite numbers, got inf"):
+    with pytest.raises(InputError, match="time: samples: expected finite numbers, got inf"):
         write(a_run(samples=(float("inf"),)), tmp_path)
-    with pytest.raises(CiError, match="date: expected ISO 8601, got 'soon'"):
+    with pytest.raises(InputError, match="date: expected ISO 8601, got 'soon'"):
         write(replace(a_run(), date="soon"), tmp_path)
     assert files(tmp_path) == []
 
@@ -183,15 +184,15 @@ def test_record_with_another_commit_and_machine(tmp_path: Path) -> None:
 
 def test_record_needs_paths_that_exist_a_full_commit_and_a_local_store(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         record([PYTEST, missing], tmp_path / "store")
     assert str(problem.value) == f"{missing}: no such file or folder"
     assert not (tmp_path / "store").exists()
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         record([PYTEST], tmp_path / "store", commit="HEAD")
     expected = "commit: expected a full hash, of 40 hexadecimal digits, got 'HEAD'"
     assert str(problem.value) == expected
-    with pytest.raises(CiError, match="record writes to a local folder"):
+    with pytest.raises(InputError, match="record writes to a local folder"):
         record([PYTEST], Path("s3://bucket/store"))
 
 
@@ -228,12 +229,12 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from actprune_ci.model.runs import CiError
+from actprune_ci.model.runs import InputError
 from actprune_ci.store.record import record
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     record([Path(sys.argv[1])], Path(sys.argv[2]))
-except CiError as problem:
+except InputError as problem:
     print(problem)
 """
 
@@ -263,13 +264,13 @@ def test_a_changed_file_of_the_store_is_refused_by_read(tmp_path: Path) -> None:
     assert path is not None
     other = path.with_name("20260101T030405Z-0123456789abcdef.parquet")
     path.rename(other)
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         read(other)
     there = digest(canonical(a_run()))
     expected = f"{other}: digest: the contents have {there}, so they were changed"
     assert str(problem.value) == expected
     other.write_bytes(b"PAR1")
-    with pytest.raises(CiError, match=f"^{other}: no file of this store: "):
+    with pytest.raises(InputError, match=f"^{other}: no file of this store: "):
         read(other)
 
 
@@ -311,7 +312,7 @@ def test_a_question_leaves_out_bad_files_and_names_each(tmp_path: Path) -> None:
 def test_a_store_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CiError, match=r"no file of it can be read: .*x\.parquet: "):
+    with pytest.raises(InputError, match=r"no file of it can be read: .*x\.parquet: "):
         sql(tmp_path, "SELECT 1 FROM measurements")
 
 
@@ -351,12 +352,12 @@ def test_views_hold_medians_failures_and_numbered_samples(tmp_path: Path) -> Non
 
 
 def test_a_question_that_cannot_be_answered_says_why(tmp_path: Path) -> None:
-    with pytest.raises(CiError) as problem:
+    with pytest.raises(InputError) as problem:
         sql(tmp_path, "SELECT 1")
     expected = f"{tmp_path}: no runs in this store (expected {tmp_path}/runs/*.parquet)"
     assert str(problem.value) == expected
     write(a_run(), tmp_path)
-    with pytest.raises(CiError, match=r'^query: .*"nonsense"'):
+    with pytest.raises(InputError, match=r'^query: .*"nonsense"'):
         sql(tmp_path, "SELECT nonsense FROM measurements")
 
 
@@ -365,7 +366,7 @@ def test_an_object_store_needs_an_extension_that_is_never_fetched(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB keeps its extensions
     for url, extension in (("s3://bucket/store", "httpfs"), ("az://bucket/store", "azure")):
-        with pytest.raises(CiError) as problem:
+        with pytest.raises(InputError) as problem:
             sql(url, "SELECT 1")
         assert str(problem.value) == (
             f"{url}: needs DuckDB's extension {extension}: where there is a network, run once"

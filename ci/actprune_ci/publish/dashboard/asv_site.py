@@ -16,9 +16,9 @@ from importlib import resources
 from pathlib import Path
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import CiError
 from actprune_ci.publish.dashboard.libraries import LIBRARIES, Library, files
 from actprune_ci.store import export
+from actprune_common.errors import InputError
 
 _TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
 _ELSEWHERE = re.compile(r"<(?:script|link)[^>]*(?:src|href)=\"(https?:[^\"]*)\"")
@@ -27,7 +27,7 @@ _ELSEWHERE = re.compile(r"<(?:script|link)[^>]*(?:src|href)=\"(https?:[^\"]*)\""
 def write(store: str, out: Path, repo: Path, branch: str, cache: Path) -> None:
     """Write asv's site of a store into the folder `out`, which must not be there yet.
 
-    Raises CiError where asv, a library or figures are missing; then there is no `out`.
+    Raises InputError where asv, a library or figures are missing; then there is no `out`.
     """
     libraries = [(library, files(library, cache)) for library in LIBRARIES]
     with tempfile.TemporaryDirectory() as temporary:
@@ -37,7 +37,7 @@ def write(store: str, out: Path, repo: Path, branch: str, cache: Path) -> None:
 
 
 def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
-    """What `asv publish` draws of a store. Raises CiError with asv's last line."""
+    """What `asv publish` draws of a store. Raises InputError with asv's last line."""
     export.asv(store, folder / "results")
     site = folder / "html"
     config = {
@@ -55,14 +55,14 @@ def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode or not (site / "index.html").exists():
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise CiError(f"asv publish: {said[-1] if said else f'code {done.returncode}'}")
+        raise InputError(f"asv publish: {said[-1] if said else f'code {done.returncode}'}")
     return site
 
 
 def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes]]]) -> None:
     """Lay the libraries beside the pages and a script beside each JSON file.
 
-    Raises CiError where index.html loads something that none of the libraries has.
+    Raises InputError where index.html loads something that none of the libraries has.
     """
     index = site / "index.html"
     text = index.read_text("utf-8")
@@ -73,7 +73,7 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
             text = re.sub(_TAG.format(re.escape(library.files[name])), rf'\1="{place}"', text)
     left = _ELSEWHERE.findall(text)
     if left:
-        raise CiError(f"asv's index.html loads {left[0]}, which no pinned library has")
+        raise InputError(f"asv's index.html loads {left[0]}, which no pinned library has")
     offline = (
         resources.files("actprune_ci.publish.dashboard").joinpath("offline.js").read_text("utf-8")
     )
@@ -81,7 +81,9 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
     text = text.replace("<script", '<link rel="icon" href="data:,">\n    <script', 1)
     first = 'src="jquery.flot.axislabels.js"></script>'  # after jQuery, before asv's own
     if first not in text:
-        raise CiError("asv's index.html is none that is known: expected jquery.flot.axislabels.js")
+        raise InputError(
+            "asv's index.html is none that is known: expected jquery.flot.axislabels.js"
+        )
     write_whole(index, text.replace(first, first + '\n    <script src="offline.js"></script>'))
     for path in site.rglob("*.json"):
         name = path.relative_to(site).as_posix()

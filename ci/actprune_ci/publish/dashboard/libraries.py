@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import CiError
+from actprune_common.errors import InputError
 
 REGISTRY = "https://registry.npmjs.org"
 """Replaced by the environment's NPM_CONFIG_REGISTRY."""
@@ -98,13 +98,13 @@ LIBRARIES = (
 
 
 def files(library: Library, cache: Path) -> dict[str, bytes]:
-    """The library's files by name. Raises CiError where it cannot be had, or is not what it was."""
+    """Its files by name. Raises InputError where it cannot be had, or is not what it was."""
     archive = cache / f"{library.name}-{library.version}.tgz"
     packed = archive.read_bytes() if archive.exists() else b""
     if not right(library, packed):
         packed = fetched(library)
         if not right(library, packed):
-            raise CiError(
+            raise InputError(
                 f"{library.name} {library.version}: refused: its SHA-512 is not the pinned one"
             )
         cache.mkdir(parents=True, exist_ok=True)
@@ -122,14 +122,16 @@ def right(library: Library, packed: bytes) -> bool:
 
 
 def fetched(library: Library) -> bytes:
-    """The package from the registry. Raises CiError."""
+    """The package from the registry. Raises InputError."""
     registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
     url = f"{registry}/{library.name}/-/{library.name}-{library.version}.tgz"
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             packed: bytes = answer.read()
     except (OSError, ValueError, urllib.error.URLError) as problem:
-        raise CiError(f"{library.name} {library.version}: cannot be fetched: {problem}") from None
+        raise InputError(
+            f"{library.name} {library.version}: cannot be fetched: {problem}"
+        ) from None
     return packed
 
 
