@@ -44,8 +44,8 @@ CUT = "trained, but not all measured: "
 FAKE = Path(__file__).with_name("fake_cell.py")
 CLI = """
 import functools, json, sys
-from actprune import cli
-from actprune.sweep import run
+from actprune_bench import cli
+from actprune_bench.sweep import run
 run.run_sweep = functools.partial(run.run_sweep, command=json.loads(sys.argv[1]))
 sys.argv = ["actprune", *sys.argv[2:]]
 cli.main()

@@ -96,7 +96,7 @@ def test_the_failure_of_one_side_is_not_the_other_s() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_both_sides_share_a_core() -> None:
-    program = "from actprune_ci.runner.turns import share_core; import os; share_core({}); " + (
+    program = "from actprune_ci.measure.runner.lockstep import share_core; import os; share_core({}); " + (
         "print(*os.sched_getaffinity(0))"
     )
     cores = sorted(os.sched_getaffinity(0))
