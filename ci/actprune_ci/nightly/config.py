@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from actprune_ci.judge.policy import Strict
 from actprune_ci.nightly.placeholders import PLACEHOLDERS, unknown
-from actprune_ci.strict_yaml import load
+from actprune_common.strict_yaml import load_yaml
 
 When = Literal["any", "cuda", "github"]
 Failure = Literal["error", "warning"]
@@ -87,4 +87,4 @@ class Night(Strict):
 
 def read(path: Path) -> Night:
     """The night in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
-    return load(path, Night)
+    return load_yaml(path, Night)

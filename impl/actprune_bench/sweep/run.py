@@ -18,7 +18,7 @@ from actprune_bench.sweep.gather import Found, gather
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
 from actprune_common.errors import InputError
-from actprune_common.files import look_in, make_folder, write_json, write_whole
+from actprune_common.files import alone, look_in, write_json, write_whole
 from actprune_common.strict_yaml import load_yaml
 
 if TYPE_CHECKING:
@@ -68,9 +68,12 @@ def run_sweep(
     limits = Limits(config.timeout_s, config.memory_bytes)
     check_limits(limits)
     cells = [cell_of(each, out.resolve()) for each in config.cells()]
-    with _engine(engine, address, jobs, config, cells) as run, _alone(out):
+    with (
+        _engine(engine, address, jobs, config, cells) as run,
+        alone(out / LOCK, "a sweep is running there"),
+    ):
         _check_same(out, environment(words))
-        write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False).encode())
+        write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False))
         work = Work(_pending(cells, config), limits, config.retries, command)
         with stop_signals() as stopping, _watch(cells, work.cells, console) as watch:
             if work.cells:
@@ -130,17 +133,3 @@ def _check_same(out: Path, now: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path}: not readable ({problem})") from None
     check_same(out, kept, now)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No other sweep works in `out` while this lasts; the system frees the lock of a dead one."""
-    import fcntl
-
-    make_folder(out, resume=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: a sweep is running there") from None
-        yield

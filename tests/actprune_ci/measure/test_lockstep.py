@@ -96,9 +96,8 @@ def test_the_failure_of_one_side_is_not_the_other_s() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_both_sides_share_a_core() -> None:
-    program = "from actprune_ci.measure.runner.lockstep import share_core; import os; share_core({}); " + (
-        "print(*os.sched_getaffinity(0))"
-    )
+    program = "from actprune_ci.measure.runner.lockstep import share_core\nimport os\n"
+    program += "share_core({})\nprint(*os.sched_getaffinity(0))"
     cores = sorted(os.sched_getaffinity(0))
     for seed in range(3):
         words = [sys.executable, "-c", program.format(seed)]

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
-from actprune_ci.files import write_whole
 from actprune_ci.measure.machine import facts
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.nightly import begin, config, night, state, step, summary
@@ -22,6 +21,7 @@ from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.placeholders import MissingError, expand
 from actprune_ci.store import store
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 from tests.actprune_ci.measure.test_ab import git
 
 COUNTED = """
@@ -312,7 +312,7 @@ def test_a_changed_tree_is_not_measured(nights: Nights) -> None:
     [
         ("[]", ": expected a night's state with schema 1"),
         ('{"schema": 2}', ": expected a night's state with schema 1"),
-        ('{"schema": 1, "commit": 3}', ": commit: input should be a valid string, got 3"),
+        ('{"schema": 1, "commit": 3}', ": commit: expected a valid string, got 3"),
         ("{", ": not JSON: Expecting property name enclosed in double quotes"),
     ],
 )
@@ -332,13 +332,13 @@ def test_a_full_disk_ends_the_night_with_its_state_readable(
     def writes(path: Path, content: str) -> None:
         full[0] = full[0] or '"two"' in content
         if full[0]:
-            raise InputError(f"{path}: cannot be written: No space left on device")
+            raise InputError(f"{path}: cannot be written (No space left on device)")
         write_whole(path, content)
 
     monkeypatch.setattr(state, "write_whole", writes)
     done = nights.run(steps)
     assert done.exit_code == 5
-    wanted = f"broken machine: {nights.out / 'nightly.json'}: cannot be written: No space left"
+    wanted = f"broken machine: {nights.out / 'nightly.json'}: cannot be written (No space left"
     assert wanted in done.stderr
     assert "the same command with --resume goes on" in done.stderr
     assert nights.steps() == {"one": "ok"}
