@@ -1,12 +1,12 @@
 """What a machine is, and what it does meanwhile: its fingerprint, clocks, throttling, load."""
 
-import hashlib
 import os
-import platform
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from actprune_common.machine import describe, field
 
 SYSTEM = Path("/sys/devices/system/cpu")
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -29,19 +29,12 @@ class State:
 
 def facts() -> dict[str, str]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity."""
-    cpu, cores, memory, gpu = _cpu(), os.cpu_count() or 1, _memory(), _gpu()
-    identity = f"{cpu}|{cores}|{memory >> 30}|{gpu}|{platform.machine()}"
     known = {
-        "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:12],
-        "platform": platform.platform(),
-        "cpu": cpu,
-        "cores": str(cores),
-        "memory_bytes": str(memory),
-        "gpu": gpu or "",
+        **describe(_gpu()),
         "governor": ", ".join(sorted(set(_governors()))),
-        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: str(value) for name, value in known.items() if value}
 
 
 def state() -> State:
@@ -94,27 +87,8 @@ def _gpu_reasons() -> str | None:
 
 def _gpu() -> str | None:
     for path in sorted(GPUS.glob("*/information")):
-        return _field(path, "Model")
+        return field(path, "Model")
     return None
-
-
-def _cpu() -> str:
-    return _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
-
-
-def _field(path: Path, name: str) -> str | None:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError):
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _governors() -> tuple[str, ...]:
