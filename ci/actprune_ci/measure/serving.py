@@ -4,7 +4,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from actprune_ci.measure import runner
 from actprune_ci.measure.checkouts import Side
+from actprune_common import processes
 
 Answer = dict[str, Any]
 START, GRACE = 600.0, 60.0
@@ -68,7 +68,7 @@ class Server:
         try:
             process.wait(5)  # the end of stdin ends it
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            processes.end_all(process.pid)
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -110,7 +110,7 @@ class Server:
             answer: Answer = json.loads(line)
             return answer
         if line is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            processes.end_all(process.pid)
         code = process.wait()
         how = f"gave no answer for {timeout:g} s" if line is None else f"ended with code {code}"
         detail = f"the measuring process {how}: {self._said()}"
@@ -142,14 +142,13 @@ class Server:
         others = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([str(self.side.site), *([others] if others else [])])
         with (self._folder / "log").open("wb") as log:
-            return subprocess.Popen(
+            return processes.start(  # in a session of its own: Ctrl-C is for us
                 (self.python, "-m", "runner", str(self.suite)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for us
             )
 
     def _said(self) -> str:

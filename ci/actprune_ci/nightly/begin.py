@@ -13,9 +13,9 @@ from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night
 from actprune_ci.nightly.night import Run
 from actprune_ci.nightly.state import FILE, State, load
-from actprune_ci.nightly.step import TOKEN
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
+from actprune_common.processes import MARK
 
 
 def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool = False) -> Run:
@@ -79,4 +79,4 @@ def with_store(night: Night, store: Path | None) -> Night:
 
 
 def _token() -> str:
-    return "/".join(filter(None, (os.environ.get(TOKEN), uuid4().hex)))
+    return "/".join(filter(None, (os.environ.get(MARK), uuid4().hex)))

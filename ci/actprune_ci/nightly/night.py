@@ -16,6 +16,7 @@ from actprune_ci.nightly.config import Night, Step
 from actprune_ci.nightly.state import ENDED, Done, State, save
 from actprune_ci.publish.reports.formatting import pattern
 from actprune_common.errors import InputError
+from actprune_common.processes import end_all
 
 GATE = "gate/gate.json"
 """In the night's folder: where the gate of a night writes what it wants repeated."""
@@ -48,7 +49,7 @@ def run(made: Run) -> int:
     """
     state = made.state
     if any(done.status == "running" for done in state.steps.values()):
-        step.end_all(None, state.token)  # what an earlier process of this night left behind
+        end_all(None, state.token)  # what an earlier process of this night left behind
     for each in made.night.steps:
         done = state.steps.get(each.name)
         if done is not None and done.status in ENDED:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from actprune_bench.records.environment import SAME, check_same, environment
-from actprune_bench.sweep.attempt import CELL_COMMAND, Limits, check_limits
+from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
 from actprune_bench.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune_bench.sweep.config import SweepConfig
 from actprune_bench.sweep.engine_local import Watch, Work, run_local
@@ -66,7 +66,6 @@ def run_sweep(
     cells of another machine, commit or torch, and as the engine does; then `out` is as it was.
     """
     limits = Limits(config.timeout_s, config.memory_bytes)
-    check_limits(limits)
     cells = [cell_of(each, out.resolve()) for each in config.cells()]
     with (
         _engine(engine, address, jobs, config, cells) as run,

@@ -544,13 +544,13 @@ def test_another_commit_starts_in_another_folder(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
-def test_limits_that_cannot_be_kept_leave_nothing(
+def test_an_engine_that_refuses_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(limits: Limits) -> None:
-        raise InputError("memory: the injected one")
+    def refuse(*_: object) -> None:
+        raise InputError("gpus: the injected one")
 
-    monkeypatch.setattr(sweeping, "check_limits", refuse)
+    monkeypatch.setattr(sweeping, "_engine", refuse)
     with pytest.raises(InputError, match="the injected one"):
         sweep(config(), tmp_path, {})
     assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ from actprune_ci.nightly import begin, config, night, state, step, summary
 from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.placeholders import MissingError, expand
 from actprune_ci.store import store
+from actprune_common import processes
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
 from tests.actprune_ci.measure.test_ab import git
@@ -262,17 +263,17 @@ def test_ctrl_c_at_the_start_of_a_step_ends_it(
 ) -> None:
     marker = f"35.{os.getpid()}"
     words = ["sh", "-c", f"sleep {marker}; true"]
-    begin, processes = step._started, []
+    begin, started = processes.start, []
 
-    def interrupted(*given: Any) -> Any:
-        processes.append(begin(*given))
+    def interrupted(*given: Any, **options: Any) -> Any:
+        started.append(begin(*given, **options))
         wait_until(lambda: alive(marker))
         raise KeyboardInterrupt  # before anybody knows the process
 
-    monkeypatch.setattr(step, "_started", interrupted)
+    monkeypatch.setattr(processes, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         step.run(words, tmp_path / "log", 60, "a-token", tmp_path, os.environ)
-    with processes[0] as process:
+    with started[0] as process:
         process.wait(5)
     assert not alive(marker)
 
