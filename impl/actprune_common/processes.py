@@ -61,6 +61,23 @@ def end_all(session: int | None, mark: str = "", patience: float = STUCK_S) -> N
             time.sleep(0.02)
 
 
+def output(words: Sequence[str], timeout: float) -> str:
+    """What a command prints that ends well and in time; else nothing, even if it is stuck."""
+    try:
+        process = start(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        return ""
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            said, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            end_all(process.pid, patience=1)
+            process.poll()
+            return ""
+    return said.decode("utf-8", "replace") if process.returncode == 0 else ""
+
+
 def resident(session: int) -> int:
     """Bytes that the processes of a session have resident."""
     found = 0

@@ -13,7 +13,7 @@ from actprune_ci.cli.ab import INTERRUPTED, interrupt, progress
 from actprune_ci.judge.gate import BROKEN
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.begin import begin, with_store
-from actprune_ci.nightly.night import DiskError, Run, run
+from actprune_ci.nightly.night import DiskError, NightRun, run
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
 
@@ -56,7 +56,7 @@ def command(
         raise typer.Exit(made.state.code)
 
 
-def show(made: Run) -> None:
+def show(made: NightRun) -> None:
     """The summary: on the terminal, in the night's folder, and on the job's page."""
     text = summary.markdown(made.night, made.state, made.folder)
     try:

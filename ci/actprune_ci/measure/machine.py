@@ -1,21 +1,28 @@
 """What a machine is, and what it does meanwhile: its fingerprint, clocks, throttling, load."""
 
 import os
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from actprune_common.machine import describe, field
+from actprune_common.processes import output
 
 SYSTEM = Path("/sys/devices/system/cpu")
 GPUS = Path("/proc/driver/nvidia/gpus")
+FIELDS = ("name", "clocks.sm", "{reasons}", "temperature.gpu", "power.draw")
+NAMES = ("name", "clock_mhz", "slowed_by", "celsius", "watts")
+REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""What newer and older drivers call the reasons to slow the clock down."""
+ANSWER = 20.0
+"""Seconds that nvidia-smi may take; with a GPU that fell off the bus it may never answer."""
 JUMP = 1.0
 """Seconds by which the two clocks may come apart: more than any adjustment of the time of day."""
+Gpus = tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
-class State:
+class MachineState:
     """The machine at a moment; None where it does not tell."""
 
     wall: float
@@ -37,12 +44,27 @@ def facts() -> dict[str, str]:
     return {name: str(value) for name, value in known.items() if value}
 
 
-def state() -> State:
-    """The machine now."""
-    return State(time.time(), time.monotonic(), _governors(), _throttled(), _gpu_reasons())
+def state(seen: Gpus | None = None) -> MachineState:
+    """The machine now; `seen`: what `gpus` has just said."""
+    if seen is None:
+        seen = gpus() if GPUS.is_dir() else ()
+    slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
+    return MachineState(time.time(), time.monotonic(), _governors(), _throttled(), slowed_by)
 
 
-def notes(before: State, after: State) -> list[str]:
+def gpus() -> Gpus:
+    """What nvidia-smi says of each GPU; nothing where there is none, or no answer."""
+    for reasons in REASONS:
+        fields = ",".join(FIELDS).format(reasons=reasons)
+        words = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+        lines = [line.split(", ") for line in output(words, ANSWER).splitlines()]
+        found = tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5)
+        if found:
+            return found
+    return ()
+
+
+def notes(before: MachineState, after: MachineState) -> list[str]:
     """What happened between two states that a reader of figures must know."""
     found = []
     jump = (after.wall - before.wall) - (after.monotonic - before.monotonic)
@@ -72,17 +94,6 @@ def _slowed(reasons: str) -> bool:
         return bool(int(reasons, 16) & ~0x1)  # 0x1: the GPU is idle
     except ValueError:
         return False
-
-
-def _gpu_reasons() -> str | None:
-    if not GPUS.is_dir():
-        return None
-    words = ("nvidia-smi", "--query-gpu=clocks_throttle_reasons.active", "--format=csv,noheader")
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "lost"
-    return done.stdout.split("\n")[0].strip()
 
 
 def _gpu() -> str | None:

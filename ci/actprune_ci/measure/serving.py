@@ -73,10 +73,10 @@ class Server:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(
-        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, turns: Answer
+        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, lockstep: Answer
     ) -> Callable[[], Answer]:
-        """The same in turn with the other side (runner.turns); what returns waits for the end."""
-        return self._begin(*_request(benchmark, params, plan, turns))
+        """The same in lockstep with the other side; what returns waits for the end."""
+        return self._begin(*_request(benchmark, params, plan, lockstep))
 
     def _ask(self, request: Answer, timeout: float) -> Answer:
         return self._begin(request, timeout)()
@@ -160,11 +160,11 @@ class Server:
 
 
 def _request(
-    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, turns: Answer | None
+    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, lockstep: Answer | None
 ) -> tuple[Answer, float]:
     """What a runner is asked, and in how many seconds it must have answered."""
-    timeout = benchmark["timeout"] * (2 if turns else 1)  # the other's turns are waited for
+    timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
     cache = benchmark["cache_timeout"]
     request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
-    limits = {"timeout": timeout, "cache_timeout": cache, "turns": turns}
+    limits = {"timeout": timeout, "cache_timeout": cache, "lockstep": lockstep}
     return {**request, **limits}, 2 * timeout + cache + GRACE

@@ -39,7 +39,7 @@ class Done:
 
 
 @dataclass
-class State:
+class NightState:
     """All that is known of a night."""
 
     commit: str
@@ -59,10 +59,10 @@ class State:
     notes: list[str] = field(default_factory=list)
 
 
-_STATE = TypeAdapter(State)
+_STATE = TypeAdapter(NightState)
 
 
-def load(folder: Path) -> State | None:
+def load(folder: Path) -> NightState | None:
     """The state in a folder; None where there is none. InputError for a file that is none."""
     path = folder / FILE
     try:
@@ -84,7 +84,7 @@ def load(folder: Path) -> State | None:
         raise InputError(f"{path}: not JSON: {problem}") from None
 
 
-def save(folder: Path, state: State) -> None:
+def save(folder: Path, state: NightState) -> None:
     """Write the state, whole or not at all. Raises InputError where the disk refuses."""
     document = {"schema": SCHEMA, **asdict(state)}
     write_whole(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")

@@ -14,7 +14,7 @@ from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
 from actprune_bench.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune_bench.sweep.config import SweepConfig
 from actprune_bench.sweep.engine_local import Watch, Work, run_local
-from actprune_bench.sweep.gather import Found, gather
+from actprune_bench.sweep.gather import SweepResult, gather
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
 from actprune_common.errors import InputError
@@ -28,6 +28,14 @@ CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
 ENGINES = ("local", "ray")
 Run = Callable[[Work, Watch, Sequence[int]], None]
 """Runs work, tells who watches, and stops where the numbers of signals are given."""
+
+
+class StoppedError(Exception):
+    """A signal stopped the sweep; what was done is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
@@ -57,12 +65,12 @@ def run_sweep(
     address: str | None = None,
     jobs: int | None = None,
     command: Sequence[str] = CELL_COMMAND,
-) -> Found | int:
+) -> SweepResult:
     """Run what `config` (of find_config) says and `out` lacks; what was found is written there.
 
     words: the command that repeats it. jobs: cells at a time; one by default, on Ray as many as
-    its machines hold. command: what runs a cell, for tests. Returns the number of the signal where
-    one stopped the sweep. Raises InputError where another sweep runs in `out`, where it holds
+    its machines hold. command: what runs a cell, for tests. Raises StoppedError where a
+    signal stopped the sweep, and InputError where another sweep runs in `out`, where it holds
     cells of another machine, commit or torch, and as the engine does; then `out` is as it was.
     """
     limits = Limits(config.timeout_s, config.memory_bytes)
@@ -77,10 +85,12 @@ def run_sweep(
         with stop_signals() as stopping, _watch(cells, work.cells, console) as watch:
             if work.cells:
                 run(work, watch, stopping)
-        return stopping[0] if stopping else gather(cells, out, words)
+        if stopping:
+            raise StoppedError(stopping[0])
+        return gather(cells, out, words)
 
 
-def good(found: Found, config: SweepConfig) -> bool:
+def good(found: SweepResult, config: SweepConfig) -> bool:
     """Whether every cell has an outcome that the sweep accepts."""
     return set(found.outcomes) <= {DONE, *config.accepted}
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actprune_bench.sweep.cells import DONE, Cell, Outcome
-from actprune_bench.sweep.gather import Found
+from actprune_bench.sweep.gather import SweepResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,7 @@ class LiveWatch:
         self._progress.update(self._task, completed=self.done + self.failed, description=text)
 
 
-def print_found(found: Found, console: "Console") -> None:
+def print_result(found: SweepResult, console: "Console") -> None:
     """What failed and why, and how many ended in each way."""
     if found.failed:
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))

@@ -34,7 +34,7 @@ from actprune_bench.sweep.cells import (
     to_run,
 )
 from actprune_bench.sweep.config import Retries, SweepConfig
-from actprune_bench.sweep.gather import Found
+from actprune_bench.sweep.gather import SweepResult
 from actprune_bench.sweep.run import find_config, run_sweep
 from actprune_bench.training.config import TrainConfig
 from actprune_common.errors import InputError
@@ -65,14 +65,12 @@ def command(folder: Path, plan: Mapping[str, Sequence[Any]]) -> list[str]:
 
 def sweep(
     chosen: SweepConfig, folder: Path, plan: Mapping[str, Sequence[Any]], **options: Any
-) -> Found:
+) -> SweepResult:
     out = folder / "out"
     words = command(folder, plan)
     with (folder / "seen.txt").open("a") as seen:
         quiet = Console(file=seen, width=200)
-        found = run_sweep(chosen, out, words="w", console=quiet, command=words, **options)
-    assert isinstance(found, Found)
-    return found
+        return run_sweep(chosen, out, words="w", console=quiet, command=words, **options)
 
 
 def starts(folder: Path) -> Counter[str]:

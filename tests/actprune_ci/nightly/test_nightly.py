@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
+from actprune_ci.measure import machine
 from actprune_ci.measure.machine import facts
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.nightly import begin, config, night, state, step, summary
-from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.placeholders import MissingError, expand
 from actprune_ci.store import store
 from actprune_common import processes
@@ -378,7 +378,7 @@ def test_a_clock_that_jumps_is_noted(nights: Nights, monkeypatch: pytest.MonkeyP
             calls.append(1)
             return real() + (3600 if len(calls) > 1 else 0)
 
-    monkeypatch.setattr(readings, "time", Clock)
+    monkeypatch.setattr(machine, "time", Clock)
     assert nights.run(script("one") + GOOD).exit_code == 0
     one = nights.state()["steps"]["one"]
     assert one["notes"][0] == "clock jumped by +3600 s"
@@ -444,8 +444,8 @@ def test_an_nvidia_smi_that_hangs(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program(path, "nvidia-smi", "exec sleep 60")
-    monkeypatch.setattr(readings, "ANSWER", 0.2)
-    assert readings.asked() == ()
+    monkeypatch.setattr(machine, "ANSWER", 0.2)
+    assert machine.gpus() == ()
 
 
 def test_when_github(nights: Nights, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,8 +463,8 @@ def test_when_github(nights: Nights, path: Path, monkeypatch: pytest.MonkeyPatch
 def recorded(nights: Nights, commit: str, name: str = "") -> None:
     figure = Measurement(Key("suite.it", (), "saved_bytes", "bytes"), (1.0,))
     date = "2026-11-23T00:00:00+00:00"
-    machine = name or facts()["fingerprint"]
-    store.write(Run("asv", commit, False, date, machine, {}, (figure,)), nights.folder / "store")
+    name = name or facts()["fingerprint"]
+    store.write(Run("asv", commit, False, date, name, {}, (figure,)), nights.folder / "store")
 
 
 BASED = "\n  - name: ab\n    run: [echo, '{base}', '{commit}', '{short}', '{machine}']\n"
@@ -610,8 +610,10 @@ def test_our_own_nights(name: str) -> None:
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
     done = state.Done("failed", reason="<img src=x> @all | `x`", attempts=1, tail="```\n<b>")
-    steps = (config.Step(name="one", run=("x",)),)
-    made = state.State("c" * 40, "", "box", "t", "now", steps={"one": done}, code=1, verdict="bad")
+    steps = (config.NightStep(name="one", run=("x",)),)
+    made = state.NightState(
+        "c" * 40, "", "box", "t", "now", steps={"one": done}, code=1, verdict="bad"
+    )
     page = summary.markdown(config.Night(steps=steps), made, tmp_path)
     assert r"\<img src=x\> @" + "\u200b" + r"all \| \`x\`" in page
     assert "'''\n<b>\n```" in page
