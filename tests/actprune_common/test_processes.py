@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +35,7 @@ def pids(path: Path, count: int) -> list[int]:
     return [int(line) for line in path.read_text().split()]
 
 
-def shell(text: str, folder: Path, **options: object) -> "subprocess.Popen[bytes]":
+def shell(text: str, folder: Path, **options: Any) -> "subprocess.Popen[bytes]":
     return processes.start(["sh", "-c", text], cwd=folder, **options)
 
 

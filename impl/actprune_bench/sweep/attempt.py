@@ -19,7 +19,7 @@ CELL_COMMAND = (sys.executable, "-m", "actprune_bench.sweep.cell")
 POLL_S = 0.1
 GRACE_S = 20.0
 """For a cell that is asked to stop: a step, and its checkpoint."""
-_DEATH_S = 0.5
+DEATH_S = 0.5
 """Who kills all of a machine may kill a cell before us: then its attempt is lost, not failed."""
 _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
@@ -64,7 +64,7 @@ class Attempt:
         if code is not None:
             processes.end_all(self._process.pid)  # what it left running
             if code == -signal.SIGKILL:
-                time.sleep(_DEATH_S)
+                time.sleep(DEATH_S)
             return self._end(*self._verdict(code))
         self.peak_bytes = max(self.peak_bytes, processes.resident(self._process.pid))
         timeout, memory = self.limits.timeout_s, self.limits.memory_bytes
