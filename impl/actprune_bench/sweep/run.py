@@ -13,7 +13,7 @@ from actprune_bench.records.environment import SAME, check_same, environment
 from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
 from actprune_bench.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune_bench.sweep.config import SweepConfig
-from actprune_bench.sweep.engine_local import Watch, Work, run_local
+from actprune_bench.sweep.engine_local import Work, run_local
 from actprune_bench.sweep.gather import SweepResult, gather
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
 ENGINES = ("local", "ray")
-Run = Callable[[Work, Watch, Sequence[int]], None]
+Run = Callable[[Work, LiveWatch, Sequence[int]], None]
 """Runs work, tells who watches, and stops where the numbers of signals are given."""
 
 

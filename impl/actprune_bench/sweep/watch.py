@@ -1,7 +1,6 @@
 """What is seen of a sweep: a live line on a terminal, a line per attempt on a pipe, a table."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -32,12 +31,7 @@ class LiveWatch:
             self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def running(self, cells: Sequence[Cell]) -> None:
