@@ -26,7 +26,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from actprune_ci.files import whole
+from actprune_common.files import whole
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 LASTING, FRESH = "--serve-lasting", "--serve-fresh"

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.files import write_whole
+from actprune_common.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 FILE = "kernels/actprune_kernels/bsr/cpu.py"

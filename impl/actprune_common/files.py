@@ -3,9 +3,10 @@
 import json
 import math
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from actprune_common.errors import InputError
 
@@ -15,14 +16,19 @@ _ONWARD = "--resume goes on there"
 def make_folder(path: Path, *, resume: bool, onward: str = _ONWARD) -> bool:
     """Make `path` where it is not there; returns whether something is in it already.
 
-    Raises InputError where it cannot be made, and where it is in use and resume is False; onward:
-    what to do then instead of naming another folder.
+    What a killed process left half written goes. Raises InputError where it cannot be made, and
+    where it is in use and resume is False; onward: what to do then instead of naming another
+    folder.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise InputError(f"{path}: cannot be made ({problem.strerror})") from None
-    return look_in(path, resume=resume, onward=onward)
+    used = look_in(path, resume=resume, onward=onward)
+    for left in path.glob(".*.tmp"):
+        with suppress(OSError):
+            left.unlink()
+    return used
 
 
 def look_in(path: Path, *, resume: bool, onward: str = _ONWARD) -> bool:
@@ -39,33 +45,71 @@ def look_in(path: Path, *, resume: bool, onward: str = _ONWARD) -> bool:
     return used
 
 
+@contextmanager
+def alone(lock: Path, problem: str) -> Iterator[None]:
+    """No other process is in a folder while this lasts; the system frees a dead one's lock.
+
+    Raises InputError where the folder of the file `lock` cannot be made, and with `problem` where
+    another process has it.
+    """
+    import fcntl  # POSIX alone has it
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")
+    except OSError as refusal:
+        raise InputError(f"{lock.parent}: cannot be written: {refusal.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{lock.parent}: {problem}") from None
+        yield
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all; numbers that are not finite become null."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
-    write_whole(path, f"{text}\n".encode())
+    write_whole(path, f"{text}\n")
 
 
-def write_whole(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
-    """Write beside `path`, then put it in its place; `keep` is where the old file goes.
+def write_whole(path: Path, content: bytes | str | memoryview, keep: Path | None = None) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all; raises as `whole` does."""
+    with whole(path, keep=keep) as beside, beside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
-    Raises InputError where that fails (a full disk, say), with the old file as it was.
+
+@contextmanager
+def whole(path: Path, *, overwrite: bool = True, keep: Path | None = None) -> Iterator[Path]:
+    """A file to write beside `path` that takes its place, synced to disk, when the block ends well.
+
+    keep: where the old file goes. Without `overwrite` an existing `path` raises FileExistsError and
+    is left as it was. Several processes may write a path at once: one of them is the last. Raises
+    InputError where the file system refuses (a full disk, say), with the old file as it was.
     """
-    beside = path.with_name(f"{path.name}.tmp")
+    beside = path.with_name(f".{path.name[:80]}.{uuid4().hex}.tmp")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb+") as file:
             os.fsync(file.fileno())
         if keep is not None and path.exists():
             path.replace(keep)
-        beside.replace(path)
+        if overwrite:
+            beside.replace(path)
+        else:
+            os.link(beside, path)
         _sync_folder(path.parent)
+    except FileExistsError:
+        raise
     except OSError as problem:
-        with suppress(OSError):
-            beside.unlink()
+        why = problem.strerror or problem
         raise InputError(
-            f"{path}: cannot be written ({problem.strerror}); what was saved before is intact"
+            f"{path}: cannot be written ({why}); what was saved before is intact"
         ) from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

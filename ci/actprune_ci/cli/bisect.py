@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.ab import INTERRUPTED, NO_DATA, interrupt, limits
-from actprune_ci.files import write_whole
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import BuildError, Workshop, git, resolve, workshop
 from actprune_ci.measure.serving import Answer
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 
 INCONCLUSIVE = 4
 

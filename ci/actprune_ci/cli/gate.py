@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from actprune_ci import readers
-from actprune_ci.files import write_whole
 from actprune_ci.judge import calibration, inputs, policy
 from actprune_ci.judge.gate import Report
 from actprune_ci.judge.gate import gate as judge_all
@@ -16,6 +15,7 @@ from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 
 
 def command(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.files import write_whole
 from actprune_ci.history.history import Finding, NoDataError, branch_commits, findings, load
+from actprune_common.files import write_whole
 
 NO_DATA = 3
 

@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.ab import INTERRUPTED, interrupt, progress
-from actprune_ci.files import write_whole
 from actprune_ci.judge.gate import BROKEN
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.begin import begin, with_store
-from actprune_ci.nightly.night import DiskError, Run, run
-from actprune_ci.nightly.state import alone
+from actprune_ci.nightly.night import DiskError, NightRun, run
 from actprune_common.errors import InputError
+from actprune_common.files import alone, write_whole
 
 
 def command(
@@ -41,7 +40,7 @@ def command(
     signal.signal(signal.SIGTERM, interrupt)
     night = with_store(config.read(config_file), store)
     again = f"the same command{'' if resume else ' with --resume'} goes on"
-    with alone(out):
+    with alone(out / ".lock", "another night is running in it"):
         made = begin(night, out, repo, base, resume)
         made.tell = progress
         try:
@@ -57,7 +56,7 @@ def command(
         raise typer.Exit(made.state.code)
 
 
-def show(made: Run) -> None:
+def show(made: NightRun) -> None:
     """The summary: on the terminal, in the night's folder, and on the job's page."""
     text = summary.markdown(made.night, made.state, made.folder)
     try:

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from actprune_ci.files import write_whole
 from actprune_ci.model.runs import Key
-from actprune_ci.model.serialise import first_error
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
+from actprune_common.validation import first_error
 
 
 class _Part(BaseModel):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from actprune_ci.model.runs import Key
-from actprune_ci.strict_yaml import load
+from actprune_common.strict_yaml import load_yaml
 
 Direction = Literal["lower", "higher"]
 Severity = Literal["error", "warning", "info"]
@@ -155,7 +155,7 @@ class Policy(Strict):
 
 def read(path: Path) -> Policy:
     """The policy in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
-    return load(path, Policy)
+    return load_yaml(path, Policy)
 
 
 def matches(pattern: str, text: str) -> bool:

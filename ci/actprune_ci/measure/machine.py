@@ -1,21 +1,28 @@
 """What a machine is, and what it does meanwhile: its fingerprint, clocks, throttling, load."""
 
-import hashlib
 import os
-import platform
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from actprune_common.machine import describe, field
+from actprune_common.processes import output
+
 SYSTEM = Path("/sys/devices/system/cpu")
 GPUS = Path("/proc/driver/nvidia/gpus")
+FIELDS = ("name", "clocks.sm", "{reasons}", "temperature.gpu", "power.draw")
+NAMES = ("name", "clock_mhz", "slowed_by", "celsius", "watts")
+REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""What newer and older drivers call the reasons to slow the clock down."""
+ANSWER = 20.0
+"""Seconds that nvidia-smi may take; with a GPU that fell off the bus it may never answer."""
 JUMP = 1.0
 """Seconds by which the two clocks may come apart: more than any adjustment of the time of day."""
+Gpus = tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
-class State:
+class MachineState:
     """The machine at a moment; None where it does not tell."""
 
     wall: float
@@ -29,27 +36,35 @@ class State:
 
 def facts() -> dict[str, str]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity."""
-    cpu, cores, memory, gpu = _cpu(), os.cpu_count() or 1, _memory(), _gpu()
-    identity = f"{cpu}|{cores}|{memory >> 30}|{gpu}|{platform.machine()}"
     known = {
-        "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:12],
-        "platform": platform.platform(),
-        "cpu": cpu,
-        "cores": str(cores),
-        "memory_bytes": str(memory),
-        "gpu": gpu or "",
+        **describe(_gpu()),
         "governor": ", ".join(sorted(set(_governors()))),
-        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: str(value) for name, value in known.items() if value}
 
 
-def state() -> State:
-    """The machine now."""
-    return State(time.time(), time.monotonic(), _governors(), _throttled(), _gpu_reasons())
+def state(seen: Gpus | None = None) -> MachineState:
+    """The machine now; `seen`: what `gpus` has just said."""
+    if seen is None:
+        seen = gpus() if GPUS.is_dir() else ()
+    slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
+    return MachineState(time.time(), time.monotonic(), _governors(), _throttled(), slowed_by)
 
 
-def notes(before: State, after: State) -> list[str]:
+def gpus() -> Gpus:
+    """What nvidia-smi says of each GPU; nothing where there is none, or no answer."""
+    for reasons in REASONS:
+        fields = ",".join(FIELDS).format(reasons=reasons)
+        words = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+        lines = [line.split(", ") for line in output(words, ANSWER).splitlines()]
+        found = tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5)
+        if found:
+            return found
+    return ()
+
+
+def notes(before: MachineState, after: MachineState) -> list[str]:
     """What happened between two states that a reader of figures must know."""
     found = []
     jump = (after.wall - before.wall) - (after.monotonic - before.monotonic)
@@ -81,40 +96,10 @@ def _slowed(reasons: str) -> bool:
         return False
 
 
-def _gpu_reasons() -> str | None:
-    if not GPUS.is_dir():
-        return None
-    words = ("nvidia-smi", "--query-gpu=clocks_throttle_reasons.active", "--format=csv,noheader")
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "lost"
-    return done.stdout.split("\n")[0].strip()
-
-
 def _gpu() -> str | None:
     for path in sorted(GPUS.glob("*/information")):
-        return _field(path, "Model")
+        return field(path, "Model")
     return None
-
-
-def _cpu() -> str:
-    return _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
-
-
-def _field(path: Path, name: str) -> str | None:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError):
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def _governors() -> tuple[str, ...]:

@@ -162,8 +162,8 @@ def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple
     waiting = []
     for side, server in enumerate(servers):
         # runners work in folders beside each other
-        turns = {"path": f"../turns-{seed}", "side": side, "seed": seed, "patience": MEETING}
-        waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, turns))
+        lockstep = {"path": f"../lockstep-{seed}", "side": side, "seed": seed, "patience": MEETING}
+        waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, lockstep))
     answers = [answer() for answer in waiting]
     for side, answer in enumerate(answers):
         if answer["status"] == "alone":

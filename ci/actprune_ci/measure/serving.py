@@ -4,18 +4,17 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from actprune_ci.measure import runner
 from actprune_ci.measure.checkouts import Side
+from actprune_common import processes
 
 Answer = dict[str, Any]
 START, GRACE = 600.0, 60.0
@@ -35,12 +34,7 @@ class Server:
     def __enter__(self) -> "Server":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def list(self) -> Answer:
@@ -68,15 +62,15 @@ class Server:
         try:
             process.wait(5)  # the end of stdin ends it
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            processes.end_all(process.pid)
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(
-        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, turns: Answer
+        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, lockstep: Answer
     ) -> Callable[[], Answer]:
-        """The same in turn with the other side (runner.turns); what returns waits for the end."""
-        return self._begin(*_request(benchmark, params, plan, turns))
+        """The same in lockstep with the other side; what returns waits for the end."""
+        return self._begin(*_request(benchmark, params, plan, lockstep))
 
     def _ask(self, request: Answer, timeout: float) -> Answer:
         return self._begin(request, timeout)()
@@ -110,7 +104,7 @@ class Server:
             answer: Answer = json.loads(line)
             return answer
         if line is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            processes.end_all(process.pid)
         code = process.wait()
         how = f"gave no answer for {timeout:g} s" if line is None else f"ended with code {code}"
         detail = f"the measuring process {how}: {self._said()}"
@@ -142,14 +136,13 @@ class Server:
         others = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([str(self.side.site), *([others] if others else [])])
         with (self._folder / "log").open("wb") as log:
-            return subprocess.Popen(
+            return processes.start(  # in a session of its own: Ctrl-C is for us
                 (self.python, "-m", "runner", str(self.suite)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for us
             )
 
     def _said(self) -> str:
@@ -161,11 +154,11 @@ class Server:
 
 
 def _request(
-    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, turns: Answer | None
+    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, lockstep: Answer | None
 ) -> tuple[Answer, float]:
     """What a runner is asked, and in how many seconds it must have answered."""
-    timeout = benchmark["timeout"] * (2 if turns else 1)  # the other's turns are waited for
+    timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
     cache = benchmark["cache_timeout"]
     request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
-    limits = {"timeout": timeout, "cache_timeout": cache, "turns": turns}
+    limits = {"timeout": timeout, "cache_timeout": cache, "lockstep": lockstep}
     return {**request, **limits}, 2 * timeout + cache + GRACE

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from actprune_ci.model.serialise import first_error
 from actprune_common.errors import InputError
+from actprune_common.validation import first_error
 
 Document = TypeVar("Document", bound=BaseModel)
 

@@ -11,9 +11,10 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from actprune_ci.files import write_whole
 from actprune_ci.model.runs import AbRun, Key, Run, Status
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
+from actprune_common.validation import first_error
 
 SCHEMA = 1
 _RUN, _AB = TypeAdapter(Run), TypeAdapter(AbRun)
@@ -140,13 +141,3 @@ def _dump(value: Any) -> str:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
-
-
-def first_error(problem: ValidationError) -> str:
-    """Where a pydantic error stands, what was expected and what came, in one line."""
-    error = problem.errors()[0]
-    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    got = (
-        "" if error["type"] in ("missing", "missing_argument") else f", got {error['input']!r:.60}"
-    )
-    return f"{loc}: {error['msg'][:1].lower()}{error['msg'][1:]}{got}"

@@ -9,16 +9,15 @@ from uuid import uuid4
 
 from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import git, resolve, uncommitted
-from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.config import Night
-from actprune_ci.nightly.night import Run
-from actprune_ci.nightly.state import FILE, State, load
-from actprune_ci.nightly.step import TOKEN
+from actprune_ci.nightly.night import NightRun
+from actprune_ci.nightly.state import FILE, NightState, load
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
+from actprune_common.processes import MARK
 
 
-def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool = False) -> Run:
+def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool = False) -> NightRun:
     """A night in `folder`, at the commit checked out; with `resume` the one that is there goes on.
 
     Without `base` it is compared with the newest earlier commit that the store has of this machine.
@@ -36,8 +35,8 @@ def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool =
     if state is None:
         base = resolve(repo, base) if base else last_night(store, repo, commit, name)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        gpus = max(night.gpus, len(readings.asked()))
-        state = State(commit, base, name, _token(), began, gpus)
+        gpus = max(night.gpus, len(machine.gpus()))
+        state = NightState(commit, base, name, _token(), began, gpus)
     for what, was, now in (("commit", state.commit, commit), ("machine", state.machine, name)):
         if was != now:
             raise InputError(
@@ -53,7 +52,7 @@ def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool =
         "machine": name,
         "python": sys.executable,
     } | ({"base": state.base} if state.base else {})
-    return Run(night, folder, repo, values, state, environment())
+    return NightRun(night, folder, repo, values, state, environment())
 
 
 def last_night(store: Path, repo: Path, commit: str, name: str) -> str:
@@ -79,4 +78,4 @@ def with_store(night: Night, store: Path | None) -> Night:
 
 
 def _token() -> str:
-    return "/".join(filter(None, (os.environ.get(TOKEN), uuid4().hex)))
+    return "/".join(filter(None, (os.environ.get(MARK), uuid4().hex)))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from actprune_ci.judge.policy import Strict
 from actprune_ci.nightly.placeholders import PLACEHOLDERS, unknown
-from actprune_ci.strict_yaml import load
+from actprune_common.strict_yaml import load_yaml
 
 When = Literal["any", "cuda", "github"]
 Failure = Literal["error", "warning"]
@@ -25,7 +25,7 @@ Words = Annotated[str | tuple[str, ...], AfterValidator(_words)]
 """A word of a command, or several that go together (actprune_ci.nightly.placeholders)."""
 
 
-class Step(Strict):
+class NightStep(Strict):
     """One command of the night."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
@@ -69,11 +69,11 @@ class Night(Strict):
     """The store's folder, from the repository's own."""
     gpus: int = Field(0, ge=0)
     """How many GPUs there must be: with fewer the machine is broken."""
-    steps: tuple[Step, ...] = Field(min_length=1)
+    steps: tuple[NightStep, ...] = Field(min_length=1)
 
     @field_validator("steps")
     @classmethod
-    def _ordered(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _ordered(cls, steps: tuple[NightStep, ...]) -> tuple[NightStep, ...]:
         before: set[str] = set()
         for step in steps:
             if step.name in before:
@@ -87,4 +87,4 @@ class Night(Strict):
 
 def read(path: Path) -> Night:
     """The night in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
-    return load(path, Night)
+    return load_yaml(path, Night)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from actprune_ci.judge.gate import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
-from actprune_ci.nightly import placeholders as words
-from actprune_ci.nightly import step
-from actprune_ci.nightly import telemetry as readings
-from actprune_ci.nightly.config import Night, Step
-from actprune_ci.nightly.state import ENDED, Done, State, save
+from actprune_ci.nightly import step, telemetry
+from actprune_ci.nightly.config import Night, NightStep
+from actprune_ci.nightly.placeholders import MissingError, expand
+from actprune_ci.nightly.state import ENDED, Done, NightState, save
 from actprune_ci.publish.reports.formatting import pattern
 from actprune_common.errors import InputError
+from actprune_common.processes import end_all
 
 GATE = "gate/gate.json"
 """In the night's folder: where the gate of a night writes what it wants repeated."""
@@ -27,7 +27,7 @@ class DiskError(InputError):
 
 
 @dataclass
-class Run:
+class NightRun:
     """A night that is running."""
 
     night: Night
@@ -35,20 +35,20 @@ class Run:
     repo: Path
     values: dict[str, str]
     """Of placeholders; `base` only where there is an earlier commit."""
-    state: State
+    state: NightState
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     tell: Callable[[str], None] = lambda _: None
 
 
-def run(made: Run) -> int:
-    """Run what is not done yet; the exit code, which is also in the state.
+def run(made: NightRun) -> int:
+    """NightRun what is not done yet; the exit code, which is also in the state.
 
     Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
     its way; the same night then starts that step anew.
     """
     state = made.state
     if any(done.status == "running" for done in state.steps.values()):
-        step.end_all(None, state.token)  # what an earlier process of this night left behind
+        end_all(None, state.token)  # what an earlier process of this night left behind
     for each in made.night.steps:
         done = state.steps.get(each.name)
         if done is not None and done.status in ENDED:
@@ -63,7 +63,7 @@ def run(made: Run) -> int:
     return state.code
 
 
-def outcome(night: Night, state: State) -> tuple[int, str]:
+def outcome(night: Night, state: NightState) -> tuple[int, str]:
     """The night's exit code and verdict: the gate's, unless the machine or a step failed."""
     ran = [(each, state.steps[each.name]) for each in night.steps if each.name in state.steps]
     for each, done in ran:
@@ -79,7 +79,7 @@ def outcome(night: Night, state: State) -> tuple[int, str]:
     return codes[-1], CODES.get(codes[-1], f"code {codes[-1]}") + also
 
 
-def told(each: Step, done: Done) -> str:
+def told(each: NightStep, done: Done) -> str:
     """A step's outcome in one line."""
     verdict = f" ({CODES.get(done.code or 0, '')})" if each.verdict and done.status == "ok" else ""
     parts = [f"{done.status}{verdict}", f"{done.seconds:.0f} s" if done.attempts else ""]
@@ -87,20 +87,20 @@ def told(each: Step, done: Done) -> str:
     return f"{each.name}: {', '.join(part for part in parts if part)}"
 
 
-def _one(made: Run, each: Step) -> Done:
-    """Run one step, as often as it may be tried, or say why it is not run."""
-    before = readings.reading()
-    gone = readings.lost(made.state.gpus, before)
+def _one(made: NightRun, each: NightStep) -> Done:
+    """NightRun one step, as often as it may be tried, or say why it is not run."""
+    before = telemetry.read()
+    gone = telemetry.missing_gpus(made.state.gpus, before)
     if gone:
         return Done("lost", reason=gone, before=before.document)
     try:
         if reason := _not_now(made, each, before):
             return Done("skipped", reason=reason)
         values, why = _values(made)
-        command = words.expand(each.run, values, why)
-        for path in words.expand(each.makes, values, why):
+        command = expand(each.run, values, why)
+        for path in expand(each.makes, values, why):
             Path(path).unlink(missing_ok=True)
-    except words.MissingError as problem:
+    except MissingError as problem:
         return Done("skipped", reason=str(problem))
     except OSError as problem:
         return Done("failed", reason=f"{problem.filename}: {problem.strerror}")
@@ -111,17 +111,17 @@ def _one(made: Run, each: Step) -> Done:
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
-        after = readings.reading()
+        after = telemetry.read()
         done.after = after.document
         done.notes += [n for n in machine.notes(before.state, after.state) if n not in done.notes]
-        if gone := readings.lost(made.state.gpus, after):
+        if gone := telemetry.missing_gpus(made.state.gpus, after):
             done.status, done.reason = "lost", gone
         if done.status != "failed":
             break
     return done
 
 
-def _note(done: Done, each: Step, ended: step.Ended, attempt: int) -> None:
+def _note(done: Done, each: NightStep, ended: step.Ended, attempt: int) -> None:
     """Write down how an attempt ended."""
     verdicts = CODES if each.verdict else {0: ""}
     good = ended.code in verdicts and not ended.reason
@@ -133,7 +133,7 @@ def _note(done: Done, each: Step, ended: step.Ended, attempt: int) -> None:
     done.notes += [note for note in ended.notes if note not in done.notes]
 
 
-def _not_now(made: Run, each: Step, now: readings.Reading) -> str:
+def _not_now(made: NightRun, each: NightStep, now: telemetry.Telemetry) -> str:
     """Why a step is not run; nothing where it is."""
     if each.when == "cuda" and not now.gpus:
         return "no CUDA device"
@@ -146,7 +146,7 @@ def _not_now(made: Run, each: Step, now: readings.Reading) -> str:
     return f"needs {', '.join(missing)}" if missing else ""
 
 
-def _values(made: Run) -> tuple[dict[str, str], dict[str, str]]:
+def _values(made: NightRun) -> tuple[dict[str, str], dict[str, str]]:
     """What placeholders stand for now, and why some stand for nothing."""
     why = {"base": "no earlier commit in the store", "repeat": "nothing to repeat"}
     values = dict(made.values)
@@ -159,12 +159,12 @@ def _values(made: Run) -> tuple[dict[str, str], dict[str, str]]:
     return values, why
 
 
-def _keep(made: Run, name: str, done: Done) -> None:
+def _keep(made: NightRun, name: str, done: Done) -> None:
     made.state.steps[name] = done
     _save(made)
 
 
-def _save(made: Run) -> None:
+def _save(made: NightRun) -> None:
     try:
         save(made.folder, made.state)
     except InputError as problem:

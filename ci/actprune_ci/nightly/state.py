@@ -1,18 +1,15 @@
 """The state of a night, DIR/nightly.json: rewritten whole before and after each step."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from actprune_ci.files import write_whole
-from actprune_ci.model.serialise import first_error
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
+from actprune_common.validation import first_error
 
 FILE = "nightly.json"
 SCHEMA = 1
@@ -42,7 +39,7 @@ class Done:
 
 
 @dataclass
-class State:
+class NightState:
     """All that is known of a night."""
 
     commit: str
@@ -62,10 +59,10 @@ class State:
     notes: list[str] = field(default_factory=list)
 
 
-_STATE = TypeAdapter(State)
+_STATE = TypeAdapter(NightState)
 
 
-def load(folder: Path) -> State | None:
+def load(folder: Path) -> NightState | None:
     """The state in a folder; None where there is none. InputError for a file that is none."""
     path = folder / FILE
     try:
@@ -87,23 +84,7 @@ def load(folder: Path) -> State | None:
         raise InputError(f"{path}: not JSON: {problem}") from None
 
 
-def save(folder: Path, state: State) -> None:
+def save(folder: Path, state: NightState) -> None:
     """Write the state, whole or not at all. Raises InputError where the disk refuses."""
     document = {"schema": SCHEMA, **asdict(state)}
     write_whole(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """The folder for this process alone. Raises InputError where another has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("wb")
-    except OSError as problem:
-        raise InputError(f"{folder}: cannot be written: {problem.strerror}") from None
-    with handle:
-        try:
-            flock(handle, LOCK_EX | LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another night is running in it") from None
-        yield

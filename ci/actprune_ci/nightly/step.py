@@ -1,7 +1,6 @@
-"""One command, with a process group and a time limit of its own, and a log.
+"""One command, with a time limit and a log.
 
-Whatever a step started is ended with it: its process group, and what left that, which is known by
-a word in its environment.
+Whatever a step started is ended with it (actprune_common.processes).
 """
 
 import os
@@ -15,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-TOKEN = "ACTPRUNE_NIGHT"
-"""In the environment of all that a night starts."""
+from actprune_common import processes
+
 GRACE = 30.0
 """Seconds between asking a step to end and ending it."""
-FIRST_TO_GO = "1000"
-"""oom_score_adj: where memory runs out the kernel ends the step, and not the night."""
 TAIL = 2000
 
 
@@ -82,7 +79,14 @@ def run(
     began, said, reason = time.monotonic(), _Log(log), ""
     process: subprocess.Popen[bytes] | None = None
     try:  # all of it: Ctrl-C may come between the start and the wait
-        process = _started(words, cwd, {**environment, TOKEN: token})
+        process = processes.start(
+            words,
+            cwd=cwd,
+            env={**environment, processes.MARK: token},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert process.stdout is not None
         source: IO[bytes] = process.stdout
         pump = threading.Thread(target=said.pump, args=(source,), daemon=True)
@@ -93,9 +97,11 @@ def run(
     except subprocess.TimeoutExpired:
         assert process is not None
         reason = f"ended after its time limit of {timeout:g} s"
-        _ask_to_end(process)
+        processes.ask_to_end(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
     finally:
-        end_all(None if process is None else process.pid, token)
+        processes.end_all(None if process is None else process.pid, token, GRACE)
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
     pump.join(GRACE)
@@ -104,61 +110,6 @@ def run(
     seconds, tail = round(time.monotonic() - began, 3), said.tail.decode("utf-8", "replace")
     notes = (said.problem,) if said.problem else ()
     return Ended(process.returncode, seconds, reason or _signalled(process.returncode), tail, notes)
-
-
-def _started(
-    words: Sequence[str], cwd: Path, environment: Mapping[str, str]
-) -> "subprocess.Popen[bytes]":
-    """The process, in a session of its own, and the first to go where memory runs out."""
-    process = subprocess.Popen(
-        words,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    with suppress(OSError):
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_GO, "utf-8")
-    return process
-
-
-def end_all(group: int | None, token: str) -> None:
-    """End a process group, and every process whose environment has the token."""
-    if group is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
-    until = time.monotonic() + GRACE  # one that is stuck in a driver cannot be ended
-    unseen = 0
-    while unseen < 2 and time.monotonic() < until:  # twice: it is empty for the time of an exec
-        left = _carrying(token)
-        unseen = 0 if left else unseen + 1
-        for pid in left:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _ask_to_end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, and time to write what there is."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
-
-
-def _carrying(token: str) -> list[int]:
-    """The processes, zombies apart, with the token in their environment (Linux; else none).
-
-    A night within a step has that step's token, a slash, and its own.
-    """
-    wanted, found = f"{TOKEN}={token}/".encode(), []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if any((word + b"/").startswith(wanted) for word in path.read_bytes().split(b"\0")):
-                found.append(int(path.parent.name))
-    return [pid for pid in found if pid != os.getpid()]
 
 
 def _signalled(code: int | None) -> str:

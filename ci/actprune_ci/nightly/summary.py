@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actprune_ci.judge.gate import CODES, GOOD
-from actprune_ci.nightly.config import Night, Step
-from actprune_ci.nightly.state import Done, State
+from actprune_ci.nightly.config import Night, NightStep
+from actprune_ci.nightly.state import Done, NightState
 from actprune_ci.publish.reports.markdown import code, table, text
 
 GPU = "{clock_mhz} MHz, {celsius} °C, {watts} W, slowed by {slowed_by}"
@@ -13,13 +13,13 @@ LARGEST = 900_000
 """Bytes; GitHub refuses a job's summary of more than a megabyte."""
 
 
-def headline(state: State) -> str:
+def headline(state: NightState) -> str:
     """The verdict, in one line."""
     sides = f"{state.base[:10]} → {state.commit[:10]}" if state.base else state.commit[:10]
     return f"{state.verdict or 'not over'}: {sides}, machine {state.machine}, {state.began}"
 
 
-def terminal(night: Night, state: State, folder: Path) -> str:
+def terminal(night: Night, state: NightState, folder: Path) -> str:
     """The whole summary as text."""
     lines = [headline(state)]
     for name, status, seconds, why in _rows(night, state):
@@ -31,7 +31,7 @@ def terminal(night: Night, state: State, folder: Path) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in state.notes)]) + "\n"
 
 
-def markdown(night: Night, state: State, folder: Path) -> str:
+def markdown(night: Night, state: NightState, folder: Path) -> str:
     """The summary as Markdown, the gate's report under it."""
     lines = [f"# {'✅' if state.code == GOOD else '❌'} {text(headline(state))}", ""]
     lines += table(["step", "", "time", ""], _rows(night, state))
@@ -55,7 +55,7 @@ def markdown(night: Night, state: State, folder: Path) -> str:
     return made
 
 
-def _machine(night: Night, state: State) -> Sequence[str]:
+def _machine(night: Night, state: NightState) -> Sequence[str]:
     """Clocks, throttling and load after each step that ran."""
     rows = []
     for each, done in _ordered(night, state):
@@ -69,7 +69,7 @@ def _machine(night: Night, state: State) -> Sequence[str]:
     return [*heading, *table(["step", "load", "CPU, MHz", "GPU"], rows), "", "</details>"]
 
 
-def _rows(night: Night, state: State) -> list[list[str]]:
+def _rows(night: Night, state: NightState) -> list[list[str]]:
     """A row per step: its name, what became of it, how long that took, and why."""
     rows = []
     for each, done in _ordered(night, state):
@@ -81,5 +81,5 @@ def _rows(night: Night, state: State) -> list[list[str]]:
     return rows
 
 
-def _ordered(night: Night, state: State) -> list[tuple[Step, Done]]:
+def _ordered(night: Night, state: NightState) -> list[tuple[NightStep, Done]]:
     return [(s, state.steps[s.name]) for s in night.steps if s.name in state.steps]

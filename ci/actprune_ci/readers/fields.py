@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import first_error
 from actprune_common.errors import InputError
+from actprune_common.validation import first_error
 
 Shape = TypeVar("Shape", bound=BaseModel)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from actprune_ci.files import whole
 from actprune_ci.model.runs import Status
 from actprune_ci.readers import asv as asv_files
 from actprune_ci.store.query import over
 from actprune_ci.store.store import text
 from actprune_common.errors import InputError
+from actprune_common.files import whole
 
 COLUMNS = ("result", "params", "version", "started_at", "samples")
 """Of asv's result columns those that the store can fill; asv takes any subset."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from actprune_ci import readers
-from actprune_ci.files import write_whole
 from actprune_ci.model.runs import Run
 from actprune_ci.readers.fields import full_hash
 from actprune_ci.store import store
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 
 ASV_OWN = ("machine.json", "benchmarks.json")
 """Files of asv's that explain its results and hold none."""

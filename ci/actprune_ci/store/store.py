@@ -17,10 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.files import whole
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import check
 from actprune_common.errors import InputError
+from actprune_common.files import whole
 
 SCHEMA = 1
 RUNS, SET_ASIDE = "runs", "set-aside"

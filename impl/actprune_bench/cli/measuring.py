@@ -169,8 +169,8 @@ def sweep(
     """
     from actprune_bench.report.table import print_table
     from actprune_bench.sweep.config import SweepConfig
-    from actprune_bench.sweep.run import ENGINES, find_config, good, run_sweep
-    from actprune_bench.sweep.watch import print_found
+    from actprune_bench.sweep.run import ENGINES, StoppedError, find_config, good, run_sweep
+    from actprune_bench.sweep.watch import print_result
     from actprune_common.strict_yaml import load_yaml
 
     if engine not in ENGINES:
@@ -182,22 +182,23 @@ def sweep(
     chosen = load_yaml(config, SweepConfig) if config else None
     folder, console = out or new_folder(), terminal()
     chosen = find_config(folder, chosen, resume=resume)
-    found = run_sweep(
-        chosen,
-        folder,
-        words=command_line(),
-        console=console,
-        engine=engine,
-        address=address,
-        jobs=jobs,
-    )
-    if isinstance(found, int):
+    try:
+        found = run_sweep(
+            chosen,
+            folder,
+            words=command_line(),
+            console=console,
+            engine=engine,
+            address=address,
+            jobs=jobs,
+        )
+    except StoppedError as stopped:
         words = shlex.join(["actprune", "sweep", "--out", str(folder), "--resume"])
         typer.echo(f"actprune: stopped; what was done is kept: {words}", err=True)
-        raise typer.Exit(128 + found)
-    for made in found.results:  # print_found says what is not done
+        raise typer.Exit(128 + stopped.number) from None
+    for made in found.results:  # print_result says what is not done
         print_table(made.model_copy(update={"not_done": []}), console)
-    print_found(found, console)
+    print_result(found, console)
     if not good(found, chosen):
         raise typer.Exit(1)
 

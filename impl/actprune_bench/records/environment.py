@@ -1,6 +1,5 @@
 """Where a result comes from: the code, the machine, the libraries."""
 
-import hashlib
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 import actprune
+from actprune_common import machine
 from actprune_common.errors import InputError
 from actprune_kernels import tuning
 
@@ -38,21 +38,14 @@ def check_same(place: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> 
 def environment(command: str) -> dict[str, object]:
     """A flat description of this process for results.json; `command` repeats the run."""
     commit, dirty = _git()
-    cpu, cores, memory = _cpu(), os.cpu_count() or 1, _memory_bytes()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = f"{cpu}|{cores}|{memory >> 30}|{gpu}|{platform.machine()}"
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "commit": commit,
         "dirty": dirty,
-        "fingerprint": hashlib.sha256(machine.encode()).hexdigest()[:12],
-        "platform": platform.platform(),
-        "cpu": cpu,
-        "cores": cores,
-        "memory_bytes": memory,
+        **machine.describe(gpu),
         "isa": torch.backends.cpu.get_cpu_capability(),
-        "gpu": gpu,
         "driver": version("nvidia-driver") if gpu else None,
         "threads": torch.get_num_threads(),
         "allocator": allocator(os.environ),
@@ -129,20 +122,3 @@ def _git() -> tuple[str | None, bool | None]:
     if tracked is None:
         return None, None
     return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

@@ -7,27 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from actprune_bench.records.training import RECORD
 from actprune_bench.sweep.cells import DONE, OVER, STOPPED, Outcome, begin, end
-from actprune_common.errors import InputError
+from actprune_common import processes
 
 CELL_COMMAND = (sys.executable, "-m", "actprune_bench.sweep.cell")
 """Gets the cell's folder as its last word."""
 POLL_S = 0.1
 GRACE_S = 20.0
 """For a cell that is asked to stop: a step, and its checkpoint."""
-_DEATH_S = 0.5
+DEATH_S = 0.5
 """Who kills all of a machine may kill a cell before us: then its attempt is lost, not failed."""
 _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
 _SAID = "out of memory, it says"
 _KILLED = "killed from outside, as the kernel does out of memory"
 _CUT = "trained, but not all measured: "
-_GUARD = str(Path(__file__).with_name("guard.py"))
 
 
 @dataclass(frozen=True)
@@ -39,24 +37,20 @@ class Limits:
 
 
 class Attempt:
-    """A running attempt at the cell in `folder`; `poll` it until it says what became of it.
-
-    The process leads a session of its own, so that all it starts can be ended with it.
-    """
+    """A running attempt at the cell in `folder`; `poll` it until it says what became of it."""
 
     def __init__(self, folder: Path, limits: Limits, command: Sequence[str] = CELL_COMMAND) -> None:
         self.folder, self.limits = folder, limits
         self.log = begin(folder)
         self.started = time.monotonic()
         self.peak_bytes = 0
-        words = [sys.executable, "-ISE", _GUARD, str(os.getpid()), *command, str(folder)]
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                words,
+            self._process = processes.start(
+                [*command, str(folder)],
+                guarded=True,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
 
     @property
@@ -68,11 +62,11 @@ class Attempt:
         """What became of it, written beside its log; None while it runs within its limits."""
         code = self._process.poll()
         if code is not None:
-            self._kill()  # what it left running
+            processes.end_all(self._process.pid)  # what it left running
             if code == -signal.SIGKILL:
-                time.sleep(_DEATH_S)
+                time.sleep(DEATH_S)
             return self._end(*self._verdict(code))
-        self.peak_bytes = max(self.peak_bytes, resident(self._process.pid))
+        self.peak_bytes = max(self.peak_bytes, processes.resident(self._process.pid))
         timeout, memory = self.limits.timeout_s, self.limits.memory_bytes
         if memory is not None and self.peak_bytes > memory:
             used = f"{self.peak_bytes / 2**20:,.0f} MiB of {memory / 2**20:,.0f}"
@@ -83,8 +77,7 @@ class Attempt:
 
     def ask_to_stop(self) -> None:
         """Let it save what it has."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        processes.ask_to_end(self._process)
 
     def stop(self, grace: float) -> Outcome:
         """End it, after so many seconds by force; what was done by then is done."""
@@ -92,12 +85,12 @@ class Attempt:
             code = self._process.wait(timeout=max(0.0, grace))
         except subprocess.TimeoutExpired:
             return self._killed(STOPPED, "the sweep was stopped")
-        self._kill()
+        processes.end_all(self._process.pid)
         verdict, message = self._verdict(code)
         return self._end(DONE, message) if verdict == DONE else self._end(STOPPED, message)
 
     def _killed(self, outcome: str, why: str) -> Outcome:
-        self._kill()
+        processes.end_all(self._process.pid)
         self._process.wait()
         if outcome != STOPPED and self._trained():
             return self._end(DONE, f"{_CUT}{why}")
@@ -106,10 +99,6 @@ class Attempt:
     def _trained(self) -> bool:
         """Whether it left its record, so that a limit costs only what it measures after that."""
         return (self.folder / RECORD).exists()
-
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: of a group of zombies
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _verdict(self, code: int) -> tuple[str, str]:
         """What an exit code and the last words mean."""
@@ -138,24 +127,6 @@ class Attempt:
         )
         end(self.log, made)
         return made
-
-
-def check_limits(limits: Limits) -> None:
-    """Raises InputError where this machine cannot keep them."""
-    if limits.memory_bytes is not None and not Path("/proc/self/stat").exists():
-        raise InputError("memory: can be limited where there is /proc (Linux), there is none here")
-
-
-def resident(session: int) -> int:
-    """Bytes that the processes of a session have resident; 0 where there is no /proc."""
-    pages = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, IndexError, ValueError):  # it has just ended
-            # proc(5): after the name, which may hold anything, come the fields from the third on
-            fields = path.read_bytes().rpartition(b")")[2].split()
-            if int(fields[3]) == session:
-                pages += int(fields[21])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def tail(log: Path) -> str:

@@ -20,11 +20,11 @@ _GRID = {"spec": "formats", "model": "models", "data": "data", "seed": "seeds"}
 _HOLES = {"{sparsity}": "sparsities", "{block}": "blocks"}
 
 
-class _Part(BaseModel):
+class _SweepPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Retries(_Part):
+class Retries(_SweepPart):
     """How often a cell is tried again, by what became of it.
 
     failed: it ended with an error; timeout, memory: a limit ended it; lost: nobody saw it end,
@@ -49,7 +49,7 @@ class Common(TrainConfig):
         return values
 
 
-class SweepConfig(_Part):
+class SweepConfig(_SweepPart):
     """A sweep, as in its YAML file: the grid, what its cells share, their limits and retries."""
 
     formats: list[str] = Field(min_length=1)

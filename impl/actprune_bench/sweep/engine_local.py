@@ -4,11 +4,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from actprune_bench.sweep.attempt import CELL_COMMAND, GRACE_S, POLL_S, Attempt, Limits
-from actprune_bench.sweep.cells import Cell, Outcome, attempts, to_run
+from actprune_bench.sweep.cells import Cell, attempts, to_run
 from actprune_bench.sweep.config import Retries
+from actprune_bench.sweep.watch import LiveWatch
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,7 @@ class Work:
     command: Sequence[str] = CELL_COMMAND
 
 
-class Watch(Protocol):
-    """Who is told what happens."""
-
-    def running(self, cells: Sequence[Cell]) -> None:
-        """These run now."""
-
-    def ended(self, cell: Cell, outcome: Outcome, *, again: bool) -> None:
-        """An attempt has ended; whether there will be another."""
-
-    def say(self, text: str) -> None:
-        """Something that who waits should know."""
-
-
-def run_local(work: Work, watch: Watch, stopping: Sequence[int], *, jobs: int) -> None:
+def run_local(work: Work, watch: LiveWatch, stopping: Sequence[int], *, jobs: int) -> None:
     """Run `work`, `jobs` cells at a time, until all have ended or `stopping` holds something.
 
     What runs then is asked to stop, and ended by force where it does not.

@@ -30,7 +30,8 @@ from actprune_bench.sweep.cells import (
     standing,
     to_run,
 )
-from actprune_bench.sweep.engine_local import Watch, Work
+from actprune_bench.sweep.engine_local import Work
+from actprune_bench.sweep.watch import LiveWatch
 from actprune_common.errors import InputError
 
 ALONE_S = 600.0
@@ -85,7 +86,7 @@ def joined(address: str | None, resources: Resources) -> Iterator[Joined]:
 
 
 def run_ray(
-    joined: Joined, work: Work, watch: Watch, stopping: Sequence[int], *, jobs: int | None
+    joined: Joined, work: Work, watch: LiveWatch, stopping: Sequence[int], *, jobs: int | None
 ) -> None:
     """Run `work` until all has ended or `stopping` holds something.
 
@@ -126,7 +127,7 @@ def run_ray(
 class Patience:
     """Says when no node is left on which a cell fits, and gives up where none comes."""
 
-    def __init__(self, joined: Joined, watch: Watch) -> None:
+    def __init__(self, joined: Joined, watch: LiveWatch) -> None:
         self._joined, self._watch = joined, watch
         self._since: float | None = None
 

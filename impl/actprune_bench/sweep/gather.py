@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepResult:
     """What a sweep came to."""
 
     pages: list[Path]
@@ -33,7 +33,7 @@ class Found:
     """Done, but without a dense run on their machine there are no ratios, so no result."""
 
 
-def gather(cells: Sequence[Cell], out: Path, command: str) -> Found:
+def gather(cells: Sequence[Cell], out: Path, command: str) -> SweepResult:
     """Write what `cells` have found into `out`. Raises InputError where a record is damaged."""
     tried = {cell.id: attempts(cell.folder) for cell in cells}
     ends = [(cell, standing(tried[cell.id]) or Outcome("not run")) for cell in cells]
@@ -42,7 +42,7 @@ def gather(cells: Sequence[Cell], out: Path, command: str) -> Found:
     written = _write(groups, failed, out, command)
     write_json(out / CELLS, {"schema": 1, "cells": [_line(c, e, tried[c.id]) for c, e in ends]})
     pages, made = [folder / PAGE for folder, _ in written], [each for _, each in written]
-    return Found(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
+    return SweepResult(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
 
 
 def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:

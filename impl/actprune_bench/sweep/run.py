@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from actprune_bench.records.environment import SAME, check_same, environment
-from actprune_bench.sweep.attempt import CELL_COMMAND, Limits, check_limits
+from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
 from actprune_bench.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune_bench.sweep.config import SweepConfig
-from actprune_bench.sweep.engine_local import Watch, Work, run_local
-from actprune_bench.sweep.gather import Found, gather
+from actprune_bench.sweep.engine_local import Work, run_local
+from actprune_bench.sweep.gather import SweepResult, gather
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
 from actprune_common.errors import InputError
-from actprune_common.files import look_in, make_folder, write_json, write_whole
+from actprune_common.files import alone, look_in, write_json, write_whole
 from actprune_common.strict_yaml import load_yaml
 
 if TYPE_CHECKING:
@@ -26,8 +26,16 @@ if TYPE_CHECKING:
 
 CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
 ENGINES = ("local", "ray")
-Run = Callable[[Work, Watch, Sequence[int]], None]
+Run = Callable[[Work, LiveWatch, Sequence[int]], None]
 """Runs work, tells who watches, and stops where the numbers of signals are given."""
+
+
+class StoppedError(Exception):
+    """A signal stopped the sweep; what was done is kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
@@ -57,28 +65,32 @@ def run_sweep(
     address: str | None = None,
     jobs: int | None = None,
     command: Sequence[str] = CELL_COMMAND,
-) -> Found | int:
+) -> SweepResult:
     """Run what `config` (of find_config) says and `out` lacks; what was found is written there.
 
     words: the command that repeats it. jobs: cells at a time; one by default, on Ray as many as
-    its machines hold. command: what runs a cell, for tests. Returns the number of the signal where
-    one stopped the sweep. Raises InputError where another sweep runs in `out`, where it holds
+    its machines hold. command: what runs a cell, for tests. Raises StoppedError where a
+    signal stopped the sweep, and InputError where another sweep runs in `out`, where it holds
     cells of another machine, commit or torch, and as the engine does; then `out` is as it was.
     """
     limits = Limits(config.timeout_s, config.memory_bytes)
-    check_limits(limits)
     cells = [cell_of(each, out.resolve()) for each in config.cells()]
-    with _engine(engine, address, jobs, config, cells) as run, _alone(out):
+    with (
+        _engine(engine, address, jobs, config, cells) as run,
+        alone(out / LOCK, "a sweep is running there"),
+    ):
         _check_same(out, environment(words))
-        write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False).encode())
+        write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False))
         work = Work(_pending(cells, config), limits, config.retries, command)
         with stop_signals() as stopping, _watch(cells, work.cells, console) as watch:
             if work.cells:
                 run(work, watch, stopping)
-        return stopping[0] if stopping else gather(cells, out, words)
+        if stopping:
+            raise StoppedError(stopping[0])
+        return gather(cells, out, words)
 
 
-def good(found: Found, config: SweepConfig) -> bool:
+def good(found: SweepResult, config: SweepConfig) -> bool:
     """Whether every cell has an outcome that the sweep accepts."""
     return set(found.outcomes) <= {DONE, *config.accepted}
 
@@ -130,17 +142,3 @@ def _check_same(out: Path, now: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path}: not readable ({problem})") from None
     check_same(out, kept, now)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No other sweep works in `out` while this lasts; the system frees the lock of a dead one."""
-    import fcntl
-
-    make_folder(out, resume=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: a sweep is running there") from None
-        yield

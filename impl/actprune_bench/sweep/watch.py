@@ -1,7 +1,6 @@
 """What is seen of a sweep: a live line on a terminal, a line per attempt on a pipe, a table."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -10,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actprune_bench.sweep.cells import DONE, Cell, Outcome
-from actprune_bench.sweep.gather import Found
+from actprune_bench.sweep.gather import SweepResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,12 +31,7 @@ class LiveWatch:
             self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def running(self, cells: Sequence[Cell]) -> None:
@@ -76,7 +70,7 @@ class LiveWatch:
         self._progress.update(self._task, completed=self.done + self.failed, description=text)
 
 
-def print_found(found: Found, console: "Console") -> None:
+def print_result(found: SweepResult, console: "Console") -> None:
     """What failed and why, and how many ended in each way."""
     if found.failed:
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))

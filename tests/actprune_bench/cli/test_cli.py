@@ -76,7 +76,7 @@ def test_doctor_says_what_runs() -> None:
         (["kernels", "--shape", "8x8"], "--shape: expected ROWSxFEATURESxOUT_FEATURES, got '8x8'"),
         (["kernels", "--dtype", "int3"], "kernels.dtype: expected one of float64, float32, float1"),
         (["kernels", "--device", "tpu"], "kernels.device: expected cpu or cuda, got 'tpu'"),
-        (["kernels", "--threads", "0"], "threads: should be greater than or equal to 1, got 0"),
+        (["kernels", "--threads", "0"], "threads: expected greater than or equal to 1, got 0"),
         (["kernels", "--json", "/dev/null"], "/dev/null: is there already; name another file"),
         (["compare", "--resume"], "--resume: expected --out to name the folder to go on in"),
         (["compare", "--data", "mnist"], "training.data: data: expected one of embedded, "),
@@ -85,7 +85,7 @@ def test_doctor_says_what_runs() -> None:
         (["report", "none.json"], "none.json: cannot be read (No such file or directory)"),
         (["train", "--model", "vgg"], "model: expected one of resmlp_tiny, resm"),
         (["train", "--resume"], "--resume: expected --out to name the folder to go on in"),
-        (["train", "--lr", "0"], "lr: should be greater than 0, got 0"),
+        (["train", "--lr", "0"], "lr: expected greater than 0, got 0"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str, tmp_path: Path, call: Call) -> None:
@@ -116,7 +116,7 @@ training: {limit_train: 64, limit_test: 40, batch_size: 16, seeds: [0, 1], epoch
         ),
         (
             "training:\n  epochs: 0\n",
-            "2: training.epochs: should be greater than or equal to 1, go",
+            "2: training.epochs: expected greater than or equal to 1, go",
         ),
         ("training:\n  lrr: 1\n", "2: training.lrr: unknown key; known are model, data, "),
         ("training:\n  seed: 1\n", "1: training: seed: stands in seeds"),

@@ -44,15 +44,24 @@ CHOSEN = config(seeds=list(range(8)), memory="1GiB", training={"threads": 1})
 IDS = [cell_id(each) for each in CHOSEN.cells()]
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head that runs nothing, to which tests add workers."""
-    made: Any = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
+    """A Ray whose head runs nothing, and that soon sees that a node is gone."""
+    watchful = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}
+    watchful |= {"health_check_failure_threshold": 5}
+    head: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False, "_system_config": watchful}
+    made: Any = Cluster(initialize_head=True, head_node_args=head)
     yield made
-    RAY.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Any) -> Iterator[Cluster]:
+    """The head, to which a test adds workers."""
+    yield head
+    RAY.shutdown()
+    for node in list(head.worker_nodes):
+        head.remove_node(node, allow_graceful=False)
 
 
 def run(
@@ -237,8 +246,8 @@ def test_an_address_that_is_refused_leaves_a_sweep_as_it_was(tmp_path: Path) -> 
 def test_an_address_at_which_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(engine_ray, "_INIT_S", 5.0)
+        monkeypatch.setattr(engine_ray, "_INIT_S", 1.0)
         with pytest.raises(
-            InputError, match=rf"at {address} is no Ray to join \(no answer of Ray within 5 s\)"
+            InputError, match=rf"at {address} is no Ray to join \(no answer of Ray within 1 s\)"
         ):
             _connect(address)

@@ -149,7 +149,7 @@ def test_a_calibration_file_is_checked(tmp_path: Path) -> None:
     calibration.write(path, made)
     assert calibration.read(path) == made
     path.write_text(path.read_text("utf-8").replace('"machine"', '"machin"'), "utf-8")
-    with pytest.raises(InputError, match=r"calibration.json: machine: field required$"):
+    with pytest.raises(InputError, match=r"calibration.json: machine: this key is required$"):
         calibration.read(path)
     with pytest.raises(InputError, match=r"none.json: cannot be read: No such file or directory$"):
         calibration.read(tmp_path / "none.json")

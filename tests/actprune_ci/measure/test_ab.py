@@ -19,7 +19,7 @@ from actprune_ci.cli import app
 from actprune_ci.measure import machine
 from actprune_ci.measure import sequential as stopping
 from actprune_ci.measure.checkouts import BuildError, resolve, workshop
-from actprune_ci.measure.machine import State
+from actprune_ci.measure.machine import MachineState
 from actprune_ci.measure.pairing import Figure, Limits, close, record
 from actprune_ci.model.runs import AbRun, Pairs
 from actprune_ci.model.serialise import read_ab
@@ -384,9 +384,9 @@ def test_results_and_ab_runs_name_a_machine_alike() -> None:
         assert mine[name] == str(known[name])
 
 
-def state(**changes: object) -> State:
+def state(**changes: object) -> MachineState:
     known = {"wall": 0.0, "monotonic": 0.0, "governors": (), "throttled": None, "gpu": None}
-    return State(**{**known, **changes})  # type: ignore[arg-type]
+    return MachineState(**{**known, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Two sides that take turns: never at once, in an order both draw alike, not without the other."""
+"""Two sides in lockstep: never at once, in an order both draw alike, not without the other."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actprune_ci.measure.pairing import Figure, together
-from actprune_ci.measure.runner.lockstep import AloneError, Turns
+from actprune_ci.measure.runner.lockstep import AloneError, Lockstep
 from actprune_ci.model.runs import Key
 
 
@@ -19,7 +19,7 @@ def test_turns_never_overlap_and_either_side_goes_first(tmp_path: Path) -> None:
     spans: list[tuple[float, float, int]] = []
 
     def side(number: int) -> None:
-        turns = Turns(str(tmp_path / "meet"), number, seed=7, patience=10)
+        lockstep = Lockstep(str(tmp_path / "meet"), number, seed=7, patience=10)
 
         def call() -> None:
             begin = time.perf_counter()
@@ -27,8 +27,8 @@ def test_turns_never_overlap_and_either_side_goes_first(tmp_path: Path) -> None:
             spans.append((begin, time.perf_counter(), number))
 
         for _ in range(40):
-            turns.take(call)
-        turns.close()
+            lockstep.take(call)
+        lockstep.close()
 
     sides = [threading.Thread(target=side, args=(number,)) for number in (1, 0)]
     for thread in sides:
@@ -47,19 +47,19 @@ def test_turns_never_overlap_and_either_side_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_side_whose_other_does_not_come_says_so(tmp_path: Path, side: int) -> None:
     with pytest.raises(AloneError, match="the other side did not come"):
-        Turns(str(tmp_path / "meet"), side, seed=0, patience=0.05)
+        Lockstep(str(tmp_path / "meet"), side, seed=0, patience=0.05)
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_a_side_whose_other_ends_says_so(tmp_path: Path, side: int) -> None:
     path = str(tmp_path / "meet")
-    other = threading.Thread(target=lambda: Turns(path, 1 - side, seed=0, patience=10).close())
+    other = threading.Thread(target=lambda: Lockstep(path, 1 - side, seed=0, patience=10).close())
     other.start()
-    turns = Turns(path, side, seed=0, patience=10)
+    lockstep = Lockstep(path, side, seed=0, patience=10)
     other.join()
     with pytest.raises(AloneError, match="the other side has ended"):
-        turns.take(lambda: None)
-    turns.close()
+        lockstep.take(lambda: None)
+    lockstep.close()
 
 
 class Stub:
@@ -96,9 +96,8 @@ def test_the_failure_of_one_side_is_not_the_other_s() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_both_sides_share_a_core() -> None:
-    program = "from actprune_ci.runner.turns import share_core; import os; share_core({}); " + (
-        "print(*os.sched_getaffinity(0))"
-    )
+    program = "from actprune_ci.measure.runner.lockstep import share_core\nimport os\n"
+    program += "share_core({})\nprint(*os.sched_getaffinity(0))"
     cores = sorted(os.sched_getaffinity(0))
     for seed in range(3):
         words = [sys.executable, "-c", program.format(seed)]

@@ -14,14 +14,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
-from actprune_ci.files import write_whole
+from actprune_ci.measure import machine
 from actprune_ci.measure.machine import facts
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.nightly import begin, config, night, state, step, summary
-from actprune_ci.nightly import telemetry as readings
 from actprune_ci.nightly.placeholders import MissingError, expand
 from actprune_ci.store import store
+from actprune_common import processes
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 from tests.actprune_ci.measure.test_ab import git
 
 COUNTED = """
@@ -66,7 +67,7 @@ class Nights:
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     made = Nights(tmp_path)
     monkeypatch.setenv("COUNT", str(made.count))
-    monkeypatch.setattr(step, "GRACE", 2.0)
+    monkeypatch.setattr(step, "GRACE", 1.0)
     for name in (*night.TOKENS, "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     return made
@@ -191,10 +192,8 @@ def test_a_hang_is_ended_with_all_that_it_started(nights: Nights) -> None:
 
 
 def test_a_hang_may_write_what_it_has(nights: Nights) -> None:
-    code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(print('kept')))\n"
-    (nights.folder / "slow.py").write_text(code + "print('ready')\ntime.sleep(60)\n", "utf-8")
-    words = f'["{{python}}", "{nights.folder / "slow.py"}"]'
-    nights.run(f"\n  - name: slow\n    run: {words}\n    timeout: 3\n" + GOOD)
+    words = """[sh, -c, "trap 'echo kept; exit' TERM; echo ready; sleep 60 & wait"]"""
+    nights.run(f"\n  - name: slow\n    run: {words}\n    timeout: 1\n" + GOOD)
     assert nights.state()["steps"]["slow"]["tail"] == "ready\nkept\n"
 
 
@@ -262,17 +261,17 @@ def test_ctrl_c_at_the_start_of_a_step_ends_it(
 ) -> None:
     marker = f"35.{os.getpid()}"
     words = ["sh", "-c", f"sleep {marker}; true"]
-    begin, processes = step._started, []
+    begin, started = processes.start, []
 
-    def interrupted(*given: Any) -> Any:
-        processes.append(begin(*given))
+    def interrupted(*given: Any, **options: Any) -> Any:
+        started.append(begin(*given, **options))
         wait_until(lambda: alive(marker))
         raise KeyboardInterrupt  # before anybody knows the process
 
-    monkeypatch.setattr(step, "_started", interrupted)
+    monkeypatch.setattr(processes, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         step.run(words, tmp_path / "log", 60, "a-token", tmp_path, os.environ)
-    with processes[0] as process:
+    with started[0] as process:
         process.wait(5)
     assert not alive(marker)
 
@@ -312,7 +311,7 @@ def test_a_changed_tree_is_not_measured(nights: Nights) -> None:
     [
         ("[]", ": expected a night's state with schema 1"),
         ('{"schema": 2}', ": expected a night's state with schema 1"),
-        ('{"schema": 1, "commit": 3}', ": commit: input should be a valid string, got 3"),
+        ('{"schema": 1, "commit": 3}', ": commit: expected a valid string, got 3"),
         ("{", ": not JSON: Expecting property name enclosed in double quotes"),
     ],
 )
@@ -332,13 +331,13 @@ def test_a_full_disk_ends_the_night_with_its_state_readable(
     def writes(path: Path, content: str) -> None:
         full[0] = full[0] or '"two"' in content
         if full[0]:
-            raise InputError(f"{path}: cannot be written: No space left on device")
+            raise InputError(f"{path}: cannot be written (No space left on device)")
         write_whole(path, content)
 
     monkeypatch.setattr(state, "write_whole", writes)
     done = nights.run(steps)
     assert done.exit_code == 5
-    wanted = f"broken machine: {nights.out / 'nightly.json'}: cannot be written: No space left"
+    wanted = f"broken machine: {nights.out / 'nightly.json'}: cannot be written (No space left"
     assert wanted in done.stderr
     assert "the same command with --resume goes on" in done.stderr
     assert nights.steps() == {"one": "ok"}
@@ -377,7 +376,7 @@ def test_a_clock_that_jumps_is_noted(nights: Nights, monkeypatch: pytest.MonkeyP
             calls.append(1)
             return real() + (3600 if len(calls) > 1 else 0)
 
-    monkeypatch.setattr(readings, "time", Clock)
+    monkeypatch.setattr(machine, "time", Clock)
     assert nights.run(script("one") + GOOD).exit_code == 0
     one = nights.state()["steps"]["one"]
     assert one["notes"][0] == "clock jumped by +3600 s"
@@ -443,8 +442,8 @@ def test_an_nvidia_smi_that_hangs(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program(path, "nvidia-smi", "exec sleep 60")
-    monkeypatch.setattr(readings, "ANSWER", 0.2)
-    assert readings.asked() == ()
+    monkeypatch.setattr(machine, "ANSWER", 0.2)
+    assert machine.gpus() == ()
 
 
 def test_when_github(nights: Nights, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,8 +461,8 @@ def test_when_github(nights: Nights, path: Path, monkeypatch: pytest.MonkeyPatch
 def recorded(nights: Nights, commit: str, name: str = "") -> None:
     figure = Measurement(Key("suite.it", (), "saved_bytes", "bytes"), (1.0,))
     date = "2026-11-23T00:00:00+00:00"
-    machine = name or facts()["fingerprint"]
-    store.write(Run("asv", commit, False, date, machine, {}, (figure,)), nights.folder / "store")
+    name = name or facts()["fingerprint"]
+    store.write(Run("asv", commit, False, date, name, {}, (figure,)), nights.folder / "store")
 
 
 BASED = "\n  - name: ab\n    run: [echo, '{base}', '{commit}', '{short}', '{machine}']\n"
@@ -609,8 +608,10 @@ def test_our_own_nights(name: str) -> None:
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
     done = state.Done("failed", reason="<img src=x> @all | `x`", attempts=1, tail="```\n<b>")
-    steps = (config.Step(name="one", run=("x",)),)
-    made = state.State("c" * 40, "", "box", "t", "now", steps={"one": done}, code=1, verdict="bad")
+    steps = (config.NightStep(name="one", run=("x",)),)
+    made = state.NightState(
+        "c" * 40, "", "box", "t", "now", steps={"one": done}, code=1, verdict="bad"
+    )
     page = summary.markdown(config.Night(steps=steps), made, tmp_path)
     assert r"\<img src=x\> @" + "\u200b" + r"all \| \`x\`" in page
     assert "'''\n<b>\n```" in page

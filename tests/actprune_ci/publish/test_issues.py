@@ -246,7 +246,7 @@ def test_a_gh_that_fails(hub: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input(hub: GitHub) -> None:
     assert str(hub.issues().exception) == "issues: expected --gate, --history or both, got neither"
     done = hub.issues({"head": "b", "machine": "c", "findings": []})
-    assert str(done.exception) == f"{hub.folder / 'gate.json'}: base: field required"
+    assert str(done.exception) == f"{hub.folder / 'gate.json'}: base: this key is required"
     assert isinstance(done.exception, InputError)
 
 

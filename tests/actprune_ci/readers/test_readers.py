@@ -122,7 +122,7 @@ def test_asv_a_whole_grid_that_failed_is_each_of_its_points(tmp_path: Path) -> N
             lambda d: d.update(version=1),
             "version: expected 2, got 1 (asv update rewrites it)",
         ),
-        (lambda d: d.pop("result_columns"), "result_columns: field required"),
+        (lambda d: d.pop("result_columns"), "result_columns: this key is required"),
         (lambda d: d["params"].pop("machine"), "params.machine: expected a name, got None"),
         (
             lambda d: d["results"]["suite.Grid.time_sum"].__setitem__(0, [1.0]),
@@ -290,7 +290,7 @@ def test_static_figures_per_kernel_variant_and_architecture(tmp_path: Path) -> N
     ("change", "message"),
     [
         (lambda d: d.update(schema=2), "schema: expected 1, got 2"),
-        (lambda d: d["records"][0].pop("variant"), "records[0].variant: field required"),
+        (lambda d: d["records"][0].pop("variant"), "records[0].variant: this key is required"),
         (lambda d: d["environment"].pop("date"), "environment.date: expected a text, got None"),
     ],
 )
@@ -376,10 +376,10 @@ def test_json_and_back(run: Run | AbRun) -> None:
         (
             '"status": "skipped"',
             '"status": "gone"',
-            "x: pairs[1].status: input should be 'ok', 'failed' or 'skipped', got 'gone'",
+            "x: pairs[1].status: expected 'ok', 'failed' or 'skipped', got 'gone'",
         ),
         ('"2026-01-02T03:04:05+00:00"', '"soon"', "x: date: expected ISO 8601, got 'soon'"),
-        ('"base": "bbb', '"bass": "bbb', "x: base: field required"),
+        ('"base": "bbb', '"bass": "bbb', "x: base: this key is required"),
     ],
 )
 def test_json_that_is_wrong_is_named(old: str, new: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Two processes that take turns: while one measures, the other waits.
+"""Two processes in lockstep: while one measures, the other waits.
 
 Noise of a machine that lasts longer than a call then falls on both sides alike.
 """
@@ -25,7 +25,7 @@ def share_core(seed: int) -> None:
         os.sched_setaffinity(0, {cores[seed % len(cores)]})
 
 
-class Turns:
+class Lockstep:
     """One end of the connection between the two sides of a pair."""
 
     def __init__(self, path: str, side: int, seed: int, patience: float) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from .lockstep import Turns
+from .lockstep import Lockstep
 from .suite import Benchmark, CannotRunError
 
 WARM_UP, SAMPLE, SAMPLING = 0.1, 0.01, 0.25
@@ -28,12 +28,12 @@ Plan = dict[str, int]
 
 
 def measure(
-    benchmark: Benchmark, point: Sequence[Any], plan: Plan | None, turns: Turns | None = None
+    benchmark: Benchmark, point: Sequence[Any], plan: Plan | None, lockstep: Lockstep | None = None
 ) -> dict[str, Any]:
     """The figure, with samples and plan if it is a time.
 
-    With `turns`, sample by sample in turn with the other side. Raises CannotRunError where the
-    benchmark says so, AloneError of the turns, and whatever the benchmark raises.
+    With `lockstep`, sample by sample in turn with the other side. Raises CannotRunError where the
+    benchmark says so, AloneError where the other side is gone, and whatever the benchmark raises.
     """
 
     setups, teardowns = benchmark.hooks("setup"), benchmark.hooks("teardown")[::-1]
@@ -52,7 +52,7 @@ def measure(
         raise CannotRunError(str(problem) or "not for this machine") from None
     try:
         if benchmark.kind in ("time", "timeraw"):
-            return timed(benchmark, point, renew, plan, turns)
+            return timed(benchmark, point, renew, plan, lockstep)
         value = benchmark.function(*point)
         return {"value": peak() if benchmark.kind == "peakmem" else figure(value)}
     except NotImplementedError as problem:
@@ -85,7 +85,7 @@ def timed(
     point: Sequence[Any],
     renew: Callable[[], object],
     plan: Plan | None,
-    turns: Turns | None,
+    lockstep: Lockstep | None,
 ) -> dict[str, Any]:
     """Seconds of a call, sample by sample. Without a plan one is made first."""
     clock = benchmark.attribute("timer", time.perf_counter)
@@ -101,7 +101,7 @@ def timed(
         return take(number) / number
 
     def in_turn(call: Callable[[int], float], number: int) -> float:
-        return turns.take(lambda: call(number)) if turns else call(number)
+        return lockstep.take(lambda: call(number)) if lockstep else call(number)
 
     if plan is None:
         plan = planned(benchmark, take, renew)

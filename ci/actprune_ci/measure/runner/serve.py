@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from .lockstep import AloneError, Turns, share_core
+from .lockstep import AloneError, Lockstep, share_core
 from .measure import measure
 from .suite import Benchmark, CannotRunError, discover, told
 
@@ -78,15 +78,15 @@ def run(benchmark: Benchmark, request: Answer, caches: dict[Any, Path]) -> Answe
         caches[key] = path
 
     def job() -> Answer:
-        turns = None
-        if request.get("turns"):
-            turns = Turns(**request["turns"])
+        lockstep = None
+        if request.get("lockstep"):
+            lockstep = Lockstep(**request["lockstep"])
             if benchmark.attribute("threads", 0) == 1:
-                share_core(request["turns"]["seed"])
+                share_core(request["lockstep"]["seed"])
         point = benchmark.point(request["params"])
         if key:
             point = (pickle.loads(caches[key].read_bytes()), *point)
-        return measure(benchmark, point, request["plan"], turns)
+        return measure(benchmark, point, request["plan"], lockstep)
 
     return forked(job, request["timeout"])
 
@@ -103,7 +103,7 @@ def make_cache(benchmark: Benchmark, path: Path) -> Answer:
 def forked(job: Job, timeout: float) -> Answer:
     """The answer of a job in a child process, which has ended then with all that it started.
 
-    status: ok, skipped, alone (without the other side of its turns), or failed, with the reason as
+    status: ok, skipped, alone (the other side has gone), or failed, with the reason as
     detail: an exception, a signal, `timeout` seconds over. If stdin ends meanwhile, so do child and
     server.
     """

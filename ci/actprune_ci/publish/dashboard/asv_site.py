@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from actprune_ci.files import write_whole
 from actprune_ci.publish.dashboard.libraries import LIBRARIES, Library, files
 from actprune_ci.store import export
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 
 _TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
 _ELSEWHERE = re.compile(r"<(?:script|link)[^>]*(?:src|href)=\"(https?:[^\"]*)\"")

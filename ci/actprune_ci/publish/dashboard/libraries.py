@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprune_ci.files import write_whole
 from actprune_common.errors import InputError
+from actprune_common.files import write_whole
 
 REGISTRY = "https://registry.npmjs.org"
 """Replaced by the environment's NPM_CONFIG_REGISTRY."""

@@ -11,11 +11,11 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from actprune_ci.files import write_whole
 from actprune_ci.history.history import Finding
 from actprune_ci.publish.dashboard import data
 from actprune_ci.publish.dashboard.data import Board
 from actprune_ci.publish.reports import formatting as words
+from actprune_common.files import write_whole
 
 PAGES = {
     "index": "Overview",
