@@ -8,8 +8,9 @@ from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from actprune_ci.model.notes import Code
 from actprune_ci.model.runs import Key
 from actprune_ci.strict_yaml import load
 
@@ -47,7 +48,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """A part of the policy: unknown keys are errors."""
+    """A part of a file of ours: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,8 +69,18 @@ class Machine(Strict):
 
     noise_factor: Positive = 4.0
     """Broken where the median spread of all benchmarks is this many times that of calibration."""
-    broken_notes: Pattern = "/clock jumped|device (lost|disappeared)/"
-    """Notes of an A/B run that say the machine broke."""
+    broken_by: tuple[Code, ...] = ("clock-jumped", "device-lost")
+    """Codes of an A/B run's notes that say the machine broke."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_patterns(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "broken_notes" in given:
+            raise ValueError(
+                "broken_notes was a pattern over the notes' texts: write broken_by, a list of"
+                " their codes, such as [clock-jumped, device-lost]"
+            )
+        return given
 
 
 class Selection(Strict):

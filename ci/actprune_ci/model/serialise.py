@@ -2,22 +2,26 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.runs import AbRun, Key, Run, Status
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.runs import Key, Run, Status
 from actprune_common.errors import InputError
 
 SCHEMA = 1
-_RUN, _AB = TypeAdapter(Run), TypeAdapter(AbRun)
+_RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
 AnyRun = TypeVar("AnyRun", bound=Run | AbRun)
+Made = TypeVar("Made")
+P = ParamSpec("P")
 
 
 def to_json(run: Run | AbRun) -> str:
@@ -42,25 +46,14 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
         )
     if document.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
-    adapter: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
-    try:
-        run: Run | AbRun = adapter.validate_json(text, strict=True)
-    except ValidationError as problem:
-        raise InputError(f"{where}: {first_error(problem)}") from None
-    return check(run, where)
-
-
-def read_run(path: Path) -> Run:
-    """The Run in a JSON file. Raises InputError for anything else."""
-    run = from_json(_bytes(path), str(path))
-    if not isinstance(run, Run):
-        raise InputError(f"{path}: expected a run (measurements), got an A/B run (pairs)")
-    return run
+    if "pairs" in document:
+        return check(validated(where, _AB.validate_json, text, strict=True), where)
+    return check(validated(where, _RUN.validate_json, text, strict=True), where)
 
 
 def read_ab(path: Path) -> AbRun:
     """The AbRun in an ab.json. Raises InputError for anything else."""
-    run = from_json(_bytes(path), str(path))
+    run = from_json(contents(path), str(path))
     if not isinstance(run, AbRun):
         raise InputError(f"{path}: expected an A/B run (pairs), got a run (measurements)")
     return run
@@ -69,6 +62,18 @@ def read_ab(path: Path) -> AbRun:
 def write(path: Path, run: Run | AbRun) -> None:
     """Write the run as JSON, whole or not at all. Raises InputError where it cannot."""
     write_whole(path, to_json(run))
+
+
+def notes_to_text(notes: Sequence[Note]) -> str:
+    """The notes as one text, for a run's environment: JSON, or nothing where there is none."""
+    return _NOTES.dump_json(tuple(notes)).decode() if notes else ""
+
+
+def notes_from_text(text: str) -> tuple[Note, ...]:
+    """The notes in a run's environment. A store from before codes has their texts, joined."""
+    if text.startswith("["):
+        return _NOTES.validate_json(text)
+    return _NOTES.validate_python([each for each in text.split("; ") if each])
 
 
 def check(run: AnyRun, where: str = "run") -> AnyRun:
@@ -100,6 +105,33 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
     return run
 
 
+def contents(path: Path) -> bytes:
+    """The bytes of a file. Raises InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
+
+
+def validated(
+    where: object, validate: Callable[P, Made], *args: P.args, **kwargs: P.kwargs
+) -> Made:
+    """What pydantic makes of it. InputError begins with `where` and names the first wrong field."""
+    try:
+        return validate(*args, **kwargs)
+    except ValidationError as problem:
+        raise InputError(f"{where}: {first_error(problem)}") from None
+
+
+def first_error(problem: ValidationError) -> str:
+    """Where a pydantic error stands, what was expected and what came, in one line."""
+    error = problem.errors()[0]
+    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
+    missing = error["type"] in ("missing", "missing_argument")
+    got = "" if missing else f", got {error['input']!r:.60}"
+    return f"{loc}: {error['msg'][:1].lower()}{error['msg'][1:]}{got}"
+
+
 def _once(keys: Iterable[Key], where: str) -> None:
     for key, count in Counter(keys).items():
         if count > 1:
@@ -113,19 +145,8 @@ def _check_samples(samples: Sequence[float], status: Status | None, name: str) -
         raise InputError(f"{name}: expected at least one where the status is ok, got none")
     if status in ("failed", "skipped") and samples:
         raise InputError(f"{name}: expected none where the status is {status}, got {len(samples)}")
-    if not all(map(isfinite, samples)):
-        raise InputError(f"{name}: expected finite numbers, got {next(filter(_odd, samples))}")
-
-
-def _odd(sample: float) -> bool:
-    return not isfinite(sample)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
+    if odd := [sample for sample in samples if not isfinite(sample)]:
+        raise InputError(f"{name}: expected finite numbers, got {odd[0]}")
 
 
 def _value(value: Any) -> str:
@@ -140,13 +161,3 @@ def _dump(value: Any) -> str:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
-
-
-def first_error(problem: ValidationError) -> str:
-    """Where a pydantic error stands, what was expected and what came, in one line."""
-    error = problem.errors()[0]
-    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    got = (
-        "" if error["type"] in ("missing", "missing_argument") else f", got {error['input']!r:.60}"
-    )
-    return f"{loc}: {error['msg'][:1].lower()}{error['msg'][1:]}{got}"

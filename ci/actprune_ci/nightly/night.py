@@ -113,7 +113,8 @@ def _one(made: Run, each: Step) -> Done:
         _note(done, each, ended, attempt + 1)
         after = readings.reading()
         done.after = after.document
-        done.notes += [n for n in machine.notes(before.state, after.state) if n not in done.notes]
+        said = (note.text for note in machine.notes(before.state, after.state))
+        done.notes += [text for text in said if text not in done.notes]
         if gone := readings.lost(made.state.gpus, after):
             done.status, done.reason = "lost", gone
         if done.status != "failed":

@@ -12,7 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from actprune_ci.model.documents import Figure, Gate, GateFinding, History, HistoryFinding, identity
+from actprune_ci.model.documents import (
+    Entry,
+    GateDocument,
+    GateEntry,
+    HistoryDocument,
+    HistoryEntry,
+)
 from actprune_ci.publish.github import Issue
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.publish.reports.markdown import code, table, text
@@ -61,7 +67,9 @@ class Action:
     comment: str
 
 
-def plan(gate: Gate | None, history: History | None, issues: Iterable[Issue]) -> list[Action]:
+def plan(
+    gate: GateDocument | None, history: HistoryDocument | None, issues: Iterable[Issue]
+) -> list[Action]:
     """What is to be done so that the issues say what the gate and the history say."""
     known: dict[str, tuple[Issue, Said]] = {}
     for issue in issues:  # the newest first: that one counts, if somebody made two
@@ -80,7 +88,9 @@ def plan(gate: Gate | None, history: History | None, issues: Iterable[Issue]) ->
     return actions
 
 
-def regressions(gate: Gate | None, history: History | None) -> dict[str, Regression]:
+def regressions(
+    gate: GateDocument | None, history: HistoryDocument | None
+) -> dict[str, Regression]:
     """The regressions by their identity; where both know one, the gate's."""
     found: dict[str, Regression] = {}
     for each in gate.findings if gate else ():
@@ -109,10 +119,10 @@ def mark(said: Said) -> str:
     return f"<!-- actprune-ci regression {inside} -->"
 
 
-def _of_gate(finding: GateFinding, gate: Gate) -> Regression:
+def _of_gate(finding: GateEntry, gate: GateDocument) -> Regression:
     effect = finding.effect
     said = Said(
-        identity(gate.machine, finding),
+        finding.identity(gate.machine),
         gate.machine,
         finding.outcome,
         effect.change if effect else None,
@@ -130,9 +140,9 @@ def _of_gate(finding: GateFinding, gate: Gate) -> Regression:
     return Regression(said, _title(finding.word, finding), (*_table(rows), *repeat))
 
 
-def _of_history(finding: HistoryFinding) -> Regression:
+def _of_history(finding: HistoryEntry) -> Regression:
     said = Said(
-        identity(finding.machine, finding),
+        finding.identity(finding.machine),
         finding.machine,
         finding.kind,
         finding.effect,
@@ -165,7 +175,9 @@ def _tell(found: Regression, issue: Issue, said: Said) -> Action | None:
     return Action(kind, issue.number, found.title, body, lines)
 
 
-def _ended(issue: Issue, said: Said, gate: Gate | None, history: History | None) -> Action | None:
+def _ended(
+    issue: Issue, said: Said, gate: GateDocument | None, history: HistoryDocument | None
+) -> Action | None:
     """The end of an issue's regression, if the gate or the history shows it."""
     why = "" if said.outcome == GONE else _way_back(said, gate) or _ceased(said, history)
     if not why and said.outcome != GONE:
@@ -175,12 +187,12 @@ def _ended(issue: Issue, said: Said, gate: Gate | None, history: History | None)
     return Action("close", issue.number, "", body, f"Gone: {text(why)}." if why else "")
 
 
-def _way_back(said: Said, gate: Gate | None) -> str:
+def _way_back(said: Said, gate: GateDocument | None) -> str:
     """How the gate shows that a regression is gone."""
     if gate is None or said.where == f"{gate.base}..{gate.head}" or said.machine != gate.machine:
         return ""
     for finding in gate.findings:
-        if identity(gate.machine, finding) != said.id:
+        if finding.identity(gate.machine) != said.id:
             continue
         what = f"{finding.word} in {gate.base[:12]}..{gate.head[:12]}"
         if said.outcome in ("vanished", "failed"):
@@ -195,11 +207,11 @@ def _way_back(said: Said, gate: Gate | None) -> str:
     return ""
 
 
-def _ceased(said: Said, history: History | None) -> str:
+def _ceased(said: Said, history: HistoryDocument | None) -> str:
     """How the history shows that a regression is gone."""
     if history is None:
         return ""
-    own = [f for f in history.findings if identity(f.machine, f) == said.id and f.regression]
+    own = [f for f in history.findings if f.identity(f.machine) == said.id and f.regression]
     if any(not finding.lasting for finding in own):
         return "the newest commits are back at the old level"
     return "" if said.source == "gate" or own else "the history no longer shows it"
@@ -228,7 +240,7 @@ def _size(said: Said) -> str:
     return f"{said.effect:+.6g}" if said.absolute else f"{100 * said.effect:+.4g} %"
 
 
-def _title(word: str, finding: Figure) -> str:
+def _title(word: str, finding: Entry) -> str:
     plain = " ".join(f"{word}: {finding.name}, {finding.metric}".split())
     return plain.replace("@", "@\u200b")[:200]
 

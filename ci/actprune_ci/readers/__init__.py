@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actprune_ci.model.runs import Run
-from actprune_ci.model.serialise import check
+from actprune_ci.model.serialise import check, contents
 from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
 from actprune_common.errors import InputError
 
@@ -57,9 +57,7 @@ def read(path: Path) -> tuple[Run, ...]:
 def load(path: Path) -> Document:
     """The JSON object in a file. Raises InputError for anything else."""
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
+        document = json.loads(contents(path).decode())
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
         raise InputError(f"{path}: not JSON: {problem}") from None
     if not isinstance(document, dict):

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import checked, flat, from_milliseconds, full_hash, measured
+from actprune_ci.model.serialise import validated
+from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, measured
 from actprune_common.errors import InputError
 
 VERSION = 2
@@ -29,7 +30,7 @@ KINDS = {
 }
 
 
-class _File(BaseModel):
+class _AsvFile(BaseModel):
     commit_hash: str
     date: float
     params: dict[str, Any]
@@ -53,7 +54,7 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
         raise InputError(
             f"{path}: version: expected {VERSION}, got {came!r} (asv update rewrites it)"
         )
-    file = checked(_File, document, path)
+    file = validated(path, _AsvFile.model_validate, document)
     machine = file.params.get("machine")
     if not isinstance(machine, str) or not machine:
         raise InputError(f"{path}: params.machine: expected a name, got {machine!r}")

@@ -1,27 +1,14 @@
-"""What the readers share: checked documents, dates, samples."""
+"""What the readers share: dates, samples."""
 
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import first_error
 from actprune_common.errors import InputError
-
-Shape = TypeVar("Shape", bound=BaseModel)
-
-
-def checked(shape: type[Shape], document: Mapping[str, Any], path: Path) -> Shape:
-    """The document in its shape; InputError names the path and the first field that is wrong."""
-    try:
-        return shape.model_validate(document)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {first_error(problem)}") from None
 
 
 def from_milliseconds(timestamp: float) -> str:

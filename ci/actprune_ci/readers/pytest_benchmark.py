@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import checked, flat, full_hash, measured, unit_of
+from actprune_ci.model.serialise import validated
+from actprune_ci.readers.fields import flat, full_hash, measured, unit_of
 
 NAMES = ("spec", "layer", "shape", "op", "dtype", "device", "backend", "model", "seed")
 """The entries of extra_info that say what was measured: they become parameters."""
@@ -21,7 +22,7 @@ class _Benchmark(BaseModel):
     stats: dict[str, Any]
 
 
-class _File(BaseModel):
+class _BenchmarkFile(BaseModel):
     machine_info: dict[str, Any]
     commit_info: dict[str, Any] = {}
     benchmarks: list[_Benchmark]
@@ -36,7 +37,7 @@ def recognises(document: Mapping[str, Any]) -> bool:
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file; its machine is the node's name, as asv's is."""
-    file = checked(_File, document, path)
+    file = validated(path, _BenchmarkFile.model_validate, document)
     cpu = file.machine_info.get("cpu")
     environment = {
         **(flat({"cpu": cpu.get("brand_raw"), "num_cpu": cpu.get("count")}) if cpu else {}),

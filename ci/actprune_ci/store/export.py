@@ -33,7 +33,7 @@ Point = tuple[str, ...]
 
 
 @dataclass
-class Benchmark:
+class AsvBenchmark:
     """One entry of benchmarks.json."""
 
     name: str
@@ -169,18 +169,18 @@ def _groups(
     return groups, tuple(f"{count} runs {what} left out" for count, what in counts if count)
 
 
-def _benchmarks(connection: Any) -> dict[tuple[str, str], Benchmark]:
+def _benchmarks(connection: Any) -> dict[tuple[str, str], AsvBenchmark]:
     """By (benchmark, metric), with every value of every parameter, in order of appearance."""
     found = connection.execute("""
       SELECT benchmark, metric, last(unit ORDER BY run), params, min(run) AS first
       FROM measurements WHERE "commit" <> '' AND NOT dirty
       GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
-    made: dict[tuple[str, str], Benchmark] = {}
+    made: dict[tuple[str, str], AsvBenchmark] = {}
     for name, metric, unit, params, _ in found:
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
         kind = "time" if unit == "s" else TYPES.get(metric, "track")
-        benchmark = made.setdefault((name, metric), Benchmark(own, kind, unit))
+        benchmark = made.setdefault((name, metric), AsvBenchmark(own, kind, unit))
         benchmark.axes.update({param: [] for param in params if param not in benchmark.axes})
     for name, metric, _, params, _ in found:
         for param, axis in made[name, metric].axes.items():
@@ -192,7 +192,7 @@ def _benchmarks(connection: Any) -> dict[tuple[str, str], Benchmark]:
 def _result_file(
     connection: Any,
     runs: Sequence[Mapping[str, Any]],
-    benchmarks: Mapping[tuple[str, str], Benchmark],
+    benchmarks: Mapping[tuple[str, str], AsvBenchmark],
 ) -> dict[str, Any]:
     """A result file of asv's, less its commit, name, date and params."""
     listed = ", ".join(text(run["run"]) for run in runs)
@@ -223,7 +223,7 @@ def _result_file(
 
 
 def _row(
-    benchmark: Benchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
+    benchmark: AsvBenchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
 ) -> list[Any]:
     grid = [points.get(point, ("failed", [])) for point in product(*benchmark.axes.values())]
     values = [_value(status, samples) for status, samples in grid]

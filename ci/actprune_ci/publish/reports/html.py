@@ -6,7 +6,7 @@ from importlib import resources
 import jinja2
 
 from actprune_ci.judge.gate import GOOD, Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.publish.reports import formatting
 
 WIDTH, HEIGHT = 240, 36
 
@@ -16,7 +16,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(words=words, points=points, good=report.code == GOOD)
+    environment.globals.update(formatting=formatting, points=points, good=report.code == GOOD)
     source = (
         resources.files("actprune_ci.publish.reports").joinpath("page.html.j2").read_text("utf-8")
     )

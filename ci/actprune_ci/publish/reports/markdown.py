@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import GOOD, Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.publish.reports import formatting
 
 
 def render(report: Report) -> str:
     """The whole report: alerts in full, all figures folded away."""
-    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(words.headline(report))}", ""]
-    lines += [text(words.subject(report)), ""]
+    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(formatting.headline(report))}", ""]
+    lines += [text(formatting.subject(report)), ""]
     lines += [f"- **broken machine**: {text(reason)}" for reason in report.broken]
-    for finding in words.ordered(report):
+    for finding in formatting.ordered(report):
         if finding.alert:
             lines += alert(report, finding)
     lines += [
@@ -26,10 +26,10 @@ def render(report: Report) -> str:
     if report.environment:
         rows = [[name, base, head] for name, base, head in report.environment]
         lines += ["", "Environment, where it differs:", "", *table(["", "base", "head"], rows)]
-    lines += ["", *(f"- {text(note)}" for note in report.notes)]
+    lines += ["", *(f"- {text(note.text)}" for note in report.notes)]
     if report.repeat:
-        lines += ["", "To confirm:", *code(words.command(report, report.repeat))]
-    first, *more = words.trust(report)
+        lines += ["", "To confirm:", *code(formatting.command(report, report.repeat))]
+    first, *more = formatting.trust(report)
     lines += ["", text(first)]
     if more:
         lines += ["", "<details><summary>What would be found</summary>", ""]
@@ -39,25 +39,32 @@ def render(report: Report) -> str:
 
 def alert(report: Report, finding: Finding) -> list[str]:
     """One finding in full: also the body of its issue."""
-    what, values = words.trace(report, finding)
+    what, values = formatting.trace(report, finding)
     lines = [
         "",
         f"### {text(f'{finding.word}: {finding.key}, {finding.key.metric}')}",
         "",
-        text(" · ".join(filter(None, (words.change(finding), words.sides(finding))))),
+        text(" · ".join(filter(None, (formatting.change(finding), formatting.sides(finding))))),
         "",
-        text(f"{finding.severity}: {words.explanation(finding)}".removesuffix(": ")),
+        text(f"{finding.severity}: {formatting.explanation(finding)}".removesuffix(": ")),
     ]
     if values:
-        lines += ["", f"`{words.sparkline(values)}` {what}"]
-    command = words.command(report, [finding.key.benchmark])
+        lines += ["", f"`{formatting.sparkline(values)}` {what}"]
+    command = formatting.command(report, [finding.key.benchmark])
     return lines + (code(command) if command else [])
 
 
 def _figures(report: Report) -> list[str]:
     rows = [
-        [f.word, str(f.key), f.key.metric, words.change(f), words.sides(f), words.explanation(f)]
-        for f in words.ordered(report)
+        [
+            f.word,
+            str(f.key),
+            f.key.metric,
+            formatting.change(f),
+            formatting.sides(f),
+            formatting.explanation(f),
+        ]
+        for f in formatting.ordered(report)
     ]
     return table(["outcome", "figure", "metric", "change", "base → head", ""], rows)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.publish.reports import formatting
 
 COLOURS = {"slower": "red", "over budget": "red", "vanished": "red", "failed": "red"}
 COLOURS |= {"faster": "green", "inconclusive": "yellow", "new": "cyan"}
@@ -28,22 +28,22 @@ def show(report: Report, console: Console) -> None:
     def line(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
-    line(words.headline(report))
-    line(words.subject(report))
+    line(formatting.headline(report))
+    line(formatting.subject(report))
     for reason in report.broken:
         line(f"broken machine: {reason}")
     if report.findings:
         console.print(_table(report))
-    for finding in words.ordered(report):
+    for finding in formatting.ordered(report):
         if finding.alert:
             line("\n".join(_alert(report, finding)))
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:
-        line(f"note: {note}")
+        line(f"note: {note.text}")
     if report.repeat:
-        line(f"repeat: {words.command(report, report.repeat)}")
-    for text in words.trust(report):
+        line(f"repeat: {formatting.command(report, report.repeat)}")
+    for text in formatting.trust(report):
         line(text)
 
 
@@ -51,21 +51,26 @@ def _table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("outcome", "figure", "metric", "change", "base → head", ""):
         table.add_column(name, overflow="fold")
-    for finding in words.ordered(report):
-        row = (str(finding.key), finding.key.metric, words.change(finding), words.sides(finding))
-        spark = words.sparkline(words.trace(report, finding)[1][-20:])
+    for finding in formatting.ordered(report):
+        row = (
+            str(finding.key),
+            finding.key.metric,
+            formatting.change(finding),
+            formatting.sides(finding),
+        )
+        spark = formatting.sparkline(formatting.trace(report, finding)[1][-20:])
         colour = COLOURS.get(finding.outcome, "default")
         table.add_row(f"[{colour}]{finding.word}[/]", *map(escape, row), spark)
     return table
 
 
 def _alert(report: Report, finding: Finding) -> list[str]:
-    what, values = words.trace(report, finding)
+    what, values = formatting.trace(report, finding)
     lines = [
         f"{finding.severity}: {finding.key}, {finding.key.metric}: {finding.word}"
-        f" {words.change(finding)}",
-        words.explanation(finding),
-        f"{words.sparkline(values)} {what}" if values else "",
-        words.command(report, [finding.key.benchmark]),
+        f" {formatting.change(finding)}",
+        formatting.explanation(finding),
+        f"{formatting.sparkline(values)} {what}" if values else "",
+        formatting.command(report, [finding.key.benchmark]),
     ]
     return [lines[0], *(f"  {line}" for line in lines[1:] if line)]
