@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -172,7 +171,7 @@ def read(path: Path) -> Policy:
 def matches(pattern: str, text: str) -> bool:
     """Whether a pattern (see Pattern) fits a text."""
     if _is_regex(pattern):
-        return bool(_compiled(pattern[1:-1]).search(text))
+        return bool(re.search(pattern[1:-1], text))
     return fnmatchcase(text, pattern.replace("[", "[[]"))  # specs have no character classes
 
 
@@ -196,8 +195,3 @@ def keeps(value: float, bound: str) -> bool:
 
 def _is_regex(pattern: str) -> bool:
     return len(pattern) > 1 and pattern.startswith("/") and pattern.endswith("/")
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> Any:
-    return re.compile(pattern)

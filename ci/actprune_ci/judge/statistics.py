@@ -109,11 +109,10 @@ def rejected(p: Sequence[float] | Array, rate: float) -> Flags:
 
 def proportion_interval(found: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a rate, two-sided (Clopper, Pearson 1934); one-sided where none is."""
-    if not trials:
-        return 0.0, 1.0
-    ends = {0: "less", trials: "greater"}.get(found, "two-sided")
-    interval = stats.binomtest(found, trials, alternative=ends).proportion_ci(confidence)
-    return float(interval.low), float(interval.high)
+    tail = (1 - confidence) / (1 if found in (0, trials) else 2)
+    low = stats.beta.ppf(tail, found, trials - found + 1) if found else 0.0
+    high = stats.beta.ppf(1 - tail, found + 1, trials - found) if found < trials else 1.0
+    return float(low), float(high)
 
 
 def spread(d: Array) -> Array:

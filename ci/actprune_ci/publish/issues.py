@@ -8,7 +8,7 @@ when the gate shows the way back, or the history its end.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -75,33 +75,29 @@ def plan(
     for issue in issues:  # the newest first: that one counts, if somebody made two
         if (said := marked(issue.body)) is not None:
             known.setdefault(said.id, (issue, said))
-    actions = []
     now = regressions(gate, history)
-    for name, found in now.items():
-        told = known.get(name)
-        action = _tell(found, *told) if told else _new(found)
-        actions += [action] if action else []
-    for name, (issue, said) in known.items():
-        if name not in now and issue.is_open:
-            action = _ended(issue, said, gate, history)
-            actions += [action] if action else []
-    return actions
+    actions = [
+        _tell(found, *known[name]) if name in known else _new(found) for name, found in now.items()
+    ]
+    actions += [
+        _ended(issue, said, gate, history)
+        for name, (issue, said) in known.items()
+        if name not in now and issue.is_open
+    ]
+    return [action for action in actions if action]
 
 
 def regressions(
     gate: GateDocument | None, history: HistoryDocument | None
 ) -> dict[str, Regression]:
     """The regressions by their identity; where both know one, the gate's."""
-    found: dict[str, Regression] = {}
-    for each in gate.findings if gate else ():
-        if gate and each.fails:
-            one = _of_gate(each, gate)
-            found.setdefault(one.said.id, one)
-    for lasting in history.findings if history else ():
-        if lasting.regression and lasting.lasting:
-            two = _of_history(lasting)
-            found.setdefault(two.said.id, two)
-    return found
+    found = [_of_gate(each, gate) for each in gate.findings if each.fails] if gate else []
+    if history:
+        found += [_of_history(f) for f in history.findings if f.regression and f.lasting]
+    by_identity: dict[str, Regression] = {}
+    for one in found:
+        by_identity.setdefault(one.said.id, one)
+    return by_identity
 
 
 def marked(body: str) -> Said | None:
@@ -129,32 +125,30 @@ def _of_gate(finding: GateEntry, gate: GateDocument) -> Regression:
         bool(effect and effect.absolute),
         f"{gate.base}..{gate.head}",
     )
-    rows = [["machine", gate.machine], ["commits", f"{gate.base[:12]}..{gate.head[:12]}"]]
-    rows += [["change", _size(said)]] if effect else []
-    if effect:
-        sides = (number(side, finding.unit) for side in (effect.base, effect.head))
-        rows.append(["figures", " → ".join(sides)])
+    levels = (effect.base, effect.head) if effect else ()
+    rows = _rows(said, finding.unit, _size(said), *levels)
     named = ("bound", "detail", "reason", "owner")
-    rows += [[name, value] for name in named if (value := getattr(finding, name))]
+    rows += [(name, value) for name in named if (value := getattr(finding, name))]
     repeat = ["", "To repeat it:", *code(finding.command)] if finding.command else []
-    return Regression(said, _title(finding.word, finding), (*_table(rows), *repeat))
+    return Regression(said, _title(finding.word, finding), (*table(["", ""], rows), *repeat))
 
 
 def _of_history(finding: HistoryEntry) -> Regression:
-    said = Said(
-        finding.identity(finding.machine),
-        finding.machine,
-        finding.kind,
-        finding.effect,
-        False,
-        finding.range,
-        "history",
-    )
-    good, _, bad = finding.range.partition("..")
-    sides = " → ".join(number(side, finding.unit) for side in (finding.before, finding.after))
-    rows = [["machine", finding.machine], ["commits", f"{good[:12]}..{bad[:12]}"]]
-    rows += [["change", f"{_size(said)}, a {finding.kind}"], ["figures", sides]]
-    return Regression(said, _title("worse", finding), tuple(_table(rows)))
+    identity, machine = finding.identity(finding.machine), finding.machine
+    said = Said(identity, machine, finding.kind, finding.effect, False, finding.range, "history")
+    size = f"{_size(said)}, a {finding.kind}"
+    rows = _rows(said, finding.unit, size, finding.before, finding.after)
+    return Regression(said, _title("worse", finding), tuple(table(["", ""], rows)))
+
+
+def _rows(said: Said, unit: str, size: str, *levels: float) -> list[tuple[str, str]]:
+    """What every issue's table begins with; the change and its levels where they are known."""
+    good, _, bad = said.where.partition("..")
+    rows = [("machine", said.machine), ("commits", f"{good[:12]}..{bad[:12]}")]
+    if levels:
+        figures = " → ".join(number(level, unit) for level in levels)
+        rows += [("change", size), ("figures", figures)]
+    return rows
 
 
 def _new(found: Regression) -> Action:
@@ -243,10 +237,6 @@ def _size(said: Said) -> str:
 def _title(word: str, finding: Entry) -> str:
     plain = " ".join(f"{word}: {finding.name}, {finding.metric}".split())
     return plain.replace("@", "@\u200b")[:200]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    return table(["", ""], rows)
 
 
 def _body(found: Regression) -> str:

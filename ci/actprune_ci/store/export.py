@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,13 +111,11 @@ def csv(store: str | Path, out: Path) -> tuple[str, ...]:
 
 def _folder(connection: Any, out: Path) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        made = Path(name) / "asv"
+        made.mkdir()
         exported = _fill(connection, made)
-        made.chmod(0o755)
         made.replace(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return exported
 
 
@@ -135,7 +132,7 @@ def _fill(connection: Any, out: Path) -> Exported:
             known.update({name: run["environment"].get(name, known[name]) for name in FACTS})
     for (machine, commit, name), runs in groups.items():
         file = _result_file(connection, runs, benchmarks)
-        file.update(commit_hash=commit, env_name=name, date=dates[commit])
+        file |= {"commit_hash": commit, "env_name": name, "date": dates[commit]}
         file["params"] = {"machine": machine, **facts[machine], "python": file["python"]}
         _dump(out / _folder_name(machine) / _file_name(commit, name), file)
     for machine, known in facts.items():

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -229,7 +230,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from actprune_ci.model.runs import InputError
+from actprune_common.errors import InputError
 from actprune_ci.store.record import record
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -251,7 +252,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, good: bool) -> 
         capture_output=True,
         text=True,
         check=False,
-        env={"PYTHONPATH": str(ROOT / "ci")},
+        env={"PYTHONPATH": os.pathsep.join([str(ROOT / "ci"), str(ROOT / "impl")])},
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "cannot be written: " in done.stdout

@@ -16,11 +16,11 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(formatting=formatting, points=points, good=report.code == GOOD)
-    source = (
-        resources.files("actprune_ci.publish.reports").joinpath("page.html.j2").read_text("utf-8")
-    )
-    return environment.from_string(source).render(report=report, width=WIDTH, height=HEIGHT) + "\n"
+    environment.globals.update(formatting=formatting, points=points, width=WIDTH, height=HEIGHT)
+    source = resources.files("actprune_ci.publish.reports").joinpath("page.html.j2")
+    page = environment.from_string(source.read_text("utf-8"))
+    findings, good = formatting.told(report), report.code == GOOD
+    return page.render(report=report, findings=findings, good=good) + "\n"
 
 
 def points(values: Sequence[float]) -> str:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import CODES, Report
 from actprune_ci.publish.reports import formatting
 
@@ -27,12 +26,13 @@ def render(report: Report) -> str:
             "command": formatting.command(report, report.repeat),
         },
         "calibration": report.calibration and report.calibration.model_dump(by_alias=True),
-        "findings": [_finding(report, finding) for finding in formatting.ordered(report)],
+        "findings": [_finding(told) for told in formatting.told(report)],
     }
     return json.dumps(_finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _finding(report: Report, finding: Finding) -> dict[str, Any]:
+def _finding(told: formatting.Told) -> dict[str, Any]:
+    finding = told.finding
     made = asdict(finding)
     key = made.pop("key")
     return {
@@ -43,8 +43,8 @@ def _finding(report: Report, finding: Finding) -> dict[str, Any]:
         "word": finding.word,
         "fails": finding.fails,
         "alert": finding.alert,
-        "trace": dict(zip(("of", "values"), formatting.trace(report, finding), strict=True)),
-        "command": formatting.command(report, [finding.key.benchmark]),
+        "trace": {"of": told.trace, "values": told.values},
+        "command": told.command,
     }
 
 
