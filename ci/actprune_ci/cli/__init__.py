@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
-from importlib import import_module
+from importlib import import_module, metadata
 from pkgutil import iter_modules
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from actprune_ci.cli.options import USAGE, tell
 from actprune_ci.history.history import NoDataError
-from actprune_ci.judge.gate import INCONCLUSIVE, NO_DATA
+from actprune_ci.judge.report import INCONCLUSIVE, NO_DATA
 from actprune_ci.measure.bisect import OpenError
 from actprune_ci.measure.checkouts import BuildError
 from actprune_common.errors import InputError
@@ -32,7 +32,7 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    made.callback()(_nothing)  # so that a single command is still named
+    made.callback()(_no_command)
     for module in iter_modules(__path__):
         command = getattr(import_module(f"{__name__}.{module.name}"), "command", None)
         if command:
@@ -40,7 +40,17 @@ def app() -> typer.Typer:
     return made
 
 
-def _nothing() -> None:
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"actprune-ci {metadata.version('actprune')}")
+        raise typer.Exit
+
+
+def _no_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say it and end.")
+    ] = False,
+) -> None:
     """Records results, judges them, and shows them over commits."""
 
 

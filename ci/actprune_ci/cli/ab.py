@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
-from actprune_ci.judge.gate import NO_DATA
+from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve, uncommitted
 from actprune_ci.measure.pairing import Limits

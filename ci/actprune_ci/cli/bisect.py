@@ -12,7 +12,7 @@ import typer
 from actprune_ci.cli.ab import limits
 from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
 from actprune_ci.files import write_whole
-from actprune_ci.judge.gate import INCONCLUSIVE
+from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, git, resolve
 from actprune_ci.measure.serving import Answer

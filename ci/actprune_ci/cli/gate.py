@@ -11,8 +11,8 @@ from actprune_ci import readers
 from actprune_ci.cli.options import POLICY, PolicyFile
 from actprune_ci.files import write_whole
 from actprune_ci.judge import calibration_record, from_store, policy
-from actprune_ci.judge.gate import Report
 from actprune_ci.judge.gate import gate as judge_all
+from actprune_ci.judge.report import Report
 from actprune_ci.model.pairs import AbRun
 from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import read_ab

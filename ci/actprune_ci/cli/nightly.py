@@ -11,7 +11,7 @@ import typer
 
 from actprune_ci.cli.options import INTERRUPTED, interrupt, tell
 from actprune_ci.files import write_whole
-from actprune_ci.judge.gate import BROKEN
+from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.begin import begin, with_store
 from actprune_ci.nightly.night import DiskError, Run, run

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 USAGE, INTERRUPTED = 2, 130
-"""Exit codes beside those of actprune_ci.judge.gate."""
+"""Exit codes beside those of actprune_ci.judge.report."""
 
 Store = Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")]
 PolicyFile = Annotated[Path, typer.Option("--policy", help="The policy, YAML.")]

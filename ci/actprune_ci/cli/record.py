@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.options import USAGE, tell
-from actprune_ci.judge.gate import NO_DATA
+from actprune_ci.judge.report import NO_DATA
 from actprune_ci.store.record import Recording, record
 
 

@@ -63,8 +63,13 @@ def calibrate(
         benchmarks.append(made)
         simulated.append(alarms)
     statistics = policy.statistics
-    covered = [_covers(st.median_interval, n.d, statistics.confidence) for n in noises.values()]
-    boot = [_covers(st.bootstrap_interval, n.d, statistics.confidence) for n in noises.values()]
+
+    def over_all(flags: Callable[[Noise], st.Flags]) -> Rate:
+        return rate(np.concatenate([flags(noise) for noise in noises.values()]))
+
+    def covered(interval: Interval) -> Rate:
+        return over_all(lambda noise: _covers(interval, noise.d, statistics.confidence))
+
     return Calibration(
         schema=1,
         machine=runs[0].machine,
@@ -74,10 +79,10 @@ def calibrate(
         smallest_effect=policy.defaults.smallest_effect,
         false_alarms=rate(false_alarms(noises, policy)),
         simulated=rate(np.concatenate(simulated)),
-        asv_rule=rate(np.concatenate([st.asv_rule(n.base, n.head) for n in noises.values()])),
-        asv_in_sequence=rate(np.concatenate([_in_sequence(n) for n in noises.values()])),
-        coverage=rate(np.concatenate(covered)),
-        bootstrap_coverage=rate(np.concatenate(boot)),
+        asv_rule=over_all(lambda noise: st.asv_rule(noise.base, noise.head)),
+        asv_in_sequence=over_all(_in_sequence),
+        coverage=covered(st.median_interval),
+        bootstrap_coverage=covered(st.bootstrap_interval),
         benchmarks=tuple(benchmarks),
     )
 

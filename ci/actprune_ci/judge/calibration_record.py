@@ -8,7 +8,7 @@ from pydantic import Field
 
 from actprune_ci.files import write_whole
 from actprune_ci.judge.policy import Strict
-from actprune_ci.model import documents
+from actprune_ci.model.reading import contents, validated
 from actprune_ci.model.runs import Key
 
 
@@ -98,7 +98,7 @@ class Calibration(Strict):
 
 def read(path: Path) -> Calibration:
     """The calibration in a file. Raises InputError, which names the file and the field."""
-    return documents.read(path, Calibration)
+    return validated(path, Calibration.model_validate_json, contents(path))
 
 
 def write(path: Path, calibration: Calibration) -> None:

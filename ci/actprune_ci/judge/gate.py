@@ -1,7 +1,6 @@
 """The gate: A/B runs and results under a policy become findings, and findings an exit code."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
@@ -11,45 +10,12 @@ from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.health import broken
 from actprune_ci.judge.policy import Policy, Rule
+from actprune_ci.judge.report import BROKEN, GOOD, INCONCLUSIVE, NO_DATA, REGRESSION, Report
 from actprune_ci.judge.verdict import Verdict, excludes_worse, measured, recurring
 from actprune_ci.model.notes import Note
 from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
 from actprune_ci.model.runs import Key, Run
 from actprune_common.errors import InputError
-
-GOOD, REGRESSION, NO_DATA, INCONCLUSIVE, BROKEN = 0, 1, 3, 4, 5
-CODES = {
-    GOOD: "good",
-    REGRESSION: "regression",
-    NO_DATA: "no data",
-    INCONCLUSIVE: "inconclusive, which the policy forbids",
-    BROKEN: "broken machine",
-}
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that the gate has to say."""
-
-    code: int
-    base: str
-    head: str
-    machine: str
-    date: str
-    findings: tuple[Finding, ...]
-    broken: tuple[str, ...] = ()
-    """Why the machine is not believed."""
-    notes: tuple[Note, ...] = ()
-    environment: tuple[tuple[str, str, str], ...] = ()
-    """(fact, of base, of head) where they differ."""
-    calibration: Calibration | None = None
-    histories: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
-    """Medians of earlier runs on this machine, oldest first."""
-
-    @property
-    def repeat(self) -> tuple[str, ...]:
-        """Benchmarks whose change must be seen in one more A/B run before it counts."""
-        return tuple(dict.fromkeys(f.key.benchmark for f in self.findings if f.unconfirmed))
 
 
 def gate(

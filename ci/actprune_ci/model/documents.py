@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from actprune_ci.model.serialise import contents, validated
+from actprune_ci.model.reading import contents, validated
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -79,5 +79,5 @@ class HistoryDocument(BaseModel):
 
 
 def read(path: Path, model: type[Document]) -> Document:
-    """gate.json, history.json or calibration.json. Raises InputError for what is none."""
+    """gate.json or history.json. Raises InputError for what is none."""
     return validated(path, model.model_validate_json, contents(path))

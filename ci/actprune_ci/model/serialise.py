@@ -2,26 +2,25 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from actprune_ci.files import write_whole
 from actprune_ci.model.notes import Note
 from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.reading import contents, validated
 from actprune_ci.model.runs import Key, Run, Status
 from actprune_common.errors import InputError
 
 SCHEMA = 1
 _RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
 AnyRun = TypeVar("AnyRun", bound=Run | AbRun)
-Made = TypeVar("Made")
-P = ParamSpec("P")
 
 
 def to_json(run: Run | AbRun) -> str:
@@ -103,33 +102,6 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
                 f"{name}: expected pairs, got {len(p.base)} of base, {len(p.head)} of head"
             )
     return run
-
-
-def contents(path: Path) -> bytes:
-    """The bytes of a file. Raises InputError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
-
-
-def validated(
-    where: object, validate: Callable[P, Made], *args: P.args, **kwargs: P.kwargs
-) -> Made:
-    """What pydantic makes of it. InputError begins with `where` and names the first wrong field."""
-    try:
-        return validate(*args, **kwargs)
-    except ValidationError as problem:
-        raise InputError(f"{where}: {first_error(problem)}") from None
-
-
-def first_error(problem: ValidationError) -> str:
-    """Where a pydantic error stands, what was expected and what came, in one line."""
-    error = problem.errors()[0]
-    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    missing = error["type"] in ("missing", "missing_argument")
-    got = "" if missing else f", got {error['input']!r:.60}"
-    return f"{loc}: {error['msg'][:1].lower()}{error['msg'][1:]}{got}"
 
 
 def _once(keys: Iterable[Key], where: str) -> None:

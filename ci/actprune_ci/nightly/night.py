@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actprune_ci.judge.gate import BROKEN, CODES, NO_DATA, REGRESSION
+from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
 from actprune_ci.nightly import placeholders as words
 from actprune_ci.nightly import step

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from actprune_ci.files import write_whole
-from actprune_ci.model.serialise import first_error
+from actprune_ci.model.reading import first_error
 from actprune_common.errors import InputError
 
 FILE = "nightly.json"

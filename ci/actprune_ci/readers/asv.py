@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import validated
 from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, load, measured
 from actprune_common.errors import InputError
 

@@ -8,8 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from actprune_ci.model.reading import contents
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import contents
 from actprune_common.errors import InputError
 
 Document = dict[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import validated
 from actprune_ci.readers.fields import flat, full_hash, measured, unit_of
 
 NAMES = ("spec", "layer", "shape", "op", "dtype", "device", "backend", "model", "seed")

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import validated
 from actprune_ci.readers.fields import measured, of_environment, unit_of
 from actprune_common.errors import InputError
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 from actprune_ci.cli import app
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import Report, gate
+from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
+from actprune_ci.judge.report import Report
 from actprune_ci.judge.verdict import recurring
 from actprune_ci.model.notes import Note
 from actprune_ci.model.pairs import AbRun, Pairs
@@ -327,6 +329,10 @@ def test_the_command_writes_every_report(tmp_path: Path, files: Sequence[object]
     ]
     code, said = cli("gate", *files, *runs, "--format", "json")
     assert (code, said[:1]) == (1, "{")
+
+
+def test_the_command_says_its_version() -> None:
+    assert cli("--version") == (0, f"actprune-ci {metadata.version('actprune')}\n")
 
 
 def test_the_command_answers_bad_usage(tmp_path: Path, files: Sequence[object]) -> None:

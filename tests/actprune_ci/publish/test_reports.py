@@ -9,8 +9,9 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from actprune_ci.judge.gate import Report, gate
+from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Policy, Rule
+from actprune_ci.judge.report import Report
 from actprune_ci.model.notes import Note
 from actprune_ci.model.pairs import Pairs
 from actprune_ci.model.runs import Key

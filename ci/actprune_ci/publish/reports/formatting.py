@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import CODES, Report
+from actprune_ci.judge.report import CODES, Report
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60

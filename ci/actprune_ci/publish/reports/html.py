@@ -5,7 +5,7 @@ from importlib import resources
 
 import jinja2
 
-from actprune_ci.judge.gate import GOOD, Report
+from actprune_ci.judge.report import GOOD, Report
 from actprune_ci.publish.reports import formatting
 
 WIDTH, HEIGHT = 240, 36

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from actprune_ci.judge.gate import CODES, Report
+from actprune_ci.judge.report import CODES, Report
 from actprune_ci.publish.reports import formatting
 
 

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree as Xml
 
-from actprune_ci.judge.gate import NO_DATA, Report
+from actprune_ci.judge.report import NO_DATA, Report
 from actprune_ci.publish.reports import formatting
 
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

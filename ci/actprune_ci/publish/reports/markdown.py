@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from actprune_ci.judge.gate import GOOD, Report
+from actprune_ci.judge.report import GOOD, Report
 from actprune_ci.publish.reports import formatting
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from actprune_ci.judge.gate import Report
+from actprune_ci.judge.report import Report
 from actprune_ci.publish.reports import formatting
 
 COLOURS = {"slower": "red", "over budget": "red", "vanished": "red", "failed": "red"}
