@@ -45,13 +45,9 @@ class Finding:
         **more: Any,
     ) -> "Finding":
         """A finding of a rule or a budget, and more of its fields."""
-        fields = {
-            "ratio_to": selection.ratio_to or "",
-            "owner": selection.owner,
-            "reason": selection.reason,
-            "certain": bool(effect and effect.exact),
-        }
-        return cls(key, outcome, selection.severity, detail, effect, **{**fields, **more})
+        fields = selection.model_dump(include={"severity", "owner", "reason"})
+        fields |= {"ratio_to": selection.ratio_to or "", "certain": bool(effect and effect.exact)}
+        return cls(key, outcome, detail=detail, effect=effect, **{**fields, **more})
 
     @property
     def bad(self) -> bool:

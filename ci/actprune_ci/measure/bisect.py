@@ -5,7 +5,7 @@ where a commit shows more than half of the change from good to bad, so that nois
 by half the regression to mislead it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -126,7 +126,7 @@ def bisect(
     commits = between(question.checkouts.repo, good, bad)
     whole = question.measured(good, bad)
     total = change(whole)
-    if total == 0 or not (whole.exact or _differs(whole, question.limits)):
+    if total == 0 or not (whole.exact or beyond(whole, 0.0, question.limits)):
         raise OpenError(f"{question.key}: no change from good to bad: {told(whole)}")
     probes: list[Probe] = []
 
@@ -180,7 +180,8 @@ def beyond(figure: PairedFigure, threshold: float, limits: Limits) -> int:
     if min(*figure.base, *figure.head) <= 0:
         return 0
     d = statistics.log_ratios(figure.base, figure.head)
-    return sequential.beside(d, threshold, _look(len(d), limits), ERROR)
+    look = sum(n <= len(d) for n in sequential.looks(limits.fewest, limits.most))
+    return sequential.beside(d, threshold, max(1, look), ERROR)
 
 
 def told(figure: PairedFigure) -> str:
@@ -196,12 +197,3 @@ def between(repo: Path, good: str, bad: str) -> list[str]:
     if not commits:
         raise InputError(f"{good[:12]} is no ancestor of {bad[:12]}, or the same commit")
     return commits
-
-
-def _differs(figure: PairedFigure, limits: Limits) -> bool:
-    return beyond(figure, 0.0, limits) != 0
-
-
-def _look(pairs: int, limits: Limits) -> int:
-    looks: Sequence[int] = sequential.looks(limits.fewest, limits.most)
-    return max(1, sum(n <= pairs for n in looks))

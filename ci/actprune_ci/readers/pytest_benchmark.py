@@ -38,15 +38,18 @@ def recognises(document: Mapping[str, Any]) -> bool:
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file; its machine is the node's name, as asv's is."""
     file = validated(path, _BenchmarkFile.model_validate, document)
-    cpu = file.machine_info.get("cpu")
-    environment = {
-        **(flat({"cpu": cpu.get("brand_raw"), "num_cpu": cpu.get("count")}) if cpu else {}),
-        **flat({"python": file.machine_info.get("python_version")}),
-        **flat({"os": file.machine_info.get("system"), "arch": file.machine_info.get("machine")}),
-        **flat({"kernel": file.machine_info.get("release")}),
-        **flat({"commit_date": file.commit_info.get("time")}),
-        "pytest-benchmark": file.version,
+    info = file.machine_info
+    cpu = info.get("cpu") or {}
+    facts = {
+        "cpu": cpu.get("brand_raw"),
+        "num_cpu": cpu.get("count"),
+        "python": info.get("python_version"),
+        "os": info.get("system"),
+        "arch": info.get("machine"),
+        "kernel": info.get("release"),
+        "commit_date": file.commit_info.get("time"),
     }
+    environment = {**flat(facts), "pytest-benchmark": file.version}
     measurements = [m for benchmark in file.benchmarks for m in _measurements(benchmark)]
     return (
         Run(
@@ -54,7 +57,7 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
             full_hash(file.commit_info.get("id")),
             bool(file.commit_info.get("dirty")),
             file.datetime,
-            str(file.machine_info.get("node") or "unknown"),
+            str(info.get("node") or "unknown"),
             environment,
             tuple(measurements),
         ),

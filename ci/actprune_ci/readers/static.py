@@ -6,7 +6,7 @@ say which: they are parameters. Its other numbers are the figures: registers, sp
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +27,6 @@ class _StaticRecord(BaseModel):
 
 
 class _StaticFile(BaseModel):
-    schema_: Literal[1]
     environment: dict[str, Any]
     records: list[_StaticRecord]
 
@@ -41,7 +40,7 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file. Raises InputError, which names the field that is wrong."""
     if document.get("schema") != 1:
         raise InputError(f"{path}: schema: expected 1, got {document.get('schema')!r}")
-    file = validated(path, _StaticFile.model_validate, {**document, "schema_": 1})
+    file = validated(path, _StaticFile.model_validate, document)
     measurements = [m for record in file.records for m in _measurements(record)]
     return (of_environment(file.environment, measurements, path),)
 
