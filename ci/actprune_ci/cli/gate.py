@@ -93,7 +93,6 @@ def _show(report: Report, formats: list[str], out: Path | None) -> None:
         typer.echo(FORMATS[formats[0]][1](report), nl=False)
         return
     typer.echo(terminal.render(report, colour=sys.stdout.isatty()), nl=False)
-    for name in formats if out else []:
-        file, render = FORMATS[name]
-        assert out is not None
-        write_whole(out / file, render(report))
+    if out:
+        for file, render in map(FORMATS.__getitem__, formats):
+            write_whole(out / file, render(report))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,5 @@ def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> l
     parts = np.array_split(np.arange(matrix.shape[1]), 4 * workers)
     context = multiprocessing.get_context("spawn")  # DuckDB's threads do not survive a fork
     with ProcessPoolExecutor(workers, context) as pool:
-        jobs = [
-            pool.submit(changes, matrix[:, part], [exact[i] for i in part], smallest)
-            for part in parts
-        ]
-        return [column for job in jobs for column in job.result()]
+        columns, rules = [matrix[:, part] for part in parts], [[exact[i] for i in p] for p in parts]
+        return list(chain(*pool.map(changes, columns, rules, repeat(smallest))))

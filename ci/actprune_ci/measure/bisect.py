@@ -22,7 +22,7 @@ from actprune_common.errors import InputError
 
 ERROR = 0.01
 """The chance that one answer is wrong."""
-Answer = Literal["good", "bad", "skip"]
+Reply = Literal["good", "bad", "skip"]
 
 
 class OpenError(InputError):
@@ -34,7 +34,7 @@ class Probe:
     """One comparison with the good commit."""
 
     commit: str
-    answer: Answer
+    answer: Reply
     detail: str
     """The change and its pairs, or why it was skipped."""
 
@@ -85,7 +85,7 @@ class Question:
         return figure
 
 
-def next_probe(answers: Mapping[int, Answer], count: int) -> int | None:
+def next_probe(answers: Mapping[int, Reply], count: int) -> int | None:
     """Which of the commits 0 to count - 1 to ask next; None where no answer can narrow it further.
 
     The last is known to be bad, the one before the first to be good. The one nearest to the middle
@@ -96,21 +96,21 @@ def next_probe(answers: Mapping[int, Answer], count: int) -> int | None:
     return min(still, key=lambda i: abs(2 * i - low - high), default=None)
 
 
-def suspects(answers: Mapping[int, Answer], count: int) -> range:
+def suspects(answers: Mapping[int, Reply], count: int) -> range:
     """The commits of which one is the first bad: after the last good, up to the first bad."""
     low, high = _bounds(answers, count)
     return range(low + 1, high + 1)
 
 
-def _bounds(answers: Mapping[int, Answer], count: int) -> tuple[int, int]:
+def _bounds(answers: Mapping[int, Reply], count: int) -> tuple[int, int]:
     low = max((i for i, answer in answers.items() if answer == "good"), default=-1)
     high = min((i for i, answer in answers.items() if answer == "bad"), default=count - 1)
     return low, high
 
 
-def search(count: int, ask: Callable[[int], Answer]) -> range:
+def search(count: int, ask: Callable[[int], Reply]) -> range:
     """The suspects among `count` commits after asking about as few as it takes."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Reply] = {}
     while (probe := next_probe(answers, count)) is not None:
         answers[probe] = ask(probe)
     return suspects(answers, count)
@@ -130,7 +130,7 @@ def bisect(
         raise OpenError(f"{question.key}: no change from good to bad: {told(whole)}")
     probes: list[Probe] = []
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         probe = answered(question, good, commits[i], total)
         if i < len(commits) - 1:
             question.checkouts.drop(commits[i])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from actprune_ci.cli import app
 from actprune_ci.judge.statistics import log_ratios
 from actprune_ci.measure import bisect, sequential
-from actprune_ci.measure.bisect import Answer, answered, next_probe, search, suspects
+from actprune_ci.measure.bisect import Reply, answered, next_probe, search, suspects
 from actprune_ci.measure.pairing import Limits, PairedFigure
 from actprune_ci.readers.asv import key
 from actprune_common.errors import InputError
@@ -27,7 +27,7 @@ def test_any_first_bad_is_found_in_few_questions(count: int, data: st.DataObject
     first = data.draw(st.integers(0, count - 1))
     asked: list[int] = []
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         asked.append(i)
         return "bad" if i >= first else "good"
 
@@ -43,7 +43,7 @@ def test_skipped_commits_widen_the_answer_no_more_than_they_must(
     first = data.draw(st.integers(0, count - 1))
     broken = data.draw(st.sets(st.integers(0, count - 1)))
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         return "skip" if i in broken else "bad" if i >= first else "good"
 
     found = search(count, ask)
@@ -54,7 +54,7 @@ def test_skipped_commits_widen_the_answer_no_more_than_they_must(
 
 
 @given(COUNTS, st.dictionaries(st.integers(0, 199), st.sampled_from(["good", "bad", "skip"])))
-def test_a_probe_narrows_the_answer(count: int, answers: dict[int, Answer]) -> None:
+def test_a_probe_narrows_the_answer(count: int, answers: dict[int, Reply]) -> None:
     last_good = max((i for i, a in answers.items() if a == "good"), default=-1)
     known = {i: a for i, a in answers.items() if i < count and (a != "bad" or i > last_good)}
     probe = next_probe(known, count)
@@ -87,7 +87,7 @@ class Noisy:
 def test_doubts_are_asked_again_and_never_mislead(first: int, doubts: list[bool]) -> None:
     question = Noisy(first, doubts)
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         return answered(question, "-1", str(i), log(2)).answer  # type: ignore[arg-type]
 
     found = search(64, ask)
