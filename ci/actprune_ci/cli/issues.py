@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.options import tell
-from actprune_ci.model.documents import GateDocument, HistoryDocument, read
+from actprune_ci.model.documents import GateJson, HistoryJson, read
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import Action, plan
 from actprune_common.errors import InputError
@@ -26,8 +26,8 @@ def command(
     """
     if gate is None and history is None:
         raise InputError("issues: expected --gate, --history or both, got neither")
-    of_gate = read(gate, GateDocument) if gate else None
-    of_history = read(history, HistoryDocument) if history else None
+    of_gate = read(gate, GateJson) if gate else None
+    of_history = read(history, HistoryJson) if history else None
     actions = plan(of_gate, of_history, [] if dry_run else github.issues())
     new = [action for action in actions if action.kind == "create"]
     for action in (*(a for a in actions if a.kind != "create"), *new[:most]):

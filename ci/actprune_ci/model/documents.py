@@ -63,7 +63,7 @@ class HistoryEntry(Entry):
     lasting: bool
 
 
-class GateDocument(BaseModel):
+class GateJson(BaseModel):
     """gate.json, as far as issues need it."""
 
     base: str
@@ -72,7 +72,7 @@ class GateDocument(BaseModel):
     findings: list[GateEntry]
 
 
-class HistoryDocument(BaseModel):
+class HistoryJson(BaseModel):
     """history.json, as far as issues need it."""
 
     findings: list[HistoryEntry]

@@ -12,13 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from actprune_ci.model.documents import (
-    Entry,
-    GateDocument,
-    GateEntry,
-    HistoryDocument,
-    HistoryEntry,
-)
+from actprune_ci.model.documents import Entry, GateEntry, GateJson, HistoryEntry, HistoryJson
 from actprune_ci.publish.github import Issue
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.publish.reports.markdown import code, table, text
@@ -68,7 +62,7 @@ class Action:
 
 
 def plan(
-    gate: GateDocument | None, history: HistoryDocument | None, issues: Iterable[Issue]
+    gate: GateJson | None, history: HistoryJson | None, issues: Iterable[Issue]
 ) -> list[Action]:
     """What is to be done so that the issues say what the gate and the history say."""
     known: dict[str, tuple[Issue, Said]] = {}
@@ -87,9 +81,7 @@ def plan(
     return [action for action in actions if action]
 
 
-def regressions(
-    gate: GateDocument | None, history: HistoryDocument | None
-) -> dict[str, Regression]:
+def regressions(gate: GateJson | None, history: HistoryJson | None) -> dict[str, Regression]:
     """The regressions by their identity; where both know one, the gate's."""
     found = [_of_gate(each, gate) for each in gate.findings if each.fails] if gate else []
     if history:
@@ -115,16 +107,11 @@ def mark(said: Said) -> str:
     return f"<!-- actprune-ci regression {inside} -->"
 
 
-def _of_gate(finding: GateEntry, gate: GateDocument) -> Regression:
+def _of_gate(finding: GateEntry, gate: GateJson) -> Regression:
     effect = finding.effect
-    said = Said(
-        finding.identity(gate.machine),
-        gate.machine,
-        finding.outcome,
-        effect.change if effect else None,
-        bool(effect and effect.absolute),
-        f"{gate.base}..{gate.head}",
-    )
+    change, absolute = (effect.change, effect.absolute) if effect else (None, False)
+    where, identity = f"{gate.base}..{gate.head}", finding.identity(gate.machine)
+    said = Said(identity, gate.machine, finding.outcome, change, absolute, where)
     levels = (effect.base, effect.head) if effect else ()
     rows = _rows(said, finding.unit, _size(said), *levels)
     named = ("bound", "detail", "reason", "owner")
@@ -170,7 +157,7 @@ def _tell(found: Regression, issue: Issue, said: Said) -> Action | None:
 
 
 def _ended(
-    issue: Issue, said: Said, gate: GateDocument | None, history: HistoryDocument | None
+    issue: Issue, said: Said, gate: GateJson | None, history: HistoryJson | None
 ) -> Action | None:
     """The end of an issue's regression, if the gate or the history shows it."""
     why = "" if said.outcome == GONE else _way_back(said, gate) or _ceased(said, history)
@@ -181,7 +168,7 @@ def _ended(
     return Action("close", issue.number, "", body, f"Gone: {text(why)}." if why else "")
 
 
-def _way_back(said: Said, gate: GateDocument | None) -> str:
+def _way_back(said: Said, gate: GateJson | None) -> str:
     """How the gate shows that a regression is gone."""
     if gate is None or said.where == f"{gate.base}..{gate.head}" or said.machine != gate.machine:
         return ""
@@ -201,7 +188,7 @@ def _way_back(said: Said, gate: GateDocument | None) -> str:
     return ""
 
 
-def _ceased(said: Said, history: HistoryDocument | None) -> str:
+def _ceased(said: Said, history: HistoryJson | None) -> str:
     """How the history shows that a regression is gone."""
     if history is None:
         return ""
