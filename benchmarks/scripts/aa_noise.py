@@ -14,7 +14,6 @@ measurement. docs/gate.md says what came of it.
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
+from actprune_ci.measure.machine import facts
 from actprune_common.files import whole
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -134,20 +134,10 @@ def save(path: Path, rows: list[Rows], date: str) -> None:
             file,
             seconds=np.array(rows),
             kernels=np.array(list(kernels())),
-            machine=np.array(f"{processor()}, {os.cpu_count()} cores, NumPy {np.__version__}"),
+            machine=np.array(f"{facts()['cpu']}, {os.cpu_count()} cores, NumPy {np.__version__}"),
             date=np.array(date),
             command=np.array(f"python -m benchmarks.scripts.aa_noise {' '.join(sys.argv[1:])}"),
         )
-
-
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:

@@ -1,14 +1,27 @@
 """`actprune-ci`: a command per module of this package."""
 
 import sys
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from functools import wraps
+from importlib import import_module, metadata
 from pkgutil import iter_modules
+from typing import Annotated, Any
 
 import typer
 
+from actprune_ci.cli.options import USAGE, tell
+from actprune_ci.history.history import NoDataError
+from actprune_ci.judge.report import INCONCLUSIVE, NO_DATA
+from actprune_ci.measure.bisect import OpenError
+from actprune_ci.measure.checkouts import BuildError
 from actprune_common.errors import InputError
 
-USAGE = 2
+ENDS: Mapping[type[InputError], int] = {
+    NoDataError: NO_DATA,
+    BuildError: NO_DATA,
+    OpenError: INCONCLUSIVE,
+}
+"""What is no mistake of the user's, and its exit code."""
 
 
 def app() -> typer.Typer:
@@ -19,17 +32,40 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    made.callback()(_nothing)  # so that a single command is still named
+    made.callback()(_no_command)
     for module in iter_modules(__path__):
-        if module.name == "__main__":
-            continue
-        command = import_module(f"{__name__}.{module.name}").command
-        made.command(module.name.replace("_", "-"))(command)
+        command = getattr(import_module(f"{__name__}.{module.name}"), "command", None)
+        if command:
+            made.command(module.name.replace("_", "-"))(_ending(command))
     return made
 
 
-def _nothing() -> None:
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"actprune-ci {metadata.version('actprune')}")
+        raise typer.Exit
+
+
+def _no_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say it and end.")
+    ] = False,
+) -> None:
     """Records results, judges them, and shows them over commits."""
+
+
+def _ending(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with the exit code of what ends it."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        try:
+            command(**given)
+        except tuple(ENDS) as problem:
+            tell(f"actprune-ci: {problem}")
+            raise typer.Exit(ENDS[type(problem)]) from None
+
+    return run
 
 
 def main() -> None:

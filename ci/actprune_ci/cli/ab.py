@@ -4,28 +4,28 @@ import signal
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
+from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
-from actprune_ci.measure.checkouts import BuildError, resolve, uncommitted, workshop
+from actprune_ci.measure.checkouts import checked_out, resolve, uncommitted
 from actprune_ci.measure.pairing import Limits
 from actprune_ci.model import serialise
-from actprune_ci.model.runs import AbRun, Pairs
+from actprune_ci.model.pairs import AbRun, Pairs
 from actprune_common.errors import InputError
-
-NO_DATA, INTERRUPTED = 3, 130
 
 
 def command(
     base: Annotated[str, typer.Argument(help="The commit compared with.")],
     head: Annotated[str, typer.Argument(help="The commit judged; its suite measures both.")],
-    repo: Annotated[Path, typer.Option(help="The repository.")] = Path(),
+    repo: Repo = Path(),
     benchmarks: Annotated[
         str, typer.Option(help="A regular expression, found in `name(param=value, ...)`.")
     ] = "",
-    suite: Annotated[str, typer.Option(help="The asv suite's folder in it.")] = "benchmarks",
+    suite: Suite = "benchmarks",
     budget: Annotated[
         float | None, typer.Option(min=0, help="Seconds; without it 180 for each figure.")
     ] = None,
@@ -36,9 +36,7 @@ def command(
         float, typer.Option(help="The smallest relative effect that matters.")
     ] = 0.02,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
-    python: Annotated[
-        str, typer.Option(help="The interpreter that measures, with all but the project.")
-    ] = sys.executable,
+    python: Python = sys.executable,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("ab.json"),
 ) -> None:
     """Measure BASE and HEAD in fresh processes, alternating in random order, on this machine.
@@ -49,16 +47,13 @@ def command(
     signal.signal(signal.SIGTERM, interrupt)
     commits = resolve(repo, base), resolve(repo, head)
     if uncommitted(repo):
-        typer.echo("the working tree's uncommitted changes are not measured", err=True)
+        tell("the working tree's uncommitted changes are not measured")
     try:
-        with workshop(repo, python) as shop:
-            found = ab.run(shop, *commits, options, lambda run: serialise.write(out, run), progress)
-    except BuildError as problem:
-        typer.echo(f"actprune-ci: {problem}", err=True)
-        raise typer.Exit(NO_DATA) from None
+        with checked_out(repo, python) as checkouts:
+            found = ab.run(checkouts, *commits, options, lambda r: serialise.write(out, r), tell)
     except KeyboardInterrupt:
         kept = f"what was measured is in {out}" if out.exists() else "nothing was measured yet"
-        typer.echo(f"actprune-ci: interrupted; {kept}", err=True)
+        tell(f"actprune-ci: interrupted; {kept}")
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(printed(found), nl=False)
     if not any(pair.status == "ok" for pair in found.pairs):
@@ -75,21 +70,11 @@ def limits(pairs: str, budget: float | None, smallest: float) -> Limits:
     return Limits(budget, int(low), int(high), smallest)
 
 
-def interrupt(*_: object) -> NoReturn:
-    """What is asked to end leaves what it has, as with Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def progress(line: str) -> None:
-    """Where things stand, on stderr."""
-    typer.echo(line, err=True)
-
-
 def printed(run: AbRun) -> str:
     """The run as text: a line per figure, then the notes."""
     lines = [f"{run.base[:10]}..{run.head[:10]} on {run.machine}, {run.seconds:.0f} s"]
     lines += [f"{told(pair):>24}  {pair.key}" for pair in run.pairs]
-    lines += [f"note: {note}" for note in run.notes]
+    lines += [f"note: {note.text}" for note in run.notes]
     return "\n".join(lines) + "\n"
 
 

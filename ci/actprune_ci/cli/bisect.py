@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.ab import INTERRUPTED, NO_DATA, interrupt, limits
+from actprune_ci.cli.ab import limits
+from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
+from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
-from actprune_ci.measure.checkouts import BuildError, Workshop, git, resolve, workshop
+from actprune_ci.measure.checkouts import Checkouts, checked_out, git, resolve
 from actprune_ci.measure.serving import Answer
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
-
-INCONCLUSIVE = 4
 
 
 def command(
@@ -26,16 +26,14 @@ def command(
     benchmark: Annotated[
         str, typer.Option(help="A regular expression that fits one `name(param=value, ...)`.")
     ],
-    repo: Annotated[Path, typer.Option(help="The repository.")] = Path(),
-    suite: Annotated[str, typer.Option(help="The asv suite's folder in it.")] = "benchmarks",
+    repo: Repo = Path(),
+    suite: Suite = "benchmarks",
     budget: Annotated[float, typer.Option(min=0, help="Seconds of one comparison.")] = 180,
     pairs: Annotated[
         str, typer.Option(metavar="MIN:MAX", help="Of one comparison, if the figure varies.")
     ] = "8:60",
     repeats: Annotated[int, typer.Option(min=1, help="Comparisons before one is skipped.")] = 3,
-    python: Annotated[
-        str, typer.Option(help="The interpreter that measures, with all but the project.")
-    ] = sys.executable,
+    python: Python = sys.executable,
     out: Annotated[Path | None, typer.Option(help="Also write the outcome as JSON.")] = None,
 ) -> None:
     """Find the commit after GOOD, up to BAD, that changed a figure, by A/B runs against GOOD.
@@ -46,18 +44,14 @@ def command(
     signal.signal(signal.SIGTERM, interrupt)
     commits = resolve(repo, good), resolve(repo, bad)
     try:
-        with workshop(repo, python) as shop:
-            key, described = the_one(shop, commits[1], suite, benchmark)
+        with checked_out(repo, python) as checkouts:
+            key, described = the_one(checkouts, commits[1], suite, benchmark)
             bounds = limits(pairs, budget, 0.02)
-            folder = shop.suite(commits[1], suite)
-            question = bisect.Question(shop, folder, key, described, bounds, repeats)
-            found = bisect.bisect(question, *commits, lambda step: progress(repo, step))
-    except (BuildError, bisect.OpenError) as problem:
-        typer.echo(f"actprune-ci: {problem}", err=True)
-        code = NO_DATA if isinstance(problem, BuildError) else INCONCLUSIVE
-        raise typer.Exit(code) from None
+            folder = checkouts.suite(commits[1], suite)
+            question = bisect.Question(checkouts, folder, key, described, bounds, repeats)
+            found = bisect.bisect(question, *commits, lambda probe: tell(told(repo, probe)))
     except KeyboardInterrupt:
-        typer.echo("actprune-ci: interrupted", err=True)
+        tell("actprune-ci: interrupted")
         raise typer.Exit(INTERRUPTED) from None
     if out is not None:
         write_whole(out, json.dumps({"schema": 1, **asdict(found)}, indent=1) + "\n")
@@ -67,11 +61,11 @@ def command(
 
 
 def the_one(
-    shop: Workshop, commit: str, suite: str, benchmark: str
+    checkouts: Checkouts, commit: str, suite: str, benchmark: str
 ) -> tuple[Key, tuple[Answer, tuple[str, ...]]]:
     """The one figure that a pattern fits. Raises InputError where it fits none or several."""
     pattern = ab.compiled(benchmark)
-    listed = ab.listed_by(shop.side(commit), shop.suite(commit, suite), shop.python)
+    listed = ab.listed_by(checkouts.side(commit), checkouts.suite(commit, suite), checkouts.python)
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:
         names = "".join(f"\n  {key}" for key in fitting[:10])
@@ -81,12 +75,12 @@ def the_one(
     return fitting[0], listed.keys[fitting[0]]
 
 
-def progress(repo: Path, step: bisect.Step) -> None:
-    """A step, on stderr."""
-    typer.echo(f"{step.answer:>5}  {subject(repo, step.commit)}: {step.detail}", err=True)
+def told(repo: Path, probe: bisect.Probe) -> str:
+    """One comparison, in a line."""
+    return f"{probe.answer:>5}  {subject(repo, probe.commit)}: {probe.detail}"
 
 
-def printed(repo: Path, found: bisect.Found) -> str:
+def printed(repo: Path, found: bisect.Bisection) -> str:
     """The outcome as text."""
     if len(found.suspects) > 1:
         lines = [f"{found.key}: the change came with one of"]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.judge import calibration, inputs, policy
+from actprune_ci.cli.options import POLICY, PolicyFile
+from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.calibrate import calibrate
 from actprune_ci.model.serialise import read_ab
 from actprune_common.errors import InputError
@@ -18,9 +19,7 @@ def command(
         list[Path] | None, typer.Option(help="An A/A run: an ab.json of equal commits.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="A store: its A/A runs.")] = None,
-    policy_file: Annotated[Path, typer.Option("--policy", help="The policy, YAML.")] = Path(
-        "ci/policy.yml"
-    ),
+    policy_file: PolicyFile = POLICY,
     machine: Annotated[str, typer.Option(help="Of several machines in the store, this one.")] = "",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("calibration.json"),
     draws: Annotated[int, typer.Option(min=100, help="Simulated comparisons of each size.")] = 2000,
@@ -28,16 +27,16 @@ def command(
     """Measure false alarms and the smallest slowdown found, from A/A runs of one machine."""
     rules = policy.read(policy_file)
     runs = [read_ab(path) for path in ab or []]
-    runs += inputs.a_a_runs(store) if store else []
+    runs += from_store.a_a_runs(store) if store else []
     runs = [run for run in runs if not machine or run.machine == machine]
     if not runs:
         raise InputError("calibrate: expected A/A runs (--ab, --store), got none")
     made = calibrate(runs, rules, shlex.join(["actprune-ci", *sys.argv[1:]]), draws=draws)
-    calibration.write(out, made)
+    calibration_record.write(out, made)
     typer.echo(summary(made))
 
 
-def summary(made: calibration.Calibration) -> str:
+def summary(made: calibration_record.Calibration) -> str:
     """The calibration in a few lines."""
     lines = [
         f"machine      {made.machine}",

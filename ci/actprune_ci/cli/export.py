@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from actprune_ci.cli.options import Store, tell
 from actprune_ci.store import export
 
 
-class Form(str, Enum):
+class ExportFormat(str, Enum):
     """Whose format."""
 
     ASV = "asv"
@@ -17,12 +18,14 @@ class Form(str, Enum):
 
 
 def command(
-    form: Annotated[Form, typer.Argument(help="asv: a results folder; csv: a line per sample.")],
-    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    form: Annotated[
+        ExportFormat, typer.Argument(help="asv: a results folder; csv: a line per sample.")
+    ],
+    store: Store,
     out: Annotated[Path, typer.Argument(help="The folder (asv) or file (csv) to write.")],
 ) -> None:
     """Write a store as asv's results folder, for `asv publish`, or as CSV."""
-    if form is Form.CSV:
+    if form is ExportFormat.CSV:
         notes = tuple(f"left out: {reason}" for reason in export.csv(store, out))
         typer.echo(f"{out}: written")
     else:
@@ -30,4 +33,4 @@ def command(
         notes = exported.notes
         typer.echo(f"{out}: {exported.commits} commits, {exported.benchmarks} benchmarks")
     for note in notes:
-        typer.echo(note, err=True)
+        tell(note)

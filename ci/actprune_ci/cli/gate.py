@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from actprune_ci import readers
-from actprune_ci.judge import calibration, inputs, policy
-from actprune_ci.judge.gate import Report
+from actprune_ci.cli.options import POLICY, PolicyFile
+from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
-from actprune_ci.model.runs import AbRun, Run
+from actprune_ci.judge.report import Report
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
 from actprune_common.errors import InputError
@@ -19,9 +21,7 @@ from actprune_common.files import write_whole
 
 
 def command(
-    policy_file: Annotated[Path, typer.Option("--policy", help="The policy, YAML.")] = Path(
-        "ci/policy.yml"
-    ),
+    policy_file: PolicyFile = POLICY,
     ab: Annotated[
         list[Path] | None, typer.Option(help="An A/B run (ab.json); of equal commits: a sentinel.")
     ] = None,
@@ -57,10 +57,11 @@ def command(
         runs, found = runs + more, found + of_head
     if not (runs or found or base):
         raise InputError("gate: expected --ab, --results, or --store with --base and --head")
-    report = judge_all(rules, runs, found, calibration.read(calibrated) if calibrated else None)
+    calibration = calibration_record.read(calibrated) if calibrated else None
+    report = judge_all(rules, runs, found, calibration)
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
-        report = replace(report, histories=inputs.histories(store, report.machine, keys))
+        report = replace(report, histories=from_store.histories(store, report.machine, keys))
     _show(report, wanted, out)
     if report.code:
         raise typer.Exit(report.code)
@@ -76,14 +77,14 @@ def _formats(names: list[str] | None) -> list[str]:
 def _from_store(
     store: Path, base: str, head: str, rules: policy.Policy
 ) -> tuple[list[AbRun], list[Run]]:
-    runs = inputs.runs_of(store, (base, head))
+    runs = from_store.runs_of(store, (base, head))
     own = [run for run in runs if run.source != "ab" and run.commit.startswith(head)]
     together = [
         run
-        for run in inputs.paired(runs)
+        for run in from_store.paired(runs)
         if run.base.startswith(base) and run.head.startswith(head)
     ]
-    return [*inputs.compared(base, head, runs, rules), *together], own
+    return [*from_store.compared(base, head, runs, rules), *together], own
 
 
 def _show(report: Report, formats: list[str], out: Path | None) -> None:
@@ -92,7 +93,6 @@ def _show(report: Report, formats: list[str], out: Path | None) -> None:
         typer.echo(FORMATS[formats[0]][1](report), nl=False)
         return
     typer.echo(terminal.render(report, colour=sys.stdout.isatty()), nl=False)
-    for name in formats if out else []:
-        file, render = FORMATS[name]
-        assert out is not None
-        write_whole(out / file, render(report))
+    if out:
+        for file, render in map(FORMATS.__getitem__, formats):
+            write_whole(out / file, render(report))

@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.history.history import Finding, NoDataError, branch_commits, findings, load
+from actprune_ci.cli.options import Branch, Ordered, Store, tell_left_out
+from actprune_ci.history.history import HistoryFinding, branch_commits, findings, load
 from actprune_common.files import write_whole
-
-NO_DATA = 3
 
 
 def command(
-    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    store: Store,
     benchmarks: Annotated[
         str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")
     ] = "*",
-    branch: Annotated[str, typer.Option(help="Whose commits, by first parents.")] = "main",
-    repo: Annotated[Path, typer.Option(help="The repository, for the order of commits.")] = Path(),
+    branch: Branch = "main",
+    repo: Ordered = Path(),
     smallest: Annotated[
         float, typer.Option(help="The least relative effect of a noisy figure that is told.")
     ] = 0.01,
@@ -29,13 +28,8 @@ def command(
 
     Exit code 0: analysed, whatever was found; 3: the store has nothing of this branch.
     """
-    try:
-        history = load(store, branch_commits(repo, branch), benchmarks)
-    except NoDataError as problem:
-        typer.echo(f"actprune-ci: {problem}", err=True)
-        raise typer.Exit(NO_DATA) from None
-    for reason in history.skipped:
-        typer.echo(f"left out: {reason}", err=True)
+    history = load(store, branch_commits(repo, branch), benchmarks)
+    tell_left_out(history.skipped)
     found = findings(history, smallest)
     if out is not None:
         document = {"schema": 1, "branch": branch, "findings": [f.document for f in found]}
@@ -43,7 +37,7 @@ def command(
     typer.echo(printed(found, len(history.commits), len(history.figures)), nl=False)
 
 
-def printed(found: Sequence[Finding], commits: int, figures: int) -> str:
+def printed(found: Sequence[HistoryFinding], commits: int, figures: int) -> str:
     """The findings as text: regressions that last first."""
     lines = [f"{figures} figures over {commits} commits: {len(found)} changes"]
     for finding in found:
@@ -55,14 +49,14 @@ def printed(found: Sequence[Finding], commits: int, figures: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict(finding: Finding) -> str:
+def verdict(finding: HistoryFinding) -> str:
     """What the change means, in a word or two."""
     if not finding.regression:
         return "better"
     return "worse" if finding.lasting else "was worse for a time"
 
 
-def effect(finding: Finding) -> str:
+def effect(finding: HistoryFinding) -> str:
     """The change with its levels and, where noise allows a doubt, its confidence."""
     change, unit = finding.change, finding.figure.unit
     size = f"{change.effect:+.2%}" if min(change.before, change.after) > 0 else "a difference"

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.model.documents import Gate, History, read
+from actprune_ci.cli.options import tell
+from actprune_ci.model.documents import GateJson, HistoryJson, read
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import Action, plan
 from actprune_common.errors import InputError
@@ -25,8 +26,9 @@ def command(
     """
     if gate is None and history is None:
         raise InputError("issues: expected --gate, --history or both, got neither")
-    documents = read(gate, Gate) if gate else None, read(history, History) if history else None
-    actions = plan(*documents, [] if dry_run else github.issues())
+    of_gate = read(gate, GateJson) if gate else None
+    of_history = read(history, HistoryJson) if history else None
+    actions = plan(of_gate, of_history, [] if dry_run else github.issues())
     new = [action for action in actions if action.kind == "create"]
     for action in (*(a for a in actions if a.kind != "create"), *new[:most]):
         if not dry_run:
@@ -34,7 +36,7 @@ def command(
         number = f" {action.number}" if action.number else ""
         typer.echo(f"{action.kind}{number}: {action.title or action.comment}")
     if len(new) > most:
-        typer.echo(f"{len(new) - most} more regressions have no issue yet (--most)", err=True)
+        tell(f"{len(new) - most} more regressions have no issue yet (--most)")
     if not actions:
         typer.echo("nothing to be done")
 

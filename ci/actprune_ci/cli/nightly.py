@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.ab import INTERRUPTED, interrupt, progress
-from actprune_ci.judge.gate import BROKEN
+from actprune_ci.cli.options import INTERRUPTED, interrupt, tell
+from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.begin import begin, with_store
 from actprune_ci.nightly.night import DiskError, NightRun, run
@@ -42,14 +42,14 @@ def command(
     again = f"the same command{'' if resume else ' with --resume'} goes on"
     with alone(out / ".lock", "another night is running in it"):
         made = begin(night, out, repo, base, resume)
-        made.tell = progress
+        made.tell = tell
         try:
             run(made)
         except DiskError as problem:
-            typer.echo(f"actprune-ci: broken machine: {problem}; {again}", err=True)
+            tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None
         except KeyboardInterrupt:
-            typer.echo(f"actprune-ci: interrupted; {again}", err=True)
+            tell(f"actprune-ci: interrupted; {again}")
             raise typer.Exit(INTERRUPTED) from None
         show(made)
     if made.state.code:
@@ -65,6 +65,6 @@ def show(made: NightRun) -> None:
             with Path(page).open("a", encoding="utf-8") as file:
                 file.write(text)
     except (InputError, OSError) as problem:
-        typer.echo(f"actprune-ci: the summary cannot be written: {problem}", err=True)
+        tell(f"actprune-ci: the summary cannot be written: {problem}")
     with suppress(BrokenPipeError):
         sys.stdout.write(summary.terminal(made.night, made.state, made.folder))

@@ -6,18 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_ci.history.history import NoDataError, branch_commits
+from actprune_ci.cli.options import Branch, Ordered, Store, tell, tell_left_out
+from actprune_ci.history.history import branch_commits
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
 
-NO_DATA = 3
-
 
 def command(
-    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    store: Store,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    repo: Annotated[Path, typer.Option(help="The repository, for the order of commits.")] = Path(),
-    branch: Annotated[str, typer.Option(help="Whose commits, by first parents.")] = "main",
+    repo: Ordered = Path(),
+    branch: Branch = "main",
     benchmarks: Annotated[
         str, typer.Option(help="A glob over `benchmark(name=value, ...)`, for our own pages.")
     ] = "*",
@@ -32,14 +31,8 @@ def command(
     pages say; 3: the store has nothing of this branch.
     """
     gates = [_report(path) for path in gate or []]
-    commits = branch_commits(repo, branch)
-    try:
-        board = data.board(store, commits, branch, gates, benchmarks)
-    except NoDataError as problem:
-        typer.echo(f"actprune-ci: {problem}", err=True)
-        raise typer.Exit(NO_DATA) from None
-    for reason in board.history.skipped:
-        typer.echo(f"left out: {reason}", err=True)
+    board = data.board(store, branch_commits(repo, branch), branch, gates, benchmarks)
+    tell_left_out(board.history.skipped)
     site.clear(out)
     missing = ""
     try:
@@ -48,7 +41,7 @@ def command(
         if require_asv:
             raise
         missing = str(problem)
-        typer.echo(f"asv's site is left out: {missing}", err=True)
+        tell(f"asv's site is left out: {missing}")
     site.write(board, out, missing)
     typer.echo(
         f"{out / 'index.html'}: {len(board.history.figures)} figures over"

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from actprune_ci.cli.options import Store, tell_left_out
 from actprune_ci.store.query import Rows, sql
 
 
-class Form(str, Enum):
+class RowsFormat(str, Enum):
     """How the rows are printed."""
 
     TABLE = "table"
@@ -20,23 +21,24 @@ class Form(str, Enum):
 
 
 def command(
-    store: Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")],
+    store: Store,
     question: Annotated[str, typer.Argument(metavar="SQL", help="What DuckDB is to answer.")],
-    form: Annotated[Form, typer.Option("--format", help="How to print the rows.")] = Form.TABLE,
+    form: Annotated[
+        RowsFormat, typer.Option("--format", help="How to print the rows.")
+    ] = RowsFormat.TABLE,
 ) -> None:
     """Ask a store with SQL: its views are `measurements` and `samples` (docs/store.md)."""
     answer = sql(store, question)
-    for reason in answer.skipped.values():
-        typer.echo(f"left out: {reason}", err=True)
+    tell_left_out(answer.skipped.values())
     typer.echo(printed(answer, form), nl=False)
 
 
-def printed(answer: Rows, form: Form) -> str:
+def printed(answer: Rows, form: RowsFormat) -> str:
     """The rows as text that ends with a line feed."""
-    if form is Form.JSON:
+    if form is RowsFormat.JSON:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         return json.dumps(rows, default=str, ensure_ascii=False, indent=0) + "\n"
-    if form is Form.CSV:
+    if form is RowsFormat.CSV:
         made = io.StringIO()
         csv.writer(made, lineterminator="\n").writerows([answer.columns, *answer.rows])
         return made.getvalue()

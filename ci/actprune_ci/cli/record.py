@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.store.record import Outcome, record
-
-NO_DATA, SOME_SET_ASIDE = 3, 2
+from actprune_ci.cli.options import USAGE, tell
+from actprune_ci.judge.report import NO_DATA
+from actprune_ci.store.record import Recording, record
 
 
 def command(
@@ -28,14 +28,14 @@ def command(
     outcomes = record(paths, store, commit, machine)
     for outcome in outcomes:
         if outcome.status == "set aside":
-            typer.echo(f"set aside: {outcome.reason}", err=True)
+            tell(f"set aside: {outcome.reason}")
     typer.echo(summary(outcomes, store))
     code = exit_code(outcomes)
     if code:
         raise typer.Exit(code)
 
 
-def summary(outcomes: list[Outcome], store: Path) -> str:
+def summary(outcomes: list[Recording], store: Path) -> str:
     """What became of all inputs, in one line."""
     counts = Counter(outcome.status for outcome in outcomes)
     runs = sum(len(outcome.files) for outcome in outcomes if outcome.status == "recorded")
@@ -46,9 +46,9 @@ def summary(outcomes: list[Outcome], store: Path) -> str:
     return line if outcomes else f"{line}: no result file found"
 
 
-def exit_code(outcomes: list[Outcome]) -> int:
+def exit_code(outcomes: list[Recording]) -> int:
     """0 where all are in the store, 3 where none is, 2 in between."""
     aside = sum(outcome.status == "set aside" for outcome in outcomes)
     if aside == len(outcomes):
         return NO_DATA
-    return SOME_SET_ASIDE if aside else 0
+    return USAGE if aside else 0

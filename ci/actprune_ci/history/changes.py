@@ -4,8 +4,8 @@ Noisy figures are split by optimal partitioning (`ruptures`' KernelCPD with a li
 is PELT with the cost of a mean; Killick, Fearnhead, Eckley 2012) where a screen over windows of
 doubling width saw something, so that ten thousand commits cost about as much as the few hundred
 around their changes. The penalty is the square of the threshold that a difference of two means must
-pass, in units of the noise. Runs of steps in one direction are then weighed against one ramp: that
-is creep, which steps alone describe badly.
+pass, in units of the noise. Runs of steps in one direction are then weighed against creep: one
+slow ramp, which steps alone describe badly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import t as student
 
-from actprune_ci.history.creep import Piece, pieces
+from actprune_ci.history.creep import Fit, fitted
 
 Series = NDArray[np.float64]
 
@@ -110,14 +110,14 @@ def _noisy(values: Series, rate: float) -> Iterator[Change]:
     z -= np.median(z)
     offset = float(np.median(raw - z))
     found = _pruned(z, _candidates(z, sigma, threshold), sigma, threshold)
-    for piece in pieces(z, found, sigma, threshold):
-        first, last = piece.start, piece.end
-        if piece.kind == "step":
-            first, last = _likely(z, piece, sigma)
-        level = [piece.before + offset, piece.after + offset]
+    for fit in fitted(z, found, sigma, threshold):
+        first, last = fit.start, fit.end
+        if fit.kind == "step":
+            first, last = _likely(z, fit, sigma)
+        level = [fit.before + offset, fit.after + offset]
         before, after = np.exp(level) if positive else level
-        confidence = 1 - min(1.0, 2 * n * float(law.sf(piece.strength / sigma)))
-        yield Change(piece.kind, first, last, float(before), float(after), confidence)
+        confidence = 1 - min(1.0, 2 * n * float(law.sf(fit.strength / sigma)))
+        yield Change(fit.kind, first, last, float(before), float(after), confidence)
 
 
 def noise(z: Series) -> float:
@@ -214,8 +214,8 @@ def _pruned(z: Series, found: list[int], sigma: float, threshold: float) -> list
     return kept[1:-1]
 
 
-def _likely(z: Series, piece: Piece, sigma: float) -> tuple[int, int]:
+def _likely(z: Series, fit: Fit, sigma: float) -> tuple[int, int]:
     """The last row before and the first row after every likely place of a step."""
-    gain = _gain(z[piece.low : piece.high])
-    likely = np.flatnonzero(gain >= gain.max() - LIKELY * sigma**2) + piece.low + 1
+    gain = _gain(z[fit.low : fit.high])
+    likely = np.flatnonzero(gain >= gain.max() - LIKELY * sigma**2) + fit.low + 1
     return int(likely[0]) - 1, int(likely[-1])

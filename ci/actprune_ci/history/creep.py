@@ -1,4 +1,4 @@
-"""Runs of steps in one direction weighed against ramps: creep is one ramp, not many steps."""
+"""Steps in one direction weighed against creep: one slow ramp instead of many steps."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 Series = NDArray[np.float64]
 
 GRID = 16
-"""Places tried for either end of a ramp; twice, the second time around the best."""
+"""Places tried for either end of creep; twice, the second time around the best."""
 MOST_STEPS = 12
 """Steps of a run that are weighed in all their combinations."""
-SHORTEST_RAMP = 8
-"""Rows of a ramp: a shorter one is a step."""
+SHORTEST_CREEP = 8
+"""Rows of creep: what is shorter is a step."""
 MOST_POINTS = 256
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One step or ramp of a series, in the series' own measure."""
+class Fit:
+    """A step or creep fitted to a series, in the series' own measure."""
 
     kind: Literal["step", "creep"]
     start: int
@@ -39,13 +39,13 @@ class Piece:
     """The squared error left over them."""
 
 
-def pieces(z: Series, found: Sequence[int], sigma: float, threshold: float) -> list[Piece]:
-    """The cheapest steps and ramps for the rows `found` at which a new level begins.
+def fitted(z: Series, found: Sequence[int], sigma: float, threshold: float) -> list[Fit]:
+    """The cheapest steps and creep for the rows `found` at which a new level begins.
 
-    The cost is the squared error in units of the noise, `threshold`² for each piece, and 3 log n
-    for the second end that a ramp has.
+    The cost is the squared error in units of the noise, `threshold`² for each fit, and 3 log n
+    for the second end that creep has.
     """
-    made: list[Piece] = []
+    made: list[Fit] = []
     for low, high, run in _runs(z, found):
         made += _cheapest(z, [low, *run, high], sigma, threshold)
     return made
@@ -64,35 +64,35 @@ def _runs(z: Series, found: Sequence[int]) -> Iterator[tuple[int, int, list[int]
             begin = i
 
 
-def _cheapest(z: Series, edges: list[int], sigma: float, threshold: float) -> list[Piece]:
-    """The best way to share the steps between edges among pieces (dynamic programming)."""
+def _cheapest(z: Series, edges: list[int], sigma: float, threshold: float) -> list[Fit]:
+    """The best way to share the steps between edges among fitted (dynamic programming)."""
     middles = [edges[0], *((a + b) // 2 for a, b in pairwise(edges[1:-1])), edges[-1]]
-    per_piece, per_ramp = threshold**2, 3 * float(np.log(len(z)))
-    best: list[tuple[float, list[Piece]]] = [(0.0, [])]
+    per_fit, per_creep = threshold**2, 3 * float(np.log(len(z)))
+    best: list[tuple[float, list[Fit]]] = [(0.0, [])]
     for j in range(1, len(middles)):
         options = []
         for i in range(j):
             low, high = middles[i], middles[j]
-            tried = [(ramp(z, low, high), per_ramp)]
+            tried = [(fit_creep(z, low, high), per_creep)]
             if i == j - 1:
-                tried.append((_step(z, low, edges[j], high), 0.0))
-            cost, piece = min(
+                tried.append((_fit_step(z, low, edges[j], high), 0.0))
+            cost, fit = min(
                 ((p.error / sigma**2 + extra, p) for p, extra in tried), key=lambda pair: pair[0]
             )
-            options.append((best[i][0] + cost + per_piece, [*best[i][1], piece]))
+            options.append((best[i][0] + cost + per_fit, [*best[i][1], fit]))
         best.append(min(options, key=lambda pair: pair[0]))
     return best[-1][1]
 
 
-def _step(z: Series, low: int, at: int, high: int) -> Piece:
+def _fit_step(z: Series, low: int, at: int, high: int) -> Fit:
     left, right = z[low:at], z[at:high]
     error = float(left.var() * len(left) + right.var() * len(right))
     before, after = float(left.mean()), float(right.mean())
     strength = abs(after - before) / float(np.sqrt(1 / len(left) + 1 / len(right)))
-    return Piece("step", at - 1, at, before, after, strength, low, high, error)
+    return Fit("step", at - 1, at, before, after, strength, low, high, error)
 
 
-def ramp(z: Series, low: int, high: int) -> Piece:
+def fit_creep(z: Series, low: int, high: int) -> Fit:
     """The least-squares ramp between two levels over rows low to high; a short one is a step."""
     y = z[low:high]
     size = -(-len(y) // MOST_POINTS)
@@ -117,9 +117,9 @@ def ramp(z: Series, low: int, high: int) -> Piece:
     error += float(z[low:high].var() * (high - low) - y.var() * count * size) if size > 1 else 0.0
     start = int(np.clip(np.floor(begin), 0, high - low - 2)) + low
     stop = int(np.clip(np.ceil(end), start - low + 1, high - low - 1)) + low
-    kind: Literal["step", "creep"] = "creep" if stop - start > SHORTEST_RAMP else "step"
+    kind: Literal["step", "creep"] = "creep" if stop - start > SHORTEST_CREEP else "step"
     strength = abs(height) * float(np.sqrt(norm * size))
-    return Piece(kind, start, stop, before, before + height, strength, low, high, error)
+    return Fit(kind, start, stop, before, before + height, strength, low, high, error)
 
 
 def _best_ends(x: Series, y: Series, begins: Series, ends: Series) -> tuple[float, float]:

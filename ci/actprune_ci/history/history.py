@@ -2,11 +2,11 @@
 
 import multiprocessing
 import os
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprune_ci.history.changes import Change, Series, changes
+from actprune_ci.measure.checkouts import git
 from actprune_ci.store.query import over
 from actprune_common.errors import InputError
 
@@ -48,7 +49,7 @@ class NoDataError(InputError):
 
 
 @dataclass(frozen=True)
-class Figure:
+class HistoryFigure:
     """What one column of a history holds, on one machine."""
 
     machine: str
@@ -76,7 +77,7 @@ class History:
 
     commits: tuple[str, ...]
     """Full hashes, oldest first."""
-    figures: tuple[Figure, ...]
+    figures: tuple[HistoryFigure, ...]
     values: Series
     """(commits, figures), in each figure's unit; NaN where it was not measured."""
     skipped: tuple[str, ...] = ()
@@ -84,10 +85,10 @@ class History:
 
 
 @dataclass(frozen=True)
-class Finding:
+class HistoryFinding:
     """One change of one figure, with the commits that it lies between."""
 
-    figure: Figure
+    figure: HistoryFigure
     change: Change
     good: str
     """The last commit that surely has the old level."""
@@ -120,14 +121,8 @@ def branch_commits(repo: Path, branch: str) -> list[str]:
 
     Raises InputError where git or the branch is missing.
     """
-    command = ["git", "-C", str(repo), "rev-list", "--first-parent", "--reverse", branch, "--"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as problem:
-        raise InputError(f"git: cannot be run: {problem.strerror}") from None
-    if done.returncode:
-        raise InputError(f"{repo}: branch {branch}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.split()
+    words = ("rev-list", "--first-parent", "--reverse", branch, "--")
+    return git(repo, *words, named=f"{repo}: branch {branch}: fatal").split()
 
 
 def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> History:
@@ -147,7 +142,7 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     shape = (len(measured), len(figures))
     matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
     made = tuple(
-        Figure(machine, name, metric, unit, benchmark, dict(params))
+        HistoryFigure(machine, name, metric, unit, benchmark, dict(params))
         for machine, name, metric, unit, benchmark, params in figures
     )
     return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
@@ -174,7 +169,7 @@ def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -
     return matrix
 
 
-def findings(history: History, smallest: float = 0.01) -> list[Finding]:
+def findings(history: History, smallest: float = 0.01) -> list[HistoryFinding]:
     """All changes of a history, those that last first, then the largest first.
 
     `smallest` is the least relative effect of a noisy figure that is told.
@@ -187,7 +182,7 @@ def findings(history: History, smallest: float = 0.01) -> list[Finding]:
             worse = (change.after > change.before) != figure.higher_is_better
             middle, newest = (change.before + change.after) / 2, column[-1].after
             lasting = (newest > middle) == (change.after > change.before)
-            found.append(Finding(figure, change, good, bad, worse, lasting))
+            found.append(HistoryFinding(figure, change, good, bad, worse, lasting))
     return sorted(found, key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
 
 
@@ -199,8 +194,5 @@ def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> l
     parts = np.array_split(np.arange(matrix.shape[1]), 4 * workers)
     context = multiprocessing.get_context("spawn")  # DuckDB's threads do not survive a fork
     with ProcessPoolExecutor(workers, context) as pool:
-        jobs = [
-            pool.submit(changes, matrix[:, part], [exact[i] for i in part], smallest)
-            for part in parts
-        ]
-        return [column for job in jobs for column in job.result()]
+        columns, rules = [matrix[:, part] for part in parts], [[exact[i] for i in p] for p in parts]
+        return list(chain(*pool.map(changes, columns, rules, repeat(smallest))))

@@ -1,7 +1,6 @@
 """Budgets: bounds that head's figures must keep, whatever base did."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.findings import Finding, Outcome
 from actprune_ci.judge.policy import Budget, Policy, keeps
-from actprune_ci.model.runs import AbRun, Key, Run
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.runs import Key, Run
 
 Samples = Mapping[Key, tuple[float, ...]]
 
@@ -29,13 +29,10 @@ def budget_findings(policy: Policy, runs: Sequence[AbRun], results: Sequence[Run
         Finding.under(policy.rule(key), key, "failed", detail) for key, detail in failed.items()
     ]
     for budget in policy.budgets:
-        found = [f for key in _selected(budget, heads) if (f := _kept(budget, key, heads, policy))]
+        keys = filter(budget.selects, dict.fromkeys(chain(*heads)))
+        found = [f for key in keys if (f := _kept(budget, key, heads, policy))]
         findings += found or [_unmeasured(budget)]
     return findings
-
-
-def _selected(budget: Budget, heads: Sequence[Samples]) -> list[Key]:
-    return [key for key in dict.fromkeys(chain(*heads)) if budget.selects(key)]
 
 
 def _kept(budget: Budget, key: Key, heads: Sequence[Samples], policy: Policy) -> Finding | None:
@@ -46,20 +43,14 @@ def _kept(budget: Budget, key: Key, heads: Sequence[Samples], policy: Policy) ->
     exact = low == high
     if not exact:
         low, high = map(float, st.median_interval(values, policy.statistics.confidence))
-    inside = [keeps(end, budget.bound) for end in (low, high)]
-    outcome: Outcome = "within budget" if all(inside) else "over budget"
-    if any(inside) and not all(inside):
+    inside = {keeps(end, budget.bound) for end in (low, high)}
+    outcome: Outcome = "within budget" if inside == {True} else "over budget"
+    if len(inside) == 2:
         outcome = "inconclusive"
     detail = "" if exact else f"median of {values.size}, interval {low:.6g} to {high:.6g}"
-    finding = Finding.under(
-        budget,
-        key,
-        outcome,
-        detail,
-        forbidden=outcome == "inconclusive" and budget.forbid_inconclusive,
-    )
-    value = float(np.median(values))
-    return replace(finding, value=value, bound=budget.bound, certain=exact)
+    forbidden = outcome == "inconclusive" and budget.forbid_inconclusive
+    own = {"value": float(np.median(values)), "bound": budget.bound, "certain": exact}
+    return Finding.under(budget, key, outcome, detail, None, forbidden=forbidden, **own)
 
 
 def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:
@@ -70,8 +61,7 @@ def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:
     own = head.get(key, ())
     if budget.ratio_to is None or not own:
         return own
-    params = tuple({**dict(key.params), "spec": budget.ratio_to}.items())
-    other = head.get(replace(key, params=params), ())
+    other = head.get(key.of_spec(budget.ratio_to), ())
     if not other or min(other) <= 0:
         return ()
     if len(other) == len(own):
@@ -82,5 +72,5 @@ def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:
 def _unmeasured(budget: Budget) -> Finding:
     key = Key(budget.benchmark, tuple(sorted(budget.params.items())), budget.metric, "")
     outcome: Outcome = "vanished" if budget.required else "skipped"
-    finding = Finding.under(budget, key, outcome, "no figure was measured for this budget")
-    return replace(finding, bound=budget.bound)
+    detail = "no figure was measured for this budget"
+    return Finding.under(budget, key, outcome, detail, bound=budget.bound)

@@ -5,16 +5,18 @@ themselves, and on comparisons resampled from their pairs in blocks, so that nei
 neighbours (Künsch 1989). The noise floors and the smallest slowdown found come from the latter.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.judge.calibration import Benchmark, Calibration, Rate, Size
+from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.verdict import VERDICTS, codes
-from actprune_ci.model.runs import AbRun, Key
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 
 SIZES = (12, 16, 20, 30, 60, 120, 240)
@@ -22,6 +24,7 @@ SIZES = (12, 16, 20, 30, 60, 120, 240)
 FLOOR, FOUND = 0.99, 0.95
 """Quantile of the noise floor; probability with which the smallest slowdown is found."""
 LARGEST = 1.0
+Interval = Callable[[st.Array, float], tuple[st.Array, st.Array]]
 SLOWER, FASTER = float(VERDICTS.index("slower")), float(VERDICTS.index("faster"))
 
 
@@ -60,23 +63,26 @@ def calibrate(
         benchmarks.append(made)
         simulated.append(alarms)
     statistics = policy.statistics
-    covered = [_covers(st.median_interval, n.d, statistics.confidence) for n in noises.values()]
-    boot = [_covers(st.bootstrap_interval, n.d, statistics.confidence) for n in noises.values()]
+
+    def over_all(flags: Callable[[Noise], st.Flags]) -> Rate:
+        return rate(np.concatenate([flags(noise) for noise in noises.values()]))
+
+    def covered(interval: Interval) -> Rate:
+        return over_all(lambda noise: _covers(interval, noise.d, statistics.confidence))
+
     return Calibration(
         schema=1,
         machine=runs[0].machine,
         date=max(run.date for run in runs),
         command=command,
-        confidence=statistics.confidence,
-        false_discovery_rate=statistics.false_discovery_rate,
-        repeats=statistics.repeats,
+        **statistics.model_dump(),
         smallest_effect=policy.defaults.smallest_effect,
         false_alarms=rate(false_alarms(noises, policy)),
         simulated=rate(np.concatenate(simulated)),
-        asv_rule=rate(np.concatenate([st.asv_rule(n.base, n.head) for n in noises.values()])),
-        asv_in_sequence=rate(np.concatenate([_in_sequence(n) for n in noises.values()])),
-        coverage=rate(np.concatenate(covered)),
-        bootstrap_coverage=rate(np.concatenate(boot)),
+        asv_rule=over_all(lambda noise: st.asv_rule(noise.base, noise.head)),
+        asv_in_sequence=over_all(_in_sequence),
+        coverage=covered(st.median_interval),
+        bootstrap_coverage=covered(st.bootstrap_interval),
         benchmarks=tuple(benchmarks),
     )
 
@@ -156,7 +162,7 @@ def _benchmark(
     draws: int,
     family: int,
     random: np.random.Generator,
-) -> tuple[Benchmark, st.Flags]:
+) -> tuple[BenchmarkNoise, st.Flags]:
     """One benchmark's noise, and the false alarms over its resampled comparisons."""
     made, alarms = [], []
     for size in sizes:
@@ -168,7 +174,7 @@ def _benchmark(
         made.append(
             Size(pairs=size, floor=float(np.expm1(floor)), smallest_found=smallest_found(trial))
         )
-    benchmark = Benchmark(
+    benchmark = BenchmarkNoise(
         benchmark=key.benchmark,
         params=key.params,
         metric=key.metric,
@@ -222,16 +228,12 @@ class Trial:
 
 def smallest_found(trial: Trial) -> float | None:
     """The smallest relative slowdown found with 95 % probability; None above a factor of two."""
-    grid = np.geomspace(trial.smallest_effect, LARGEST, 129)
-    low, high = 0, len(grid) - 1
-    if trial.power(float(grid[high])) < FOUND:
+    grid = np.geomspace(trial.smallest_effect, LARGEST, 129).tolist()
+    if trial.power(grid[-1]) < FOUND:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (
-            (low, middle) if trial.power(float(grid[middle])) >= FOUND else (middle + 1, high)
-        )
-    return float(grid[high])
+    last = len(grid) - 1
+    at = bisect_left(grid, True, hi=last, key=lambda slowdown: trial.power(slowdown) >= FOUND)
+    return float(grid[at])
 
 
 def _in_sequence(noise: Noise) -> st.Flags:
@@ -240,8 +242,7 @@ def _in_sequence(noise: Noise) -> st.Flags:
     return st.asv_rule(noise.base[:-1], noise.head[1:])
 
 
-def _covers(interval: object, d: st.Array, confidence: float) -> st.Flags:
-    assert callable(interval)
+def _covers(interval: Interval, d: st.Array, confidence: float) -> st.Flags:
     low, high = interval(d, confidence)
     return np.asarray((low <= 0) & (high >= 0))
 

@@ -1,7 +1,7 @@
 """What the gate found about one figure."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from actprune_ci.judge.policy import Selection, Severity
 from actprune_ci.judge.verdict import Effect, Verdict
@@ -42,24 +42,12 @@ class Finding:
         outcome: Outcome,
         detail: str = "",
         effect: Effect | None = None,
-        *,
-        forbidden: bool = False,
-        unconfirmed: bool = False,
+        **more: Any,
     ) -> "Finding":
-        """A finding of a rule or a budget."""
-        return cls(
-            key,
-            outcome,
-            selection.severity,
-            detail,
-            effect,
-            ratio_to=selection.ratio_to or "",
-            owner=selection.owner,
-            reason=selection.reason,
-            forbidden=forbidden,
-            unconfirmed=unconfirmed,
-            certain=bool(effect and effect.exact),
-        )
+        """A finding of a rule or a budget, and more of its fields."""
+        fields = selection.model_dump(include={"severity", "owner", "reason"})
+        fields |= {"ratio_to": selection.ratio_to or "", "certain": bool(effect and effect.exact)}
+        return cls(key, outcome, detail=detail, effect=effect, **{**fields, **more})
 
     @property
     def bad(self) -> bool:

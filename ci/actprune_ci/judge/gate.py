@@ -1,53 +1,21 @@
 """The gate: A/B runs and results under a policy become findings, and findings an exit code."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
+from actprune_ci.judge.ab_run import Judged, judge, noise_floor
 from actprune_ci.judge.budgets import budget_findings
-from actprune_ci.judge.calibration import Calibration
-from actprune_ci.judge.comparing import Judged, judge, noise_floor
+from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.health import broken
 from actprune_ci.judge.policy import Policy, Rule
+from actprune_ci.judge.report import BROKEN, GOOD, INCONCLUSIVE, NO_DATA, REGRESSION, Report
 from actprune_ci.judge.verdict import Verdict, excludes_worse, measured, recurring
-from actprune_ci.model.runs import AbRun, Key, Pairs, Run
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
+from actprune_ci.model.runs import Key, Run
 from actprune_common.errors import InputError
-
-GOOD, REGRESSION, NO_DATA, INCONCLUSIVE, BROKEN = 0, 1, 3, 4, 5
-CODES = {
-    GOOD: "good",
-    REGRESSION: "regression",
-    NO_DATA: "no data",
-    INCONCLUSIVE: "inconclusive, which the policy forbids",
-    BROKEN: "broken machine",
-}
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that the gate has to say."""
-
-    code: int
-    base: str
-    head: str
-    machine: str
-    date: str
-    findings: tuple[Finding, ...]
-    broken: tuple[str, ...] = ()
-    """Why the machine is not believed."""
-    notes: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str, str], ...] = ()
-    """(fact, of base, of head) where they differ."""
-    calibration: Calibration | None = None
-    histories: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
-    """Medians of earlier runs on this machine, oldest first."""
-
-    @property
-    def repeat(self) -> tuple[str, ...]:
-        """Benchmarks whose change must be seen in one more A/B run before it counts."""
-        return tuple(dict.fromkeys(f.key.benchmark for f in self.findings if f.unconfirmed))
 
 
 def gate(
@@ -131,7 +99,7 @@ def _compared(
         rule = policy.rule(key)
         entries = [found[key] for found in compared if key in found]
         usable = [j for j in entries if j.pairs.status == "ok"]
-        gone = entries[-1].pairs.detail == "vanished" or entries[-1].pairs.status == "failed"
+        gone = entries[-1].pairs.detail == VANISHED or entries[-1].pairs.status == "failed"
         if gone or not usable:
             findings.append(_missing(entries[-1].pairs, rule))
         else:
@@ -143,8 +111,8 @@ def _missing(pairs: Pairs, rule: Rule) -> Finding:
     outcome: Literal["failed", "new", "vanished", "skipped"] = "skipped"
     if pairs.status == "failed":
         outcome = "failed" if not pairs.head else "new"
-    elif pairs.detail in ("new", "vanished"):
-        outcome = "new" if pairs.detail == "new" else "vanished"
+    elif pairs.detail in (NEW, VANISHED):
+        outcome = "new" if pairs.detail == NEW else "vanished"
     detail = "" if pairs.detail == outcome else pairs.detail
     return Finding.under(rule, pairs.key, outcome, detail)
 
@@ -195,11 +163,10 @@ def _why(verdict: Verdict, verdicts: Sequence[Verdict | None], repeats: int) -> 
     return f"did not recur: {', '.join(str(v) for v in verdicts)}"
 
 
-def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[str]:
-    if not ab:
-        return []
-    if calibration is None:
-        return ["no calibration: noise floors are not known"]
-    if calibration.machine != ab[0].machine:
-        return [f"the calibration is of another machine ({calibration.machine}): no noise floors"]
+def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[Note]:
+    if ab and calibration is None:
+        return [Note("no-calibration", "no calibration: noise floors are not known")]
+    if ab and calibration and calibration.machine != ab[0].machine:
+        other = f"the calibration is of another machine ({calibration.machine}): no noise floors"
+        return [Note("other-calibration", other)]
     return []

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.judge.calibration import Calibration
-from actprune_ci.judge.comparing import judge
-from actprune_ci.judge.policy import Policy, matches
-from actprune_ci.model.runs import AbRun
+from actprune_ci.judge.ab_run import judge
+from actprune_ci.judge.calibration_record import Calibration
+from actprune_ci.judge.policy import Policy
+from actprune_ci.model.pairs import AbRun
 
 
 def broken(
@@ -19,12 +19,12 @@ def broken(
 ) -> Iterable[str]:
     """Why the machine is not to be believed: nothing, on a sound one.
 
-    A note of an A/B run says so (the policy's `broken_notes`); a time is 0 or less, so the clock
-    jumped; pairs scatter more than `noise_factor` times as in calibration; or a benchmark changed
-    in an A/B run of equal commits.
+    A note of an A/B run says so (its code is in the policy's `broken_by`); a time is 0 or less, so
+    the clock jumped; pairs scatter more than `noise_factor` times as in calibration; or a benchmark
+    changed in an A/B run of equal commits.
     """
     for run in (*runs, *sentinels):
-        yield from (n for n in run.notes if matches(policy.machine.broken_notes, n))
+        yield from (n.text for n in run.notes if n.code in policy.machine.broken_by)
         for pairs in run.pairs:
             if pairs.key.metric == "time" and min((*pairs.base, *pairs.head), default=1) <= 0:
                 yield f"{pairs.key}: a time of 0 or less: the clock jumped"

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from actprune_ci.model.notes import Code
 from actprune_ci.model.runs import Key
 from actprune_common.strict_yaml import load_yaml
 
@@ -47,7 +47,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """A part of the policy: unknown keys are errors."""
+    """A part of a file of ours: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,8 +68,18 @@ class Machine(Strict):
 
     noise_factor: Positive = 4.0
     """Broken where the median spread of all benchmarks is this many times that of calibration."""
-    broken_notes: Pattern = "/clock jumped|device (lost|disappeared)/"
-    """Notes of an A/B run that say the machine broke."""
+    broken_by: tuple[Code, ...] = ("clock-jumped", "device-lost")
+    """Codes of an A/B run's notes that say the machine broke."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_patterns(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "broken_notes" in given:
+            raise ValueError(
+                "broken_notes was a pattern over the notes' texts: write broken_by, a list of"
+                " their codes, such as [clock-jumped, device-lost]"
+            )
+        return given
 
 
 class Selection(Strict):
@@ -161,7 +171,7 @@ def read(path: Path) -> Policy:
 def matches(pattern: str, text: str) -> bool:
     """Whether a pattern (see Pattern) fits a text."""
     if _is_regex(pattern):
-        return bool(_compiled(pattern[1:-1]).search(text))
+        return bool(re.search(pattern[1:-1], text))
     return fnmatchcase(text, pattern.replace("[", "[[]"))  # specs have no character classes
 
 
@@ -185,8 +195,3 @@ def keeps(value: float, bound: str) -> bool:
 
 def _is_regex(pattern: str) -> bool:
     return len(pattern) > 1 and pattern.startswith("/") and pattern.endswith("/")
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> Any:
-    return re.compile(pattern)

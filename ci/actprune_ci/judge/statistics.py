@@ -104,21 +104,12 @@ def signed_rank(d: Array) -> Array:
 
 def rejected(p: Sequence[float] | Array, rate: float) -> Flags:
     """Which of a family's p-values stand at a false discovery rate (Benjamini, Hochberg 1995)."""
-    values = np.asarray(p, float)
-    order = np.argsort(values)
-    bounds = rate * np.arange(1, len(values) + 1) / max(len(values), 1)
-    below = np.flatnonzero(values[order] <= bounds)
-    flags = np.zeros(len(values), bool)
-    if below.size:
-        flags[order[: below[-1] + 1]] = True
-    return flags
+    return np.asarray(stats.false_discovery_control(p) <= rate)
 
 
 def proportion_interval(found: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a rate, two-sided (Clopper, Pearson 1934); one-sided where none is."""
-    tail = (1 - confidence) / 2
-    if found in (0, trials):
-        tail = 1 - confidence
+    tail = (1 - confidence) / (1 if found in (0, trials) else 2)
     low = stats.beta.ppf(tail, found, trials - found + 1) if found else 0.0
     high = stats.beta.ppf(1 - tail, found + 1, trials - found) if found < trials else 1.0
     return float(low), float(high)
@@ -126,8 +117,7 @@ def proportion_interval(found: int, trials: int, confidence: float = 0.95) -> tu
 
 def spread(d: Array) -> Array:
     """The scatter of d about its median, (...,): 1.4826 times the median absolute deviation."""
-    centre = np.median(d, -1, keepdims=True)
-    return np.asarray(1.4826 * np.median(np.abs(d - centre), -1))
+    return np.asarray(1.4826 * stats.median_abs_deviation(d, axis=-1))
 
 
 def asv_rule(base: Array, head: Array, factor: float = 1.1, p: float = 0.002) -> Flags:

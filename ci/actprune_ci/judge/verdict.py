@@ -9,7 +9,8 @@ import numpy as np
 
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.policy import Rule
-from actprune_ci.model.runs import Key, Pairs
+from actprune_ci.model.pairs import Pairs
+from actprune_ci.model.runs import Key
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 ROUNDING = 1e-9

@@ -19,10 +19,12 @@ from pathlib import Path
 from random import Random
 
 from actprune_ci.measure import machine
-from actprune_ci.measure.checkouts import Side, Workshop
-from actprune_ci.measure.pairing import Bench, Figure, Limits, rounds
+from actprune_ci.measure.checkouts import Checkouts, Side
+from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.runs import AbRun, Key, Pairs
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import VANISHED, AbRun, Pairs
+from actprune_ci.model.runs import Key
 from actprune_ci.readers.asv import key as asv_key
 from actprune_common.errors import InputError
 
@@ -54,15 +56,15 @@ class Prepared:
     """All that is known before the first measurement."""
 
     bench: Bench
-    figures: tuple[Figure, ...]
+    figures: tuple[PairedFigure, ...]
     gone: tuple[Pairs, ...]
     """What base's own suite has and head's has not."""
     environments: tuple[dict[str, str], dict[str, str]]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def run(
-    shop: Workshop,
+    checkouts: Checkouts,
     base: str,
     head: str,
     options: Options,
@@ -75,9 +77,9 @@ def run(
     does not build, and InputError where there is no suite or nothing in it matches.
     """
     began, date = machine.state(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    ready = prepare(shop, base, head, options)
+    ready = prepare(checkouts, base, head, options)
 
-    def result(*more: str) -> AbRun:
+    def result(*more: Note) -> AbRun:
         now = machine.state()
         pairs = (*(figure.pairs() for figure in ready.figures), *ready.gone)
         notes = (*ready.notes, *machine.notes(began, now), *more)
@@ -93,34 +95,36 @@ def run(
         random = Random(options.seed)
         over = rounds(ready.bench, ready.figures, options.limits, random, after=after)
     except KeyboardInterrupt:
-        save(result("interrupted"))
+        save(result(Note("interrupted", "interrupted")))
         raise
     final = result(*over)
     save(final)
     return final
 
 
-def prepare(shop: Workshop, base: str, head: str, options: Options) -> Prepared:
+def prepare(checkouts: Checkouts, base: str, head: str, options: Options) -> Prepared:
     """Build both commits and find the figures. Raises as `run` does."""
     pattern = compiled(options.benchmarks)
     facts, load = machine.facts(), machine.load_note()
-    sides = shop.side(base), shop.side(head)
-    suite = shop.suite(head, options.suite)
-    listed = [listed_by(side, suite, shop.python) for side in sides]
+    sides = checkouts.side(base), checkouts.side(head)
+    suite = checkouts.suite(head, options.suite)
+    listed = [listed_by(side, suite, checkouts.python) for side in sides]
     figures = tuple(
-        Figure(key, *found) for key, found in listed[1].keys.items() if pattern.search(str(key))
+        PairedFigure(key, *found)
+        for key, found in listed[1].keys.items()
+        if pattern.search(str(key))
     )
     gone: list[Pairs] = []
     if (sides[0].tree / options.suite).is_dir():
-        own = listed_by(sides[0], shop.suite(base, options.suite), shop.python)
+        own = listed_by(sides[0], checkouts.suite(base, options.suite), checkouts.python)
         lost = [key for key in own.keys if key not in listed[1].keys and pattern.search(str(key))]
-        gone = [Pairs(key, (), (), "skipped", "vanished") for key in lost]
+        gone = [Pairs(key, status="skipped", detail=VANISHED) for key in lost]
     if not figures and not gone:
         raise InputError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
     environments = tuple(
         {**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)
     )
-    bench = Bench(*sides, suite, shop.python)
+    bench = Bench(*sides, suite, checkouts.python)
     notes = (*load, *import_notes(listed))
     return Prepared(bench, figures, tuple(gone), (environments[0], environments[1]), notes)
 
@@ -149,10 +153,10 @@ def listed_by(side: Side, suite: Path, python: str) -> Listed:
     return Listed(keys, answer["problems"], answer["facts"])
 
 
-def import_notes(listed: Sequence[Listed]) -> list[str]:
+def import_notes(listed: Sequence[Listed]) -> list[Note]:
     """What of the suite could not be imported, per side."""
     return [
-        f"{name}: {module} cannot be imported: {problem}"
+        Note("not-imported", f"{name}: {module} cannot be imported: {problem}")
         for name, one in zip(("base", "head"), listed, strict=True)
         for module, problem in one.problems.items()
     ]

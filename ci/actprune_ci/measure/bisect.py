@@ -5,7 +5,7 @@ where a commit shows more than half of the change from good to bad, so that nois
 by half the regression to mislead it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -14,16 +14,15 @@ from statistics import median
 from typing import Literal
 
 from actprune_ci.judge import statistics
-from actprune_ci.measure import sequential as stopping
-from actprune_ci.measure import serving
-from actprune_ci.measure.checkouts import BuildError, Workshop, git
-from actprune_ci.measure.pairing import Bench, Figure, Limits, rounds
+from actprune_ci.measure import sequential, serving
+from actprune_ci.measure.checkouts import BuildError, Checkouts, git
+from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 
 ERROR = 0.01
 """The chance that one answer is wrong."""
-Answer = Literal["good", "bad", "skip"]
+Reply = Literal["good", "bad", "skip"]
 
 
 class OpenError(InputError):
@@ -31,17 +30,17 @@ class OpenError(InputError):
 
 
 @dataclass(frozen=True)
-class Step:
+class Probe:
     """One comparison with the good commit."""
 
     commit: str
-    answer: Answer
+    answer: Reply
     detail: str
     """The change and its pairs, or why it was skipped."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Bisection:
     """The outcome: one suspect, or several where those between could not be measured."""
 
     key: Key
@@ -50,7 +49,7 @@ class Found:
     change: float
     """From good to bad, as a log-ratio; a difference where figures are not above 0."""
     suspects: tuple[str, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Probe, ...]
     confirmed: str
     """The change from the commit before to the one suspect; empty where there are several."""
 
@@ -59,7 +58,7 @@ class Found:
 class Question:
     """One figure, and how it is measured."""
 
-    shop: Workshop
+    checkouts: Checkouts
     suite: Path
     key: Key
     described: tuple[serving.Answer, tuple[str, ...]]
@@ -67,16 +66,17 @@ class Question:
     repeats: int = 3
     random: Random = field(default_factory=lambda: Random(0))
 
-    def measured(self, base: str, head: str, threshold: float | None = None) -> Figure:
+    def measured(self, base: str, head: str, threshold: float | None = None) -> PairedFigure:
         """The figure in pairs, until it is clear on which side of a threshold the change lies.
 
         Without a threshold until the A/B rule has its answer. Raises BuildError and OpenError.
         """
-        bench = Bench(self.shop.side(base), self.shop.side(head), self.suite, self.shop.python)
-        figure = Figure(self.key, *self.described)
+        sides = self.checkouts.side(base), self.checkouts.side(head)
+        bench = Bench(*sides, self.suite, self.checkouts.python)
+        figure = PairedFigure(self.key, *self.described)
 
         def stop(d: statistics.Array, look: int, _: int) -> bool:
-            return stopping.beside(d, threshold or 0.0, look, ERROR) != 0
+            return sequential.beside(d, threshold or 0.0, look, ERROR) != 0
 
         rule = None if threshold is None else stop
         rounds(bench, [figure], self.limits, self.random, rule)
@@ -85,7 +85,7 @@ class Question:
         return figure
 
 
-def next_probe(answers: Mapping[int, Answer], count: int) -> int | None:
+def next_probe(answers: Mapping[int, Reply], count: int) -> int | None:
     """Which of the commits 0 to count - 1 to ask next; None where no answer can narrow it further.
 
     The last is known to be bad, the one before the first to be good. The one nearest to the middle
@@ -96,60 +96,60 @@ def next_probe(answers: Mapping[int, Answer], count: int) -> int | None:
     return min(still, key=lambda i: abs(2 * i - low - high), default=None)
 
 
-def suspects(answers: Mapping[int, Answer], count: int) -> range:
+def suspects(answers: Mapping[int, Reply], count: int) -> range:
     """The commits of which one is the first bad: after the last good, up to the first bad."""
     low, high = _bounds(answers, count)
     return range(low + 1, high + 1)
 
 
-def _bounds(answers: Mapping[int, Answer], count: int) -> tuple[int, int]:
+def _bounds(answers: Mapping[int, Reply], count: int) -> tuple[int, int]:
     low = max((i for i, answer in answers.items() if answer == "good"), default=-1)
     high = min((i for i, answer in answers.items() if answer == "bad"), default=count - 1)
     return low, high
 
 
-def search(count: int, ask: Callable[[int], Answer]) -> range:
+def search(count: int, ask: Callable[[int], Reply]) -> range:
     """The suspects among `count` commits after asking about as few as it takes."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Reply] = {}
     while (probe := next_probe(answers, count)) is not None:
         answers[probe] = ask(probe)
     return suspects(answers, count)
 
 
 def bisect(
-    question: Question, good: str, bad: str, progress: Callable[[Step], None] = lambda _: None
-) -> Found:
+    question: Question, good: str, bad: str, progress: Callable[[Probe], None] = lambda _: None
+) -> Bisection:
     """Find the commit after `good` up to `bad` (full hashes) that changed the figure.
 
     Raises OpenError where good and bad do not differ, BuildError where one of them does not build.
     """
-    commits = between(question.shop.repo, good, bad)
+    commits = between(question.checkouts.repo, good, bad)
     whole = question.measured(good, bad)
     total = change(whole)
-    if total == 0 or not (whole.exact or _differs(whole, question.limits)):
+    if total == 0 or not (whole.exact or beyond(whole, 0.0, question.limits)):
         raise OpenError(f"{question.key}: no change from good to bad: {told(whole)}")
-    steps: list[Step] = []
+    probes: list[Probe] = []
 
-    def ask(i: int) -> Answer:
-        step = answered(question, good, commits[i], total)
+    def ask(i: int) -> Reply:
+        probe = answered(question, good, commits[i], total)
         if i < len(commits) - 1:
-            question.shop.drop(commits[i])
-        steps.append(step)
-        progress(step)
-        return step.answer
+            question.checkouts.drop(commits[i])
+        probes.append(probe)
+        progress(probe)
+        return probe.answer
 
     left = [commits[i] for i in search(len(commits), ask)]
     confirmed = ""
     if len(left) == 1:
         before = [good, *commits][commits.index(left[0])]
-        step = answered(question, before, left[0], total)
-        if step.answer != "bad":
-            raise OpenError(f"{left[0]}: not confirmed against the commit before: {step.detail}")
-        confirmed = step.detail
-    return Found(question.key, good, bad, total, tuple(left), tuple(steps), confirmed)
+        probe = answered(question, before, left[0], total)
+        if probe.answer != "bad":
+            raise OpenError(f"{left[0]}: not confirmed against the commit before: {probe.detail}")
+        confirmed = probe.detail
+    return Bisection(question.key, good, bad, total, tuple(left), tuple(probes), confirmed)
 
 
-def answered(question: Question, good: str, commit: str, total: float) -> Step:
+def answered(question: Question, good: str, commit: str, total: float) -> Probe:
     """Whether a commit shows more than half of the total change; asked again where in doubt."""
     detail = ""
     for _ in range(question.repeats):
@@ -157,15 +157,15 @@ def answered(question: Question, good: str, commit: str, total: float) -> Step:
             sign = 1 if total > 0 else -1
             figure = question.measured(good, commit, total / 2)
         except (BuildError, OpenError) as problem:
-            return Step(commit, "skip", str(problem))
+            return Probe(commit, "skip", str(problem))
         side = sign * beyond(figure, total / 2, question.limits)
         detail = told(figure)
         if side:
-            return Step(commit, "bad" if side > 0 else "good", detail)
-    return Step(commit, "skip", f"inconclusive {question.repeats} times: {detail}")
+            return Probe(commit, "bad" if side > 0 else "good", detail)
+    return Probe(commit, "skip", f"inconclusive {question.repeats} times: {detail}")
 
 
-def change(figure: Figure) -> float:
+def change(figure: PairedFigure) -> float:
     """Median log-ratio of the pairs; the difference of medians where figures are not above 0."""
     if min(*figure.base, *figure.head) > 0:
         ratios = (log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
@@ -173,17 +173,18 @@ def change(figure: Figure) -> float:
     return median(figure.head) - median(figure.base)
 
 
-def beyond(figure: Figure, threshold: float, limits: Limits) -> int:
+def beyond(figure: PairedFigure, threshold: float, limits: Limits) -> int:
     """On which side of a threshold the change lies: -1, 1, or 0 where in doubt."""
     if figure.exact:
         return 1 if change(figure) > threshold else -1
     if min(*figure.base, *figure.head) <= 0:
         return 0
     d = statistics.log_ratios(figure.base, figure.head)
-    return stopping.beside(d, threshold, _look(len(d), limits), ERROR)
+    look = sum(n <= len(d) for n in sequential.looks(limits.fewest, limits.most))
+    return sequential.beside(d, threshold, max(1, look), ERROR)
 
 
-def told(figure: Figure) -> str:
+def told(figure: PairedFigure) -> str:
     """The change and its pairs."""
     unit = f"{change(figure):+.2%}" if min(*figure.base, *figure.head) > 0 else "a difference"
     return f"{unit} in {len(figure.base)} pairs"
@@ -196,12 +197,3 @@ def between(repo: Path, good: str, bad: str) -> list[str]:
     if not commits:
         raise InputError(f"{good[:12]} is no ancestor of {bad[:12]}, or the same commit")
     return commits
-
-
-def _differs(figure: Figure, limits: Limits) -> bool:
-    return beyond(figure, 0.0, limits) != 0
-
-
-def _look(pairs: int, limits: Limits) -> int:
-    looks: Sequence[int] = stopping.looks(limits.fewest, limits.most)
-    return max(1, sum(n <= pairs for n in looks))

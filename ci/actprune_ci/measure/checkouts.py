@@ -4,6 +4,7 @@ Only the package itself is installed, into a folder of its own; all that it need
 is what the measuring interpreter has.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -36,8 +37,8 @@ class Side:
 
 
 @dataclass
-class Workshop:
-    """A temporary folder with the commits of a repository that were asked for."""
+class Checkouts:
+    """The commits of a repository that were asked for, in a temporary folder."""
 
     repo: Path
     python: str
@@ -78,14 +79,14 @@ class Workshop:
 
 
 @contextmanager
-def workshop(repo: Path, python: str = sys.executable) -> Iterator[Workshop]:
-    """A workshop that leaves no worktree and no file behind, however the block ends."""
+def checked_out(repo: Path, python: str = sys.executable) -> Iterator[Checkouts]:
+    """Checkouts that leave no worktree and no file behind, however the block ends."""
     with tempfile.TemporaryDirectory(prefix="actprune-ab-", ignore_cleanup_errors=True) as name:
-        shop = Workshop(repo, python, Path(name))
+        made = Checkouts(repo, python, Path(name))
         try:
-            yield shop
+            yield made
         finally:
-            for tree in shop.folder.glob("tree-*"):
+            for tree in made.folder.glob("tree-*"):
                 remove_worktree(repo, tree)
 
 
@@ -101,10 +102,9 @@ def remove_worktree(repo: Path, tree: Path) -> None:
 
 def resolve(repo: Path, name: str) -> str:
     """The full hash of a commit. Raises InputError for what is none."""
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     try:
-        return git(
-            repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
-        )
+        return git(repo, *words)
     except InputError as problem:
         inside = ".git" if "not a git repository" in str(problem) else f"commit {name}"
         raise InputError(f"{repo}: has no {inside}") from None
@@ -115,16 +115,21 @@ def uncommitted(repo: Path) -> bool:
     return bool(git(repo, "status", "--porcelain", "--untracked-files=no"))
 
 
-def git(repo: Path, *words: str) -> str:
-    """What git answers. Raises InputError with its last line where it refuses."""
+def git(repo: Path, *words: str, named: str = "") -> str:
+    """What git answers, in English. Raises InputError with its last line where it refuses."""
     try:
         done = subprocess.run(
-            ("git", "-C", str(repo), *words), capture_output=True, text=True, check=False
+            ("git", "-C", str(repo), *words),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as problem:
         raise InputError(f"git: cannot be run: {problem.strerror}") from None
     if done.returncode:
-        raise InputError(f"git {words[0]}: {last_line(done.stderr, f'code {done.returncode}')}")
+        told = last_line(done.stderr, f"code {done.returncode}")
+        raise InputError(f"{named or f'git {words[0]}'}: {told}")
     return done.stdout.strip()
 
 

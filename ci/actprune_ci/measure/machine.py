@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from actprune_ci.model.notes import Note
 from actprune_common.machine import describe, field
 from actprune_common.processes import output
 
@@ -64,29 +65,32 @@ def gpus() -> Gpus:
     return ()
 
 
-def notes(before: MachineState, after: MachineState) -> list[str]:
+def notes(before: MachineState, after: MachineState) -> list[Note]:
     """What happened between two states that a reader of figures must know."""
     found = []
     jump = (after.wall - before.wall) - (after.monotonic - before.monotonic)
     if abs(jump) > JUMP:
-        found.append(f"clock jumped by {jump:+.0f} s")
+        found.append(Note("clock-jumped", f"clock jumped by {jump:+.0f} s"))
     if set(after.governors) - {"performance"}:
-        found.append(f"frequency governor: {', '.join(sorted(set(after.governors)))}")
+        names = ", ".join(sorted(set(after.governors)))
+        found.append(Note("slow-governor", f"frequency governor: {names}"))
     if before.throttled is not None and after.throttled is not None:
         times = after.throttled - before.throttled
         if times > 0:
-            found.append(f"the processor was throttled {times} times")
+            found.append(Note("processor-throttled", f"the processor was throttled {times} times"))
     if before.gpu not in (None, "lost") and after.gpu in (None, "lost"):
-        found.append("device lost: nvidia-smi no longer answers")
+        found.append(Note("device-lost", "device lost: nvidia-smi no longer answers"))
     elif after.gpu and _slowed(after.gpu):
-        found.append(f"the GPU's clock is slowed down (reasons {after.gpu})")
+        slowed = f"the GPU's clock is slowed down (reasons {after.gpu})"
+        found.append(Note("gpu-throttled", slowed))
     return found
 
 
-def load_note() -> list[str]:
+def load_note() -> list[Note]:
     """A note where more is running than the machine has cores for, beside a measurement of one."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    return [f"other work on the machine: load {load:.1f} on {cores} cores"] if load > cores else []
+    text = f"other work on the machine: load {load:.1f} on {cores} cores"
+    return [Note("other-work", text)] if load > cores else []
 
 
 def _slowed(reasons: str) -> bool:

@@ -8,16 +8,18 @@ from random import Random
 from statistics import median
 
 from actprune_ci.judge import statistics
-from actprune_ci.measure import sequential as stopping
+from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import Side
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.runs import Key, Pairs, Status
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import NEW, VANISHED, Pairs
+from actprune_ci.model.runs import Key, Status
 
 EXACT_ROUNDS = 2
 """After so many a tracked figure that never varied is taken to be deterministic."""
 SECONDS_EACH = 180.0
 """The budget of a figure, where none is given."""
-MEETING = 60.0
+RENDEZVOUS = 60.0
 """Seconds that a side waits for the other one before both start."""
 FALSE_DISCOVERIES = 0.01
 """The gate's false discovery rate: a change is clear when it stands within the whole family."""
@@ -39,11 +41,11 @@ class Limits:
 
     def clear(self, d: statistics.Array, look: int, family: int) -> bool:
         """The rule of an A/B run: the gate will have its answer."""
-        return stopping.settled(d, self.smallest, FALSE_DISCOVERIES / family, look)
+        return sequential.settled(d, self.smallest, FALSE_DISCOVERIES / family, look)
 
 
 @dataclass
-class Figure:
+class PairedFigure:
     """A figure while it is measured."""
 
     key: Key
@@ -65,7 +67,7 @@ class Figure:
     def pairs(self) -> Pairs:
         """What was measured; a figure that never was is skipped."""
         if self.status == "ok" and not self.base:
-            return Pairs(self.key, status="skipped", base=(), head=(), detail="the time was over")
+            return Pairs(self.key, status="skipped", detail="the time was over")
         return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
 
 
@@ -78,30 +80,26 @@ class Bench:
     suite: Path
     python: str
 
-    def servers(self) -> tuple[Server, Server]:
-        """Fresh ones, not yet started."""
-        return (
-            Server(self.base, self.suite, self.python),
-            Server(self.head, self.suite, self.python),
-        )
+    def server(self, side: Side) -> Server:
+        """A fresh one, not yet started."""
+        return Server(side, self.suite, self.python)
 
 
 def rounds(
     bench: Bench,
-    figures: Sequence[Figure],
+    figures: Sequence[PairedFigure],
     limits: Limits,
     random: Random,
     stop: Stop | None = None,
     after: Callable[[str], None] = lambda _: None,
-) -> list[str]:
+) -> list[Note]:
     """Measure until all figures are closed or the budget is used up; returns a note on that.
 
     `after` is called after each round, with where things stand.
     """
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
-    base, head = bench.servers()
-    with base, head:
+    with bench.server(bench.base) as base, bench.server(bench.head) as head:
         for number in range(1, limits.most + 1):
             one_round(base, head, figures, random, began + budget)
             close(figures, limits, stop or limits.clear)
@@ -109,7 +107,8 @@ def rounds(
             spent = time.monotonic() - began
             after(f"round {number}: {still} of {len(figures)} still open, {spent:.0f} s")
             if still and spent >= budget:
-                return [f"budget of {budget:g} s used up: {still} of {len(figures)} still open"]
+                text = f"budget of {budget:g} s used up: {still} of {len(figures)} still open"
+                return [Note("budget-used-up", text)]
             if not still:
                 break
             if number == 1 or base.worn or head.worn:
@@ -119,7 +118,7 @@ def rounds(
 
 
 def one_round(
-    base: Server, head: Server, figures: Iterable[Figure], random: Random, ends: float
+    base: Server, head: Server, figures: Iterable[PairedFigure], random: Random, ends: float
 ) -> None:
     """A pair of each open figure, in random order, while there is time (`ends`, monotonic)."""
     still = [figure for figure in figures if not figure.closed]
@@ -129,10 +128,10 @@ def one_round(
             pair(figure, base, head, random)
 
 
-def pair(figure: Figure, base: Server, head: Server, random: Random) -> None:
+def pair(figure: PairedFigure, base: Server, head: Server, random: Random) -> None:
     """Measure a figure once on each side; a failure or a skip closes it.
 
-    Times in turn, call by call; all else one side after the other. In random order.
+    Times in lockstep, call by call; all else one side after the other. In random order.
     """
     servers = (base, head)
     if figure.benchmark["kind"] not in ("time", "timeraw"):
@@ -148,13 +147,15 @@ def pair(figure: Figure, base: Server, head: Server, random: Random) -> None:
     record(figure, *together(figure, servers, random.getrandbits(32)))
 
 
-def alone(figure: Figure, server: Server) -> Answer:
+def alone(figure: PairedFigure, server: Server) -> Answer:
     """What one side says of a figure."""
     return server.run(figure.benchmark, figure.params, figure.plan)
 
 
-def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple[Answer, Answer]:
-    """What both sides say of a time that they measured in turn.
+def together(
+    figure: PairedFigure, servers: tuple[Server, Server], seed: int
+) -> tuple[Answer, Answer]:
+    """What both sides say of a time that they measured in lockstep.
 
     A side whose other one failed is asked again, alone, so that the failure is told of the other.
     """
@@ -162,7 +163,12 @@ def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple
     waiting = []
     for side, server in enumerate(servers):
         # runners work in folders beside each other
-        lockstep = {"path": f"../lockstep-{seed}", "side": side, "seed": seed, "patience": MEETING}
+        lockstep = {
+            "path": f"../lockstep-{seed}",
+            "side": side,
+            "seed": seed,
+            "patience": RENDEZVOUS,
+        }
         waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, lockstep))
     answers = [answer() for answer in waiting]
     for side, answer in enumerate(answers):
@@ -174,7 +180,7 @@ def together(figure: Figure, servers: tuple[Server, Server], seed: int) -> tuple
     return answers[0], answers[1]
 
 
-def record(figure: Figure, base: Answer, head: Answer) -> None:
+def record(figure: PairedFigure, base: Answer, head: Answer) -> None:
     """Take a pair of answers into a figure."""
     states = {base["status"], head["status"]}
     if states == {"ok"}:
@@ -187,29 +193,23 @@ def record(figure: Figure, base: Answer, head: Answer) -> None:
         for name, answer in (("base", base), ("head", head))
         if answer["status"] == "failed"
     ]
+    for samples, answer in ((figure.base, base), (figure.head, head)):
+        if answer["status"] == "failed" or not failed:
+            samples.clear()
+    figure.status = "failed" if failed else "skipped"
     if failed:
-        figure.status, figure.detail = "failed", "; ".join(failed)
-        if base["status"] == "failed":
-            figure.base.clear()
-        if head["status"] == "failed":
-            figure.head.clear()
-        return
-    figure.status = "skipped"
-    figure.base.clear()
-    figure.head.clear()
-    if base["status"] == "ok":
-        figure.detail = "vanished"
-    elif head["status"] == "ok":
-        figure.detail = "new"
+        figure.detail = "; ".join(failed)
+    elif "ok" in states:
+        figure.detail = VANISHED if base["status"] == "ok" else NEW
     else:
         figure.detail = head["detail"] or base["detail"] or "skipped on both sides"
 
 
-def close(figures: Iterable[Figure], limits: Limits, stop: Stop) -> None:
+def close(figures: Iterable[PairedFigure], limits: Limits, stop: Stop) -> None:
     """Close each figure whose answer is clear."""
     found = [figure for figure in figures if figure.status == "ok"]
     family = max(sum(not figure.exact for figure in found), 1)
-    looks = stopping.looks(limits.fewest, limits.most)
+    looks = sequential.looks(limits.fewest, limits.most)
     for figure in found:
         n = len(figure.base)
         if figure.exact:

@@ -5,15 +5,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from actprune_common.errors import InputError
-from actprune_common.validation import first_error
+from actprune_ci.model.reading import contents, validated
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
-class Effect(BaseModel):
+class EntryEffect(BaseModel):
     """How far head is from base."""
 
     base: float
@@ -22,8 +21,8 @@ class Effect(BaseModel):
     absolute: bool = False
 
 
-class Figure(BaseModel):
-    """Which figure a finding is about."""
+class Entry(BaseModel):
+    """What both documents say of a finding: which figure it is about."""
 
     name: str
     benchmark: str
@@ -31,14 +30,19 @@ class Figure(BaseModel):
     metric: str
     unit: str
 
+    def identity(self, machine: str) -> str:
+        """A digest of the machine and the figure."""
+        what = [machine, self.benchmark, sorted(self.params.items()), self.metric]
+        return sha256(json.dumps(what).encode()).hexdigest()[:16]
 
-class GateFinding(Figure):
+
+class GateEntry(Entry):
     """A finding of gate.json."""
 
     outcome: str
     word: str
     fails: bool
-    effect: Effect | None = None
+    effect: EntryEffect | None = None
     detail: str = ""
     bound: str = ""
     owner: str = ""
@@ -46,7 +50,7 @@ class GateFinding(Figure):
     command: str = ""
 
 
-class HistoryFinding(Figure):
+class HistoryEntry(Entry):
     """A finding of history.json."""
 
     machine: str
@@ -59,32 +63,21 @@ class HistoryFinding(Figure):
     lasting: bool
 
 
-class Gate(BaseModel):
+class GateJson(BaseModel):
     """gate.json, as far as issues need it."""
 
     base: str
     head: str
     machine: str
-    findings: list[GateFinding]
+    findings: list[GateEntry]
 
 
-class History(BaseModel):
+class HistoryJson(BaseModel):
     """history.json, as far as issues need it."""
 
-    findings: list[HistoryFinding]
+    findings: list[HistoryEntry]
 
 
 def read(path: Path, model: type[Document]) -> Document:
     """gate.json or history.json. Raises InputError for what is none."""
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
-    except ValidationError as problem:
-        raise InputError(f"{path}: {first_error(problem)}") from None
-
-
-def identity(machine: str, finding: Figure) -> str:
-    """A digest of the machine and the figure."""
-    what = [machine, finding.benchmark, sorted(finding.params.items()), finding.metric]
-    return sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return validated(path, model.model_validate_json, contents(path))

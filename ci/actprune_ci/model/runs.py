@@ -1,11 +1,12 @@
-"""What the harness keeps of any tool's output: runs of measurements, and pairs of an A/B run.
+"""What the harness keeps of any tool's output: runs of measurements.
 
-These shapes are all that the store, the gate, the history and the dashboards know; readers turn
-asv's, pytest-benchmark's and actprune's files into them.
+With the pairs of an A/B run (actprune_ci.model.pairs) these shapes are all that the store, the
+gate, the history and the dashboards know; readers turn asv's, pytest-benchmark's and actprune's
+files into them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Status = Literal["ok", "failed", "skipped"]
@@ -20,6 +21,10 @@ class Key:
     """(name, value) in the benchmark's own order."""
     metric: str = "time"
     unit: str = "s"
+
+    def of_spec(self, spec: str) -> "Key":
+        """The same figure of another spec."""
+        return replace(self, params=tuple({**dict(self.params), "spec": spec}.items()))
 
     def __str__(self) -> str:
         inside = ", ".join(f"{name}={value}" for name, value in self.params)
@@ -52,32 +57,3 @@ class Run:
     """Fingerprint: runs of two machines are never compared in absolute figures."""
     environment: Mapping[str, str]
     measurements: tuple[Measurement, ...]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """One figure measured alternately for two commits: base[i] and head[i] belong together."""
-
-    key: Key
-    base: tuple[float, ...]
-    head: tuple[float, ...]
-    status: Status = "ok"
-    """`skipped` where only one side has the benchmark (detail: `new` or `vanished`) or neither."""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class AbRun:
-    """The outcome of `actprune-ci ab`: all of one machine, both sides interleaved."""
-
-    base: str
-    head: str
-    date: str
-    machine: str
-    environment_base: Mapping[str, str]
-    environment_head: Mapping[str, str]
-    pairs: tuple[Pairs, ...]
-    seconds: float = 0.0
-    """Wall clock of the whole run."""
-    notes: tuple[str, ...] = field(default=())
-    """What a reader must know: budget used up, throttling seen, a clock that jumped."""

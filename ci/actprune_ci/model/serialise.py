@@ -9,15 +9,17 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from actprune_ci.model.runs import AbRun, Key, Run, Status
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.reading import contents, validated
+from actprune_ci.model.runs import Key, Run, Status
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
-from actprune_common.validation import first_error
 
 SCHEMA = 1
-_RUN, _AB = TypeAdapter(Run), TypeAdapter(AbRun)
+_RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
 AnyRun = TypeVar("AnyRun", bound=Run | AbRun)
 
 
@@ -43,25 +45,14 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
         )
     if document.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
-    adapter: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
-    try:
-        run: Run | AbRun = adapter.validate_json(text, strict=True)
-    except ValidationError as problem:
-        raise InputError(f"{where}: {first_error(problem)}") from None
-    return check(run, where)
-
-
-def read_run(path: Path) -> Run:
-    """The Run in a JSON file. Raises InputError for anything else."""
-    run = from_json(_bytes(path), str(path))
-    if not isinstance(run, Run):
-        raise InputError(f"{path}: expected a run (measurements), got an A/B run (pairs)")
-    return run
+    if "pairs" in document:
+        return check(validated(where, _AB.validate_json, text, strict=True), where)
+    return check(validated(where, _RUN.validate_json, text, strict=True), where)
 
 
 def read_ab(path: Path) -> AbRun:
     """The AbRun in an ab.json. Raises InputError for anything else."""
-    run = from_json(_bytes(path), str(path))
+    run = from_json(contents(path), str(path))
     if not isinstance(run, AbRun):
         raise InputError(f"{path}: expected an A/B run (pairs), got a run (measurements)")
     return run
@@ -70,6 +61,18 @@ def read_ab(path: Path) -> AbRun:
 def write(path: Path, run: Run | AbRun) -> None:
     """Write the run as JSON, whole or not at all. Raises InputError where it cannot."""
     write_whole(path, to_json(run))
+
+
+def notes_to_text(notes: Sequence[Note]) -> str:
+    """The notes as one text, for a run's environment: JSON, or nothing where there is none."""
+    return _NOTES.dump_json(tuple(notes)).decode() if notes else ""
+
+
+def notes_from_text(text: str) -> tuple[Note, ...]:
+    """The notes in a run's environment. A store from before codes has their texts, joined."""
+    if text.startswith("["):
+        return _NOTES.validate_json(text)
+    return _NOTES.validate_python([each for each in text.split("; ") if each])
 
 
 def check(run: AnyRun, where: str = "run") -> AnyRun:
@@ -114,19 +117,8 @@ def _check_samples(samples: Sequence[float], status: Status | None, name: str) -
         raise InputError(f"{name}: expected at least one where the status is ok, got none")
     if status in ("failed", "skipped") and samples:
         raise InputError(f"{name}: expected none where the status is {status}, got {len(samples)}")
-    if not all(map(isfinite, samples)):
-        raise InputError(f"{name}: expected finite numbers, got {next(filter(_odd, samples))}")
-
-
-def _odd(sample: float) -> bool:
-    return not isfinite(sample)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
+    if odd := [sample for sample in samples if not isfinite(sample)]:
+        raise InputError(f"{name}: expected finite numbers, got {odd[0]}")
 
 
 def _value(value: Any) -> str:

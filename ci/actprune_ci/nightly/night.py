@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actprune_ci.judge.gate import BROKEN, CODES, NO_DATA, REGRESSION
+from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
 from actprune_ci.nightly import step, telemetry
 from actprune_ci.nightly.config import Night, NightStep
@@ -113,7 +113,8 @@ def _one(made: NightRun, each: NightStep) -> Done:
         _note(done, each, ended, attempt + 1)
         after = telemetry.read()
         done.after = after.document
-        done.notes += [n for n in machine.notes(before.state, after.state) if n not in done.notes]
+        said = (note.text for note in machine.notes(before.state, after.state))
+        done.notes += [text for text in said if text not in done.notes]
         if gone := telemetry.missing_gpus(made.state.gpus, after):
             done.status, done.reason = "lost", gone
         if done.status != "failed":

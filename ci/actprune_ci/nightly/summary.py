@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from actprune_ci.judge.gate import CODES, GOOD
+from actprune_ci.judge.report import CODES, GOOD
 from actprune_ci.nightly.config import Night, NightStep
 from actprune_ci.nightly.state import Done, NightState
 from actprune_ci.publish.reports.markdown import code, table, text

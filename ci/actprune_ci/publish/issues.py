@@ -8,11 +8,11 @@ when the gate shows the way back, or the history its end.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from actprune_ci.model.documents import Figure, Gate, GateFinding, History, HistoryFinding, identity
+from actprune_ci.model.documents import Entry, GateEntry, GateJson, HistoryEntry, HistoryJson
 from actprune_ci.publish.github import Issue
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.publish.reports.markdown import code, table, text
@@ -61,37 +61,35 @@ class Action:
     comment: str
 
 
-def plan(gate: Gate | None, history: History | None, issues: Iterable[Issue]) -> list[Action]:
+def plan(
+    gate: GateJson | None, history: HistoryJson | None, issues: Iterable[Issue]
+) -> list[Action]:
     """What is to be done so that the issues say what the gate and the history say."""
     known: dict[str, tuple[Issue, Said]] = {}
     for issue in issues:  # the newest first: that one counts, if somebody made two
         if (said := marked(issue.body)) is not None:
             known.setdefault(said.id, (issue, said))
-    actions = []
     now = regressions(gate, history)
-    for name, found in now.items():
-        told = known.get(name)
-        action = _tell(found, *told) if told else _new(found)
-        actions += [action] if action else []
-    for name, (issue, said) in known.items():
-        if name not in now and issue.is_open:
-            action = _ended(issue, said, gate, history)
-            actions += [action] if action else []
-    return actions
+    actions = [
+        _tell(found, *known[name]) if name in known else _new(found) for name, found in now.items()
+    ]
+    actions += [
+        _ended(issue, said, gate, history)
+        for name, (issue, said) in known.items()
+        if name not in now and issue.is_open
+    ]
+    return [action for action in actions if action]
 
 
-def regressions(gate: Gate | None, history: History | None) -> dict[str, Regression]:
+def regressions(gate: GateJson | None, history: HistoryJson | None) -> dict[str, Regression]:
     """The regressions by their identity; where both know one, the gate's."""
-    found: dict[str, Regression] = {}
-    for each in gate.findings if gate else ():
-        if gate and each.fails:
-            one = _of_gate(each, gate)
-            found.setdefault(one.said.id, one)
-    for lasting in history.findings if history else ():
-        if lasting.regression and lasting.lasting:
-            two = _of_history(lasting)
-            found.setdefault(two.said.id, two)
-    return found
+    found = [_of_gate(each, gate) for each in gate.findings if each.fails] if gate else []
+    if history:
+        found += [_of_history(f) for f in history.findings if f.regression and f.lasting]
+    by_identity: dict[str, Regression] = {}
+    for one in found:
+        by_identity.setdefault(one.said.id, one)
+    return by_identity
 
 
 def marked(body: str) -> Said | None:
@@ -109,42 +107,35 @@ def mark(said: Said) -> str:
     return f"<!-- actprune-ci regression {inside} -->"
 
 
-def _of_gate(finding: GateFinding, gate: Gate) -> Regression:
+def _of_gate(finding: GateEntry, gate: GateJson) -> Regression:
     effect = finding.effect
-    said = Said(
-        identity(gate.machine, finding),
-        gate.machine,
-        finding.outcome,
-        effect.change if effect else None,
-        bool(effect and effect.absolute),
-        f"{gate.base}..{gate.head}",
-    )
-    rows = [["machine", gate.machine], ["commits", f"{gate.base[:12]}..{gate.head[:12]}"]]
-    rows += [["change", _size(said)]] if effect else []
-    if effect:
-        sides = (number(side, finding.unit) for side in (effect.base, effect.head))
-        rows.append(["figures", " → ".join(sides)])
+    change, absolute = (effect.change, effect.absolute) if effect else (None, False)
+    where, identity = f"{gate.base}..{gate.head}", finding.identity(gate.machine)
+    said = Said(identity, gate.machine, finding.outcome, change, absolute, where)
+    levels = (effect.base, effect.head) if effect else ()
+    rows = _rows(said, finding.unit, _size(said), *levels)
     named = ("bound", "detail", "reason", "owner")
-    rows += [[name, value] for name in named if (value := getattr(finding, name))]
+    rows += [(name, value) for name in named if (value := getattr(finding, name))]
     repeat = ["", "To repeat it:", *code(finding.command)] if finding.command else []
-    return Regression(said, _title(finding.word, finding), (*_table(rows), *repeat))
+    return Regression(said, _title(finding.word, finding), (*table(["", ""], rows), *repeat))
 
 
-def _of_history(finding: HistoryFinding) -> Regression:
-    said = Said(
-        identity(finding.machine, finding),
-        finding.machine,
-        finding.kind,
-        finding.effect,
-        False,
-        finding.range,
-        "history",
-    )
-    good, _, bad = finding.range.partition("..")
-    sides = " → ".join(number(side, finding.unit) for side in (finding.before, finding.after))
-    rows = [["machine", finding.machine], ["commits", f"{good[:12]}..{bad[:12]}"]]
-    rows += [["change", f"{_size(said)}, a {finding.kind}"], ["figures", sides]]
-    return Regression(said, _title("worse", finding), tuple(_table(rows)))
+def _of_history(finding: HistoryEntry) -> Regression:
+    identity, machine = finding.identity(finding.machine), finding.machine
+    said = Said(identity, machine, finding.kind, finding.effect, False, finding.range, "history")
+    size = f"{_size(said)}, a {finding.kind}"
+    rows = _rows(said, finding.unit, size, finding.before, finding.after)
+    return Regression(said, _title("worse", finding), tuple(table(["", ""], rows)))
+
+
+def _rows(said: Said, unit: str, size: str, *levels: float) -> list[tuple[str, str]]:
+    """What every issue's table begins with; the change and its levels where they are known."""
+    good, _, bad = said.where.partition("..")
+    rows = [("machine", said.machine), ("commits", f"{good[:12]}..{bad[:12]}")]
+    if levels:
+        figures = " → ".join(number(level, unit) for level in levels)
+        rows += [("change", size), ("figures", figures)]
+    return rows
 
 
 def _new(found: Regression) -> Action:
@@ -165,7 +156,9 @@ def _tell(found: Regression, issue: Issue, said: Said) -> Action | None:
     return Action(kind, issue.number, found.title, body, lines)
 
 
-def _ended(issue: Issue, said: Said, gate: Gate | None, history: History | None) -> Action | None:
+def _ended(
+    issue: Issue, said: Said, gate: GateJson | None, history: HistoryJson | None
+) -> Action | None:
     """The end of an issue's regression, if the gate or the history shows it."""
     why = "" if said.outcome == GONE else _way_back(said, gate) or _ceased(said, history)
     if not why and said.outcome != GONE:
@@ -175,12 +168,12 @@ def _ended(issue: Issue, said: Said, gate: Gate | None, history: History | None)
     return Action("close", issue.number, "", body, f"Gone: {text(why)}." if why else "")
 
 
-def _way_back(said: Said, gate: Gate | None) -> str:
+def _way_back(said: Said, gate: GateJson | None) -> str:
     """How the gate shows that a regression is gone."""
     if gate is None or said.where == f"{gate.base}..{gate.head}" or said.machine != gate.machine:
         return ""
     for finding in gate.findings:
-        if identity(gate.machine, finding) != said.id:
+        if finding.identity(gate.machine) != said.id:
             continue
         what = f"{finding.word} in {gate.base[:12]}..{gate.head[:12]}"
         if said.outcome in ("vanished", "failed"):
@@ -195,11 +188,11 @@ def _way_back(said: Said, gate: Gate | None) -> str:
     return ""
 
 
-def _ceased(said: Said, history: History | None) -> str:
+def _ceased(said: Said, history: HistoryJson | None) -> str:
     """How the history shows that a regression is gone."""
     if history is None:
         return ""
-    own = [f for f in history.findings if identity(f.machine, f) == said.id and f.regression]
+    own = [f for f in history.findings if f.identity(f.machine) == said.id and f.regression]
     if any(not finding.lasting for finding in own):
         return "the newest commits are back at the old level"
     return "" if said.source == "gate" or own else "the history no longer shows it"
@@ -228,13 +221,9 @@ def _size(said: Said) -> str:
     return f"{said.effect:+.6g}" if said.absolute else f"{100 * said.effect:+.4g} %"
 
 
-def _title(word: str, finding: Figure) -> str:
+def _title(word: str, finding: Entry) -> str:
     plain = " ".join(f"{word}: {finding.name}, {finding.metric}".split())
     return plain.replace("@", "@\u200b")[:200]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    return table(["", ""], rows)
 
 
 def _body(found: Regression) -> str:

@@ -4,18 +4,15 @@ A reader recognises its files by their contents, never by their names, and gives
 actprune_ci.model.serialise.check finds sound.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import check
 from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
+from actprune_ci.readers.fields import Document, load
 from actprune_common.errors import InputError
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,3 @@ def read(path: Path) -> tuple[Run, ...]:
             return tuple(run for run in runs if run.measurements)
     known = ", ".join(reader.name for reader in READERS)
     raise InputError(f"{path}: of no known tool: expected one of {known}")
-
-
-def load(path: Path) -> Document:
-    """The JSON object in a file. Raises InputError for anything else."""
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
-    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
-        raise InputError(f"{path}: not JSON: {problem}") from None
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
-    return document

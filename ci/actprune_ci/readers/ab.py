@@ -7,8 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model.runs import AbRun, Measurement, Run
-from actprune_ci.model.serialise import from_json, to_json
+from actprune_ci.model.pairs import NEW, VANISHED, AbRun
+from actprune_ci.model.runs import Measurement, Run
+from actprune_ci.model.serialise import from_json, notes_to_text, to_json
 
 
 def recognises(document: Mapping[str, Any]) -> bool:
@@ -27,21 +28,23 @@ def sides(ab: AbRun) -> tuple[Run, Run]:
 
     A benchmark that one side does not have is not in that side's run.
     """
-    shared = {"ab": sha256(to_json(ab).encode()).hexdigest()[:16], "ab_notes": "; ".join(ab.notes)}
+    shared = {
+        "ab": sha256(to_json(ab).encode()).hexdigest()[:16],
+        "ab_notes": notes_to_text(ab.notes),
+    }
     base = Run("ab", ab.base, False, ab.date, ab.machine, {**ab.environment_base, **shared}, ())
     head = replace(base, commit=ab.head, environment={**ab.environment_head, **shared})
     return _side(base, ab, "base"), _side(head, ab, "head")
 
 
 def _side(run: Run, ab: AbRun, side: str) -> Run:
-    missing = {"new": "base", "vanished": "head"}
+    missing = NEW if side == "base" else VANISHED
     measurements = []
     for pair in ab.pairs:
-        if pair.status == "skipped" and missing.get(pair.detail) == side:
+        if pair.status == "skipped" and pair.detail == missing:
             continue
         samples = pair.base if side == "base" else pair.head
         status = "ok" if samples else pair.status
-        kept = Measurement(pair.key, samples, status, "" if samples else pair.detail)
-        measurements.append(kept)
+        measurements.append(Measurement(pair.key, samples, status, "" if samples else pair.detail))
     environment = {**run.environment, "ab_side": side}
     return replace(run, environment=environment, measurements=tuple(measurements))

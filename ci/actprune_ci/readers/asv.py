@@ -6,7 +6,6 @@ skipped, and a row only as long as it has values. It records samples only with -
 without them the median is the one sample.
 """
 
-import json
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -16,8 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import checked, flat, from_milliseconds, full_hash, measured
+from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, load, measured
 from actprune_common.errors import InputError
 
 VERSION = 2
@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-class _File(BaseModel):
+class _AsvFile(BaseModel):
     commit_hash: str
     date: float
     params: dict[str, Any]
@@ -53,7 +53,7 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
         raise InputError(
             f"{path}: version: expected {VERSION}, got {came!r} (asv update rewrites it)"
         )
-    file = checked(_File, document, path)
+    file = validated(path, _AsvFile.model_validate, document)
     machine = file.params.get("machine")
     if not isinstance(machine, str) or not machine:
         raise InputError(f"{path}: params.machine: expected a name, got {machine!r}")
@@ -156,7 +156,6 @@ def _measurement(key: Key, cell: Mapping[str, Any]) -> Measurement:
 def _beside(path: Path) -> dict[str, Any]:
     """What a file that only explains holds; nothing where it is missing or spoilt."""
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return load(path)
+    except InputError:
         return {}
-    return document if isinstance(document, dict) else {}

@@ -1,27 +1,30 @@
-"""What the readers share: checked documents, dates, samples."""
+"""What the readers share: documents, dates, samples."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
+from actprune_ci.model.reading import contents
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_common.errors import InputError
-from actprune_common.validation import first_error
 
-Shape = TypeVar("Shape", bound=BaseModel)
+Document = dict[str, Any]
 
 
-def checked(shape: type[Shape], document: Mapping[str, Any], path: Path) -> Shape:
-    """The document in its shape; InputError names the path and the first field that is wrong."""
+def load(path: Path) -> Document:
+    """The JSON object in a file. Raises InputError for anything else."""
+    held = contents(path)
     try:
-        return shape.model_validate(document)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {first_error(problem)}") from None
+        document = json.loads(held.decode())
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
+        raise InputError(f"{path}: not JSON: {problem}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
+    return document
 
 
 def from_milliseconds(timestamp: float) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import checked, flat, full_hash, measured, unit_of
+from actprune_ci.readers.fields import flat, full_hash, measured, unit_of
 
 NAMES = ("spec", "layer", "shape", "op", "dtype", "device", "backend", "model", "seed")
 """The entries of extra_info that say what was measured: they become parameters."""
@@ -21,7 +22,7 @@ class _Benchmark(BaseModel):
     stats: dict[str, Any]
 
 
-class _File(BaseModel):
+class _BenchmarkFile(BaseModel):
     machine_info: dict[str, Any]
     commit_info: dict[str, Any] = {}
     benchmarks: list[_Benchmark]
@@ -36,16 +37,19 @@ def recognises(document: Mapping[str, Any]) -> bool:
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file; its machine is the node's name, as asv's is."""
-    file = checked(_File, document, path)
-    cpu = file.machine_info.get("cpu")
-    environment = {
-        **(flat({"cpu": cpu.get("brand_raw"), "num_cpu": cpu.get("count")}) if cpu else {}),
-        **flat({"python": file.machine_info.get("python_version")}),
-        **flat({"os": file.machine_info.get("system"), "arch": file.machine_info.get("machine")}),
-        **flat({"kernel": file.machine_info.get("release")}),
-        **flat({"commit_date": file.commit_info.get("time")}),
-        "pytest-benchmark": file.version,
+    file = validated(path, _BenchmarkFile.model_validate, document)
+    info = file.machine_info
+    cpu = info.get("cpu") or {}
+    facts = {
+        "cpu": cpu.get("brand_raw"),
+        "num_cpu": cpu.get("count"),
+        "python": info.get("python_version"),
+        "os": info.get("system"),
+        "arch": info.get("machine"),
+        "kernel": info.get("release"),
+        "commit_date": file.commit_info.get("time"),
     }
+    environment = {**flat(facts), "pytest-benchmark": file.version}
     measurements = [m for benchmark in file.benchmarks for m in _measurements(benchmark)]
     return (
         Run(
@@ -53,7 +57,7 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
             full_hash(file.commit_info.get("id")),
             bool(file.commit_info.get("dirty")),
             file.datetime,
-            str(file.machine_info.get("node") or "unknown"),
+            str(info.get("node") or "unknown"),
             environment,
             tuple(measurements),
         ),

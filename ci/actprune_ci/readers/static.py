@@ -6,29 +6,29 @@ say which: they are parameters. Its other numbers are the figures: registers, sp
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import checked, measured, of_environment, unit_of
+from actprune_ci.readers.fields import measured, of_environment, unit_of
 from actprune_common.errors import InputError
 
 OPTIONS = ("arch", "num_warps", "num_stages")
 """Numbers that were chosen, not measured."""
 
 
-class _Record(BaseModel):
+class _StaticRecord(BaseModel):
     model_config = ConfigDict(extra="allow")
     kernel: str
     variant: str
     arch: int
 
 
-class _File(BaseModel):
-    schema_: Literal[1]
+class _StaticFile(BaseModel):
     environment: dict[str, Any]
-    records: list[_Record]
+    records: list[_StaticRecord]
 
 
 def recognises(document: Mapping[str, Any]) -> bool:
@@ -40,12 +40,12 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file. Raises InputError, which names the field that is wrong."""
     if document.get("schema") != 1:
         raise InputError(f"{path}: schema: expected 1, got {document.get('schema')!r}")
-    file = checked(_File, {**document, "schema_": 1}, path)
+    file = validated(path, _StaticFile.model_validate, document)
     measurements = [m for record in file.records for m in _measurements(record)]
     return (of_environment(file.environment, measurements, path),)
 
 
-def _measurements(record: _Record) -> list[Measurement]:
+def _measurements(record: _StaticRecord) -> list[Measurement]:
     fields = record.model_dump(exclude={"kernel"})
     params = tuple(
         (name, str(value))

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ Point = tuple[str, ...]
 
 
 @dataclass
-class Benchmark:
+class AsvBenchmark:
     """One entry of benchmarks.json."""
 
     name: str
@@ -112,13 +111,11 @@ def csv(store: str | Path, out: Path) -> tuple[str, ...]:
 
 def _folder(connection: Any, out: Path) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        made = Path(name) / "asv"
+        made.mkdir()
         exported = _fill(connection, made)
-        made.chmod(0o755)
         made.replace(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return exported
 
 
@@ -135,7 +132,7 @@ def _fill(connection: Any, out: Path) -> Exported:
             known.update({name: run["environment"].get(name, known[name]) for name in FACTS})
     for (machine, commit, name), runs in groups.items():
         file = _result_file(connection, runs, benchmarks)
-        file.update(commit_hash=commit, env_name=name, date=dates[commit])
+        file |= {"commit_hash": commit, "env_name": name, "date": dates[commit]}
         file["params"] = {"machine": machine, **facts[machine], "python": file["python"]}
         _dump(out / _folder_name(machine) / _file_name(commit, name), file)
     for machine, known in facts.items():
@@ -169,18 +166,18 @@ def _groups(
     return groups, tuple(f"{count} runs {what} left out" for count, what in counts if count)
 
 
-def _benchmarks(connection: Any) -> dict[tuple[str, str], Benchmark]:
+def _benchmarks(connection: Any) -> dict[tuple[str, str], AsvBenchmark]:
     """By (benchmark, metric), with every value of every parameter, in order of appearance."""
     found = connection.execute("""
       SELECT benchmark, metric, last(unit ORDER BY run), params, min(run) AS first
       FROM measurements WHERE "commit" <> '' AND NOT dirty
       GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
-    made: dict[tuple[str, str], Benchmark] = {}
+    made: dict[tuple[str, str], AsvBenchmark] = {}
     for name, metric, unit, params, _ in found:
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
         kind = "time" if unit == "s" else TYPES.get(metric, "track")
-        benchmark = made.setdefault((name, metric), Benchmark(own, kind, unit))
+        benchmark = made.setdefault((name, metric), AsvBenchmark(own, kind, unit))
         benchmark.axes.update({param: [] for param in params if param not in benchmark.axes})
     for name, metric, _, params, _ in found:
         for param, axis in made[name, metric].axes.items():
@@ -192,7 +189,7 @@ def _benchmarks(connection: Any) -> dict[tuple[str, str], Benchmark]:
 def _result_file(
     connection: Any,
     runs: Sequence[Mapping[str, Any]],
-    benchmarks: Mapping[tuple[str, str], Benchmark],
+    benchmarks: Mapping[tuple[str, str], AsvBenchmark],
 ) -> dict[str, Any]:
     """A result file of asv's, less its commit, name, date and params."""
     listed = ", ".join(text(run["run"]) for run in runs)
@@ -223,7 +220,7 @@ def _result_file(
 
 
 def _row(
-    benchmark: Benchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
+    benchmark: AsvBenchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
 ) -> list[Any]:
     grid = [points.get(point, ("failed", [])) for point in product(*benchmark.axes.values())]
     values = [_value(status, samples) for status, samples in grid]

@@ -65,24 +65,20 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
     The second value names those files and says why. Raises what `sql` does.
     """
     connection = connect()
-    files = _files(connection, str(store))
-    try:
-        _make_views(connection, files)
-        return ask(connection), {}
-    except connection_error() as problem:
-        skipped = _unreadable(files)
-        if not skipped:
-            raise InputError(f"query: {one_line(problem)}") from None
-    good = [name for name in files if name not in skipped]
-    if not good:
-        raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
-    connection = connect()
-    _load_extension(connection, str(store))
-    try:
-        _make_views(connection, good)
-        return ask(connection), skipped
-    except connection_error() as problem:
-        raise InputError(f"query: {one_line(problem)}") from None
+    files, skipped = _files(connection, str(store)), dict[str, str]()
+    while True:
+        try:
+            connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
+            return ask(connection), skipped
+        except connection_error() as problem:
+            found = {} if skipped else _unreadable(files)
+            if not found:
+                raise InputError(f"query: {one_line(problem)}") from None
+        skipped, files = found, [name for name in files if name not in found]
+        if not files:
+            raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
+        connection = connect()
+        _load_extension(connection, str(store))
 
 
 def measurements(
@@ -123,10 +119,6 @@ def measurements(
     )
 
 
-def _make_views(connection: Any, files: list[str]) -> None:
-    connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
-
-
 def _files(connection: Any, store: str) -> list[str]:
     """All files of runs, in order: their names begin with the date."""
     _load_extension(connection, store)
@@ -158,12 +150,7 @@ def _unreadable(files: list[str]) -> dict[str, str]:
     """Which files cannot be read to their last byte, or are not of this schema, and why."""
     connection = connect()
     _load_extension(connection, files[0])
-    reasons = {}
-    for name in files:
-        reason = _reason(connection, name)
-        if reason:
-            reasons[name] = reason
-    return reasons
+    return {name: reason for name in files if (reason := _reason(connection, name))}
 
 
 def _reason(connection: Any, name: str) -> str:

@@ -20,7 +20,7 @@ ASV_OWN = ("machine.json", "benchmarks.json")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Recording:
     """What became of one input."""
 
     path: Path
@@ -32,7 +32,7 @@ class Outcome:
 
 def record(
     paths: Sequence[Path], into: Path, commit: str | None = None, machine: str | None = None
-) -> list[Outcome]:
+) -> list[Recording]:
     """Record files, and every *.json in folders, in the store `into`; one outcome per file.
 
     `commit` and `machine` replace what the files say. Inputs are never changed. What is
@@ -68,7 +68,7 @@ def _within(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _record_one(path: Path, into: Path, commit: str | None, machine: str | None) -> Outcome:
+def _record_one(path: Path, into: Path, commit: str | None, machine: str | None) -> Recording:
     try:
         runs = [_named(run, commit, machine) for run in readers.read(path)]
     except InputError as problem:
@@ -76,18 +76,18 @@ def _record_one(path: Path, into: Path, commit: str | None, machine: str | None)
     written = [store.write(run, into) for run in runs]
     new = tuple(file for file in written if file is not None)
     if new:
-        return Outcome(path, "recorded", new)
+        return Recording(path, "recorded", new)
     there = tuple(store.place(store.canonical(run), into) for run in runs)
     reason = f"{path}: a duplicate of {', '.join(file.name for file in there)}"
     _write_reason(into / store.SET_ASIDE / f"{there[0].stem}.duplicate", path, reason)
-    return Outcome(path, "duplicate", there, reason)
+    return Recording(path, "duplicate", there, reason)
 
 
 def _named(run: Run, commit: str | None, machine: str | None) -> Run:
     return replace(run, commit=commit or run.commit, machine=machine or run.machine)
 
 
-def _set_aside(path: Path, into: Path, reason: str) -> Outcome:
+def _set_aside(path: Path, into: Path, reason: str) -> Recording:
     """Copy an input and write its reason beside; the same contents are kept once."""
     try:
         contents = path.read_bytes()
@@ -98,7 +98,7 @@ def _set_aside(path: Path, into: Path, reason: str) -> Outcome:
     if contents is not None and not copy.exists():
         write_whole(copy, contents)
     _write_reason(copy, path, reason)
-    return Outcome(path, "set aside", (), reason)
+    return Recording(path, "set aside", (), reason)
 
 
 def _write_reason(beside: Path, path: Path, reason: str) -> None:

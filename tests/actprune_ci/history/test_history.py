@@ -250,7 +250,7 @@ def test_a_store_s_history_has_its_changes_with_their_commits(
 def test_a_regression_that_went_away_does_not_last() -> None:
     values = np.full((30, 1), 5.0)
     values[10:20] = 6
-    figure = history.Figure("box", "training", "saved_bytes", "bytes", "training", {})
+    figure = history.HistoryFigure("box", "training", "saved_bytes", "bytes", "training", {})
     commits = tuple(f"{i:040x}" for i in range(30))
     found = history.findings(history.History(commits, (figure,), values))
     assert {(f.regression, f.lasting) for f in found} == {(True, False), (False, True)}
@@ -259,7 +259,7 @@ def test_a_regression_that_went_away_does_not_last() -> None:
 def test_a_fall_of_accuracy_is_a_regression() -> None:
     values = np.full((30, 1), 81.0)
     values[10:] = 80
-    figure = history.Figure("box", "training", "accuracy", "%", "training", {})
+    figure = history.HistoryFigure("box", "training", "accuracy", "%", "training", {})
     commits = tuple(f"{i:040x}" for i in range(30))
     (found,) = history.findings(history.History(commits, (figure,), values))
     assert (found.regression, found.lasting) == (True, True)

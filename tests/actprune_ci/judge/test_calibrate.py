@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.judge import calibration
+from actprune_ci.judge import calibration_record
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibrate import (
     Noise,
@@ -20,7 +20,8 @@ from actprune_ci.judge.calibrate import (
 )
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import AbRun, Key
+from actprune_ci.model.pairs import AbRun
+from actprune_ci.model.runs import Key
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
@@ -146,13 +147,13 @@ def test_long_runs_are_cut_to_the_shortest() -> None:
 def test_a_calibration_file_is_checked(tmp_path: Path) -> None:
     made = calibrate([a_a(1), a_a(2)], Policy(), sizes=(30,), draws=100)
     path = tmp_path / "calibration.json"
-    calibration.write(path, made)
-    assert calibration.read(path) == made
+    calibration_record.write(path, made)
+    assert calibration_record.read(path) == made
     path.write_text(path.read_text("utf-8").replace('"machine"', '"machin"'), "utf-8")
     with pytest.raises(InputError, match=r"calibration.json: machine: this key is required$"):
-        calibration.read(path)
+        calibration_record.read(path)
     with pytest.raises(InputError, match=r"none.json: cannot be read: No such file or directory$"):
-        calibration.read(tmp_path / "none.json")
+        calibration_record.read(tmp_path / "none.json")
 
 
 def test_the_command_reads_files_and_a_store(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_the_command_reads_files_and_a_store(tmp_path: Path) -> None:
         done = CliRunner().invoke(app(), ["calibrate", *shared, *words])
         assert done.exit_code == 0, done.output
         assert "gate, recorded            0 % (0 of 2, 95 % interval 0 to 77.6 %)" in done.output
-        made.append(calibration.read(out).model_copy(update={"command": ""}))
+        made.append(calibration_record.read(out).model_copy(update={"command": ""}))
     assert made[0] == made[1]
     done = CliRunner().invoke(app(), ["calibrate", *shared])
     assert str(done.exception) == "calibrate: expected A/A runs (--ab, --store), got none"

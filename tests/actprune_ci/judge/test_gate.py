@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.judge.calibration import Benchmark, Calibration, Rate, Size
+from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import Report, gate
-from actprune_ci.judge.policy import Budget, Policy, Rule
+from actprune_ci.judge.gate import gate
+from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
+from actprune_ci.judge.report import Report
 from actprune_ci.judge.verdict import recurring
-from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
@@ -58,7 +62,7 @@ def only(report: Report) -> Finding:
 
 def calibrated(machine: str = "box", spread: float = 0.05, floor: float = 0.01) -> Calibration:
     sizes = (Size(pairs=100, floor=floor, smallest_found=0.05),)
-    benchmark = Benchmark(
+    benchmark = BenchmarkNoise(
         benchmark=TIME.benchmark,
         params=TIME.params,
         metric="time",
@@ -230,8 +234,10 @@ def test_a_sentinel_that_changed_breaks_the_machine() -> None:
 
 
 def test_a_broken_clock_hides_no_exact_regression() -> None:
-    jumped = replace(twice(0)[0], notes=("clock jumped by 3600 s",))
-    assert gate(Policy(), [jumped]).code == 5
+    jumped = replace(twice(0)[0], notes=(Note("clock-jumped", "clock jumped by 3600 s"),))
+    report = gate(Policy(), [jumped])
+    assert (report.code, report.broken) == (5, ("clock jumped by 3600 s",))
+    assert gate(Policy(machine=Machine(broken_by=("device-lost",))), [jumped]).code == 0
     worse = replace(jumped, pairs=(*jumped.pairs, exact(BYTES, 10, 11)))
     assert gate(Policy(), [worse]).code == 1
     backwards = run(Pairs(TIME, (0.1, 0.1), (0.1, -0.1)))
@@ -253,7 +259,7 @@ def test_the_noise_floor_holds_a_change_back_on_its_machine_alone() -> None:
     assert (held.code, only(held).outcome) == (0, "inconclusive")
     elsewhere = gate(Policy(), twice(0.06), (), calibrated("other", floor=0.2))
     assert elsewhere.code == 1
-    assert "the calibration is of another machine (other)" in elsewhere.notes[0]
+    assert "the calibration is of another machine (other)" in elsewhere.notes[0].text
     assert calibrated().floor("box", TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
     assert calibrated().floor("box", TIME, 400) == pytest.approx(0.01)
     assert calibrated().floor("box", BYTES, 400) == 0
@@ -323,6 +329,10 @@ def test_the_command_writes_every_report(tmp_path: Path, files: Sequence[object]
     ]
     code, said = cli("gate", *files, *runs, "--format", "json")
     assert (code, said[:1]) == (1, "{")
+
+
+def test_the_command_says_its_version() -> None:
+    assert cli("--version") == (0, f"actprune-ci {metadata.version('actprune')}\n")
 
 
 def test_the_command_answers_bad_usage(tmp_path: Path, files: Sequence[object]) -> None:

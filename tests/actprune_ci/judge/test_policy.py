@@ -58,6 +58,15 @@ def test_an_empty_policy_has_every_default(tmp_path: Path) -> None:
             "3: statistics.repeats: given twice (also on line 2)",
         ),
         ("defaults:\n  metric: time", "1: defaults: applies to all figures, so without metric"),
+        (
+            "machine:\n  broken_notes: /clock jumped/",
+            "1: machine: broken_notes was a pattern over the notes' texts: write broken_by, a list"
+            " of their codes, such as [clock-jumped, device-lost]",
+        ),
+        (
+            "machine:\n  broken_by: [clock]",
+            "2: machine.broken_by[0]: expected 'clock-jumped', 'device-lost', ",
+        ),
         ("rules: [", "1: not valid YAML: "),
         ("rules: &a []\nbudgets: *a", "2: *a: aliases are not supported"),
         ("just text", "1: expected keys and values, got 'just text'"),

@@ -16,12 +16,12 @@ from typer.testing import CliRunner, Result
 
 from actprune_bench.records.environment import environment
 from actprune_ci.cli import app
-from actprune_ci.measure import machine
-from actprune_ci.measure import sequential as stopping
-from actprune_ci.measure.checkouts import BuildError, resolve, workshop
+from actprune_ci.measure import machine, sequential
+from actprune_ci.measure.checkouts import BuildError, checked_out, resolve
 from actprune_ci.measure.machine import MachineState
-from actprune_ci.measure.pairing import Figure, Limits, close, record
-from actprune_ci.model.runs import AbRun, Pairs
+from actprune_ci.measure.pairing import Limits, PairedFigure, close, record
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import AbRun, Pairs
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.readers.asv import key
 from actprune_common.errors import InputError
@@ -273,7 +273,7 @@ def test_a_figure_that_varies_is_measured_until_it_is_clear(repository: Reposito
     done, out = ab(repository, base, head, "--pairs", "4:40")
     assert done.exit_code == 0, done.output
     (pair,) = read_ab(out).pairs
-    assert len(pair.base) in stopping.looks(4, 40)[:-1]
+    assert len(pair.base) in sequential.looks(4, 40)[:-1]
     assert min(pair.head) >= 2000
 
 
@@ -325,8 +325,10 @@ def test_a_suite_that_cannot_be_imported_is_a_note(repository: Repository) -> No
         "more.track_work": "new",
         "suite.track_work": "vanished",
     }
-    (note,) = [n for n in read_ab(out).notes if "imported" in n]
-    assert note.startswith("base: benchmarks.more cannot be imported: ImportError: cannot import")
+    (note,) = [n for n in read_ab(out).notes if n.code == "not-imported"]
+    assert note.text.startswith(
+        "base: benchmarks.more cannot be imported: ImportError: cannot import"
+    )
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -350,30 +352,30 @@ def test_an_interrupted_run_leaves_what_it_measured(repository: Repository, name
     assert process.returncode == 130, said
     assert f"interrupted; what was measured is in {out}" in said
     run = read_ab(out)
-    assert run.notes[-1] == "interrupted"
+    assert run.notes[-1] == Note("interrupted", "interrupted")
     assert pairs_of(out)["suite.track_work"].base == (7, 7)
     assert repository.worktrees() == 1
     assert not list(repository.folder.parent.glob("actprune-*"))
 
 
-def test_worktrees_go_with_the_workshop(repository: Repository) -> None:
+def test_worktrees_go_with_the_checkouts(repository: Repository) -> None:
     commit = repository.commit(work(1), SUITE)
-    with workshop(repository.folder) as shop:
-        side = shop.side(commit)
-        assert shop.side(commit) is side
+    with checked_out(repository.folder) as checkouts:
+        side = checkouts.side(commit)
+        assert checkouts.side(commit) is side
         assert (side.site / "tiny/__init__.py").is_file()
         assert repository.worktrees() == 2
     assert repository.worktrees() == 1
-    assert not shop.folder.exists()
+    assert not checkouts.folder.exists()
 
 
-def test_worktrees_go_with_a_workshop_that_fails(repository: Repository) -> None:
+def test_worktrees_go_with_checkouts_that_fail(repository: Repository) -> None:
     commit = repository.commit(work(1), SUITE)
     with (
         pytest.raises(BuildError, match=f"{commit[:12]}: does not build: pip ended with 1"),
-        workshop(repository.folder, "false") as shop,
+        checked_out(repository.folder, "false") as checkouts,
     ):
-        shop.side(commit)
+        checkouts.side(commit)
     assert repository.worktrees() == 1
 
 
@@ -393,28 +395,44 @@ def state(**changes: object) -> MachineState:
     ("before", "after", "notes"),
     [
         ({}, {"wall": 100.0, "monotonic": 100.4}, []),
-        ({}, {"wall": -3500.0, "monotonic": 100.0}, ["clock jumped by -3600 s"]),
+        (
+            {},
+            {"wall": -3500.0, "monotonic": 100.0},
+            [Note("clock-jumped", "clock jumped by -3600 s")],
+        ),
         ({}, {"governors": ("performance", "performance")}, []),
         (
             {},
             {"governors": ("powersave", "performance")},
-            ["frequency governor: performance, powersave"],
+            [Note("slow-governor", "frequency governor: performance, powersave")],
         ),
-        ({"throttled": 3}, {"throttled": 5}, ["the processor was throttled 2 times"]),
+        (
+            {"throttled": 3},
+            {"throttled": 5},
+            [Note("processor-throttled", "the processor was throttled 2 times")],
+        ),
         ({"gpu": "0x1"}, {"gpu": "0x1"}, []),
-        ({"gpu": "0x1"}, {"gpu": "lost"}, ["device lost: nvidia-smi no longer answers"]),
-        ({"gpu": "0x1"}, {"gpu": "0x40"}, ["the GPU's clock is slowed down (reasons 0x40)"]),
+        (
+            {"gpu": "0x1"},
+            {"gpu": "lost"},
+            [Note("device-lost", "device lost: nvidia-smi no longer answers")],
+        ),
+        (
+            {"gpu": "0x1"},
+            {"gpu": "0x40"},
+            [Note("gpu-throttled", "the GPU's clock is slowed down (reasons 0x40)")],
+        ),
     ],
 )
 def test_notes_tell_what_happened(
-    before: dict[str, object], after: dict[str, object], notes: list[str]
+    before: dict[str, object], after: dict[str, object], notes: list[Note]
 ) -> None:
     assert machine.notes(state(**before), state(**after)) == notes
 
 
 @given(st.integers(1, 50), st.integers(0, 200))
 def test_looks_are_few_rise_and_end_at_the_most(fewest: int, more: int) -> None:
-    looks = stopping.looks(fewest, fewest + more)
+    looks = sequential.looks(fewest, fewest + more)
     assert looks[0] == fewest if more else looks == [fewest]
     assert looks[-1] == fewest + more
     assert looks == sorted(set(looks))
@@ -423,7 +441,7 @@ def test_looks_are_few_rise_and_end_at_the_most(fewest: int, more: int) -> None:
 
 @given(st.integers(1, 200))
 def test_all_looks_together_spend_no_more_than_the_error(last: int) -> None:
-    assert sum(stopping.spent(j) for j in range(1, last + 1)) < stopping.ERROR
+    assert sum(sequential.spent(j) for j in range(1, last + 1)) < sequential.ERROR
 
 
 @pytest.mark.parametrize(
@@ -432,16 +450,16 @@ def test_all_looks_together_spend_no_more_than_the_error(last: int) -> None:
 )
 def test_settled(ratio: float, noise: float, pairs: int, clear: bool) -> None:
     d = np.log(ratio) + noise * np.random.default_rng(1).standard_normal(pairs)
-    assert stopping.settled(d, 0.02, 0.01, look=2) is clear
+    assert sequential.settled(d, 0.02, 0.01, look=2) is clear
 
 
 def test_a_rule_that_looks_often_is_rarely_wrong() -> None:
     """Of 1000 comparisons of equal code with heavy tails, looked at until 60 pairs."""
     random, wrong = np.random.default_rng(5), 0
-    looks = stopping.looks(8, 60)
+    looks = sequential.looks(8, 60)
     for _ in range(1000):
         d = 0.03 * random.standard_t(3, 60)
-        closed = (n for j, n in enumerate(looks, 1) if stopping.settled(d[:n], 0.02, 0.01, j))
+        closed = (n for j, n in enumerate(looks, 1) if sequential.settled(d[:n], 0.02, 0.01, j))
         n = next(closed, None)
         wrong += n is not None and abs(np.median(d[:n])) > np.log1p(0.02)
     assert wrong <= 1
@@ -450,7 +468,7 @@ def test_a_rule_that_looks_often_is_rarely_wrong() -> None:
 @given(st.lists(st.sampled_from(["ok", "failed", "skipped", "absent"]), min_size=2, max_size=2))
 def test_a_pair_needs_both_sides(states: list[str]) -> None:
     benchmark = {"kind": "track", "deterministic": False, "name": "track_x"}
-    figure = Figure(key("track_x", ()), benchmark, (), base=[1.0], head=[1.0])
+    figure = PairedFigure(key("track_x", ()), benchmark, (), base=[1.0], head=[1.0])
     answers = [{"status": s, "detail": "why", "value": 2.0} for s in states]
     record(figure, *answers)
     pairs = figure.pairs()
@@ -466,9 +484,9 @@ def test_a_pair_needs_both_sides(states: list[str]) -> None:
 
 
 def test_a_figure_declared_deterministic_is_measured_once() -> None:
-    def figure(declared: bool) -> Figure:
+    def figure(declared: bool) -> PairedFigure:
         described = {"kind": "track", "deterministic": declared}
-        return Figure(key("track_x", ()), described, (), base=[1.0], head=[2.0])
+        return PairedFigure(key("track_x", ()), described, (), base=[1.0], head=[2.0])
 
     figures = [figure(True), figure(False)]
     close(figures, Limits(), Limits().clear)
@@ -480,7 +498,7 @@ def test_a_figure_declared_deterministic_is_measured_once() -> None:
 
 
 def test_no_time_left_is_told() -> None:
-    figure = Figure(key("track_x", ()), {"kind": "track"}, ())
+    figure = PairedFigure(key("track_x", ()), {"kind": "track"}, ())
     assert (figure.pairs().status, figure.pairs().detail) == ("skipped", "the time was over")
 
 
@@ -488,7 +506,8 @@ def test_a_used_up_budget_is_told(repository: Repository) -> None:
     commit = repository.commit(work(1), SUITE)
     done, out = ab(repository, commit, commit, "--budget", "0")
     assert done.exit_code == 3
-    assert json.loads(out.read_text("utf-8"))["notes"][-1] == (
-        "budget of 0 s used up: 1 of 1 still open"
-    )
+    assert json.loads(out.read_text("utf-8"))["notes"][-1] == {
+        "code": "budget-used-up",
+        "text": "budget of 0 s used up: 1 of 1 still open",
+    }
     assert isinstance(read_ab(out), AbRun)

@@ -12,10 +12,9 @@ from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
 from actprune_ci.judge.statistics import log_ratios
-from actprune_ci.measure import bisect
-from actprune_ci.measure import sequential as stopping
-from actprune_ci.measure.bisect import Answer, answered, next_probe, search, suspects
-from actprune_ci.measure.pairing import Figure, Limits
+from actprune_ci.measure import bisect, sequential
+from actprune_ci.measure.bisect import Reply, answered, next_probe, search, suspects
+from actprune_ci.measure.pairing import Limits, PairedFigure
 from actprune_ci.readers.asv import key
 from actprune_common.errors import InputError
 from tests.actprune_ci.measure.test_ab import SUITE, Repository, git, work
@@ -28,7 +27,7 @@ def test_any_first_bad_is_found_in_few_questions(count: int, data: st.DataObject
     first = data.draw(st.integers(0, count - 1))
     asked: list[int] = []
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         asked.append(i)
         return "bad" if i >= first else "good"
 
@@ -44,7 +43,7 @@ def test_skipped_commits_widen_the_answer_no_more_than_they_must(
     first = data.draw(st.integers(0, count - 1))
     broken = data.draw(st.sets(st.integers(0, count - 1)))
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         return "skip" if i in broken else "bad" if i >= first else "good"
 
     found = search(count, ask)
@@ -55,7 +54,7 @@ def test_skipped_commits_widen_the_answer_no_more_than_they_must(
 
 
 @given(COUNTS, st.dictionaries(st.integers(0, 199), st.sampled_from(["good", "bad", "skip"])))
-def test_a_probe_narrows_the_answer(count: int, answers: dict[int, Answer]) -> None:
+def test_a_probe_narrows_the_answer(count: int, answers: dict[int, Reply]) -> None:
     last_good = max((i for i, a in answers.items() if a == "good"), default=-1)
     known = {i: a for i, a in answers.items() if i < count and (a != "bad" or i > last_good)}
     probe = next_probe(known, count)
@@ -74,8 +73,8 @@ class Noisy:
     def __init__(self, first: int, doubts: Sequence[bool]) -> None:
         self.first, self.doubts = first, list(doubts)
 
-    def measured(self, base: str, head: str, threshold: float | None = None) -> Figure:
-        figure = Figure(self.key, {"kind": "time", "deterministic": False}, ())
+    def measured(self, base: str, head: str, threshold: float | None = None) -> PairedFigure:
+        figure = PairedFigure(self.key, {"kind": "time", "deterministic": False}, ())
         ratio = 2.0 if int(head) >= self.first > int(base) else 1.0
         doubt = self.doubts.pop(0) if self.doubts else False
         spread = 4.0 if doubt else 1.001
@@ -88,7 +87,7 @@ class Noisy:
 def test_doubts_are_asked_again_and_never_mislead(first: int, doubts: list[bool]) -> None:
     question = Noisy(first, doubts)
 
-    def ask(i: int) -> Answer:
+    def ask(i: int) -> Reply:
         return answered(question, "-1", str(i), log(2)).answer  # type: ignore[arg-type]
 
     found = search(64, ask)
@@ -98,20 +97,20 @@ def test_doubts_are_asked_again_and_never_mislead(first: int, doubts: list[bool]
 
 
 def test_an_answer_needs_half_of_the_change_beyond_doubt() -> None:
-    figure = Figure(key("time_it", ()), {"kind": "time", "deterministic": False}, ())
+    figure = PairedFigure(key("time_it", ()), {"kind": "time", "deterministic": False}, ())
     figure.base, figure.head = [1.0] * 12, [1.03 + i * 7 % 12 / 1000 for i in range(12)]
     limits = Limits()
     assert bisect.beyond(figure, log(1.02), limits) == 1
     assert bisect.beyond(figure, log(1.05), limits) == -1
     assert bisect.beyond(figure, log(1.035), limits) == 0
-    assert stopping.beside(log_ratios(figure.base, figure.head), 0.0, 1) == 1
+    assert sequential.beside(log_ratios(figure.base, figure.head), 0.0, 1) == 1
     figure.base[0] = 0.0
     assert bisect.beyond(figure, log(1.02), limits) == 0
 
 
 @pytest.mark.parametrize(("head", "side"), [(9.0, 1), (2.0, -1)])
 def test_a_deterministic_figure_may_be_zero(head: float, side: int) -> None:
-    figure = Figure(key("track_it", ()), {"kind": "track", "deterministic": False}, ())
+    figure = PairedFigure(key("track_it", ()), {"kind": "track", "deterministic": False}, ())
     figure.base, figure.head = [0.0, 0.0], [head, head]
     assert bisect.change(figure) == head
     assert bisect.beyond(figure, 5.0, Limits()) == side

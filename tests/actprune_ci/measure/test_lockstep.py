@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actprune_ci.measure.pairing import Figure, together
+from actprune_ci.measure.pairing import PairedFigure, together
 from actprune_ci.measure.runner.lockstep import AloneError, Lockstep
 from actprune_ci.model.runs import Key
 
@@ -76,8 +76,8 @@ class Stub:
         return dict(self.alone)
 
 
-def figure() -> Figure:
-    return Figure(Key("b", ()), {"name": "b", "kind": "time"}, (), plan={"samples": 3})
+def figure() -> PairedFigure:
+    return PairedFigure(Key("b", ()), {"name": "b", "kind": "time"}, (), plan={"samples": 3})
 
 
 def test_a_pair_is_the_median_of_the_ratios_of_neighbours() -> None:

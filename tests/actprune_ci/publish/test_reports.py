@@ -9,11 +9,13 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from actprune_ci.judge.gate import Report, gate
+from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Policy, Rule
-from actprune_ci.model.runs import Key, Pairs
-from actprune_ci.publish.reports import FORMATS, html, markdown, terminal
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.judge.report import Report
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import Pairs
+from actprune_ci.model.runs import Key
+from actprune_ci.publish.reports import FORMATS, formatting, html, markdown, terminal
 from tests.actprune_ci.judge.test_gate import BYTES, TIME, calibrated, exact, run, timed, twice
 
 HOSTILE = Key("suite.<script>alert(1)</script>", (("p", "a|b`c`\x00 @all ]]> & [x](http://e)"),))
@@ -50,9 +52,9 @@ def test_every_alert_is_whole(report: Report, name: str) -> None:
 
 
 def test_alerts_come_first_and_errors_before_warnings(report: Report) -> None:
-    alerts = [f.alert for f in words.ordered(report)]
+    alerts = [f.alert for f in formatting.ordered(report)]
     assert alerts == sorted(alerts, reverse=True)
-    assert words.headline(report).startswith("regression: ")
+    assert formatting.headline(report).startswith("regression: ")
 
 
 def test_hostile_names_stay_text(report: Report) -> None:
@@ -72,7 +74,7 @@ def test_hostile_names_stay_text(report: Report) -> None:
 def test_junit_counts(report: Report) -> None:
     suite = Xml.fromstring(FORMATS["junit"][1](report))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "4", "0")
-    broken = gate(Policy(), [replace(run(timed()), notes=("clock jumped",))])
+    broken = gate(Policy(), [replace(run(timed()), notes=(Note("clock-jumped", "clock jumped"),))])
     suite = Xml.fromstring(FORMATS["junit"][1](broken))[0]
     assert suite.get("errors") == "1"
     empty = Xml.fromstring(FORMATS["junit"][1](gate(Policy(), [run()])))[0]
@@ -88,6 +90,7 @@ def test_json_is_strict_and_whole(report: Report) -> None:
     document = json.loads(FORMATS["json"][1](few), parse_constant=refuse)
     assert document["findings"][0]["effect"]["low"] == -1  # a ratio of zero
     assert document["findings"][0]["effect"]["high"] is None
+    assert document["notes"][0]["code"] == "no-calibration"
     document = json.loads(FORMATS["json"][1](report))
     assert (document["schema"], document["code"], document["verdict"]) == (1, 1, "regression")
     assert {"effect", "command", "trace", "owner", "reason"} <= set(document["findings"][0])
@@ -106,12 +109,12 @@ def test_a_page_for_nothing_at_all() -> None:
 
 
 def test_sparkline_and_figures() -> None:
-    assert words.sparkline([0, 1, 2, 7]) == "▁▂▃█"
-    assert words.sparkline([3, 3]) == "▁▁"
-    assert words.sparkline([]) == ""
-    assert words.number(0.0123456, "s") == "12.35 ms"
-    assert words.number(1234567, "bytes") == "1,234,567 bytes"
-    assert words.number(0.105, "ratio") == "0.105"
+    assert formatting.sparkline([0, 1, 2, 7]) == "▁▂▃█"
+    assert formatting.sparkline([3, 3]) == "▁▁"
+    assert formatting.sparkline([]) == ""
+    assert formatting.number(0.0123456, "s") == "12.35 ms"
+    assert formatting.number(1234567, "bytes") == "1,234,567 bytes"
+    assert formatting.number(0.105, "ratio") == "0.105"
 
 
 def test_the_page_asks_nothing_of_the_network(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run
-from actprune_ci.model.serialise import from_json, read_ab, read_run, to_json, write
+from actprune_ci.model.notes import Note
+from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.model.serialise import (
+    from_json,
+    notes_from_text,
+    notes_to_text,
+    read_ab,
+    to_json,
+    write,
+)
 from actprune_ci.readers import asv, read
 from actprune_ci.readers.ab import sides
 from actprune_common.errors import InputError
@@ -60,10 +70,13 @@ def static_document() -> Document:
     return {"schema": 1, "environment": environment, "records": [record]}
 
 
+NOTE = Note("clock-jumped", "clock jumped by +9 s")
+
+
 def ab_run() -> AbRun:
     time, gone = Key("a.time_x", (("spec", "dense"),)), Key("a.time_gone")
     pairs = (Pairs(time, (1.0, 2.0), (1.5, 2.5)), Pairs(gone, (3.0,), (), "skipped", "vanished"))
-    return AbRun("b" * 40, "c" * 40, DATE, "m", {"torch": "2"}, {"torch": "3"}, pairs, 9.0, ("n",))
+    return AbRun("b" * 40, "c" * 40, DATE, "m", {"torch": "2"}, {"torch": "3"}, pairs, 9.0, (NOTE,))
 
 
 def test_asv_grid_samples_failures_and_skips() -> None:
@@ -323,7 +336,7 @@ def test_a_run_of_the_harness_is_itself(tmp_path: Path) -> None:
     run = only(ASV)
     write(tmp_path / "run.json", run)
     assert read(tmp_path / "run.json") == (run,)
-    assert read_run(tmp_path / "run.json") == run
+    assert from_json((tmp_path / "run.json").read_bytes()) == run
     with pytest.raises(InputError, match="expected an A/B run"):
         read_ab(tmp_path / "run.json")
 
@@ -359,11 +372,31 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not JSON: 'utf-8' codec can't decode"):
         read(path)
+    with pytest.raises(InputError) as problem:
+        read(tmp_path)
+    assert str(problem.value) == f"{tmp_path}: cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize("run", [ab_run(), only(ASV)], ids=["ab", "run"])
 def test_json_and_back(run: Run | AbRun) -> None:
     assert from_json(to_json(run)) == run
+
+
+def test_notes_of_before_are_texts_whose_code_is_derived() -> None:
+    text, note = to_json(ab_run()), json.dumps(asdict(NOTE))
+    assert note in text
+    older = from_json(text.replace(note, '"clock jumped by +9 s", "device lost: x", "n"'))
+    assert isinstance(older, AbRun)
+    assert older.notes == (NOTE, Note("device-lost", "device lost: x"), Note("other", "n"))
+    with pytest.raises(InputError, match=r"^x: notes\[0\].code: "):
+        from_json(text.replace('"clock-jumped"', '"a clock"'), "x")
+
+
+def test_notes_in_an_environment() -> None:
+    notes = (NOTE, Note("other", "one; and two"))
+    assert notes_from_text(notes_to_text(notes)) == notes
+    assert (notes_to_text(()), notes_from_text("")) == ("", ())
+    assert notes_from_text("clock jumped by +9 s; n") == (NOTE, Note("other", "n"))
 
 
 @pytest.mark.parametrize(

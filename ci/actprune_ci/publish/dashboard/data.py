@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from actprune_ci.history.history import Figure, Finding, History, findings, load
+from actprune_ci.history.history import History, HistoryFigure, HistoryFinding, findings, load
 from actprune_ci.store.query import sql
 
 COMMITS = 400
@@ -24,7 +24,7 @@ Group = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineRuns:
     """One machine's runs."""
 
     name: str
@@ -44,13 +44,13 @@ class Board:
 
     branch: str
     history: History
-    findings: Sequence[Finding]
-    machines: Sequence[Machine]
+    findings: Sequence[HistoryFinding]
+    machines: Sequence[MachineRuns]
     gates: Sequence[Mapping[str, Any]]
     """The reports of the gate, as its JSON."""
 
     @property
-    def lasting(self) -> list[Finding]:
+    def lasting(self) -> list[HistoryFinding]:
         """Regressions that still hold."""
         return [found for found in self.findings if found.regression and found.lasting]
 
@@ -73,7 +73,7 @@ def board(
     return Board(branch, history, findings(history), machines(rows), gates)
 
 
-def machines(rows: Iterable[tuple[str, str, str, Mapping[str, str], str]]) -> list[Machine]:
+def machines(rows: Iterable[tuple[str, str, str, Mapping[str, str], str]]) -> list[MachineRuns]:
     """Machines from (machine, commit, date, environment, source), oldest first."""
     runs = defaultdict(list)
     for name, commit, date, environment, source in rows:
@@ -89,7 +89,7 @@ def machines(rows: Iterable[tuple[str, str, str, Mapping[str, str], str]]) -> li
             ]
             seen |= environment
         commit, date, _, _ = found[-1]
-        made.append(Machine(name, len(found), commit, date, seen, changes[::-1]))
+        made.append(MachineRuns(name, len(found), commit, date, seen, changes[::-1]))
     return made
 
 
@@ -154,7 +154,7 @@ def _points(spec: str, columns: Mapping[str, list[int]], values: Any) -> list[Gr
     return made
 
 
-def _title(figure: Figure, *without: str) -> str:
+def _title(figure: HistoryFigure, *without: str) -> str:
     params = ", ".join(f"{k}={v}" for k, v in figure.params.items() if k not in without)
     return f"{figure.benchmark}({params})" if params else figure.benchmark
 

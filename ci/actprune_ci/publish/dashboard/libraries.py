@@ -1,18 +1,20 @@
 """The scripts that asv's pages load from content delivery networks, from npm's packages instead.
 
-Each package is pinned by its version and the SHA-512 that the registry states for it; what does not
-have it is refused. A fetched package stays in a cache folder.
+libraries.json pins each package by its version and the SHA-512 that the registry states for it;
+what does not have it is refused. A fetched package stays in a cache folder.
 """
 
 import base64
 import hashlib
 import io
+import json
 import os
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from actprune_common.errors import InputError
@@ -35,66 +37,8 @@ class Library:
     """A file of the package, and where asv's index.html loads the same from."""
 
 
-_FLOT = "https://cdnjs.cloudflare.com/ajax/libs/flot/0.8.3/jquery.flot"
-_BOOTSTRAP = "https://cdn.jsdelivr.net/npm/bootstrap@3.1.1/dist"
-LIBRARIES = (
-    Library(
-        "jquery",
-        "3.3.1",
-        "Ubldcmxp5np52/ENotGxlLe6aGMvmF4R8S6tZjsP6Knsaxd/xp3Zrh50cG93lR6nPXyUFwzN3ZSOQI0wRJNdGg==",
-        {"dist/jquery.min.js": "https://code.jquery.com/jquery-3.3.1.min.js"},
-    ),
-    Library(
-        "flot",
-        "0.8.3",
-        "xg2otcTJDvS+ERK+my4wxG/ASq90QURXtoM4LhacCq0jQW2jbyjdttbRNqU2cPykrpMvJ6b2uSp6SAgYAzj9tQ==",
-        {
-            "jquery.flot.js": f"{_FLOT}.min.js",
-            "jquery.flot.time.js": f"{_FLOT}.time.min.js",
-            "jquery.flot.selection.js": f"{_FLOT}.selection.min.js",
-            "jquery.flot.categories.js": f"{_FLOT}.categories.min.js",
-        },
-    ),
-    Library(
-        "flot-orderbars",
-        "1.0.0",
-        "Jv51fvzevUjNXEeozpwEKfPjhiZhfiJddv0WHjduUTCmSF+7T5K7C9c9Y1wIVmUhDBv5fLMjgbwKecT0GIKPZA==",
-        {
-            "js/jquery.flot.orderBars.js": (
-                "https://cdn.jsdelivr.net/npm/flot-orderbars@1.0.0/js/jquery.flot.orderBars.js"
-            )
-        },
-    ),
-    Library(
-        "stupid-table-plugin",
-        "1.1.3",
-        "2Vk7XouQPxUQPRe9w0Fu7ZZ8kHLK7rDoLMsCgtKxRNJ7f4dSOGvW9CkHsq5wD6QsaEnWoyLBYH3xOEsrK3yWBg==",
-        {
-            "stupidtable.min.js": (
-                "https://cdnjs.cloudflare.com/ajax/libs/stupidtable/1.0.1/stupidtable.min.js"
-            )
-        },
-    ),
-    Library(
-        "blueimp-md5",
-        "2.19.0",
-        "DRQrD6gJyy8FbiE4s+bDoXS9hiW3Vbx5uCdwvcCf3zLHL+Iv7LtGHLpr+GZV8rHG8tK766FGYBwRbu8pELTt+w==",
-        {
-            "js/md5.min.js": (
-                "https://cdnjs.cloudflare.com/ajax/libs/blueimp-md5/2.19.0/js/md5.min.js"
-            )
-        },
-    ),
-    Library(
-        "bootstrap",
-        "3.1.1",
-        "TAzqS8E/ISpVHP29gYhy+1NSV+FJwApDVQhDfgLYsIuUDJiqJzH2DfORN5tiu+Ie2iBLrzEG34t4Rf465cigqg==",
-        {
-            "dist/js/bootstrap.min.js": f"{_BOOTSTRAP}/js/bootstrap.min.js",
-            "dist/css/bootstrap.min.css": f"{_BOOTSTRAP}/css/bootstrap.min.css",
-        },
-    ),
-)
+_PINNED = resources.files("actprune_ci.publish.dashboard").joinpath("libraries.json")
+LIBRARIES = tuple(Library(**each) for each in json.loads(_PINNED.read_text("utf-8")))
 
 
 def files(library: Library, cache: Path) -> dict[str, bytes]:

@@ -11,10 +11,10 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from actprune_ci.history.history import Finding
+from actprune_ci.history.history import HistoryFinding
 from actprune_ci.publish.dashboard import data
 from actprune_ci.publish.dashboard.data import Board
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.publish.reports import formatting
 from actprune_common.files import write_whole
 
 PAGES = {
@@ -39,7 +39,7 @@ def write(board: Board, out: Path, asv: str) -> None:
     )
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     environment.globals.update(board=board, pages=PAGES, made=made, asv=asv, effect=effect)
-    environment.globals.update(number=words.number)
+    environment.globals.update(number=formatting.number)
     write_whole(out / "plotly.js", get_plotlyjs())
     for name in FILES:
         write_whole(out / name, resources.files(_HERE).joinpath(name).read_text("utf-8"))
@@ -61,7 +61,7 @@ def script(board: Board) -> str:
     return f"window.DATA = {text};\n"
 
 
-def effect(finding: Finding) -> str:
+def effect(finding: HistoryFinding) -> str:
     """The size of a change, relative where both levels are above zero."""
     change = finding.change
     if min(change.before, change.after) > 0:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from actprune_ci.judge.gate import Report
+from actprune_ci.judge.report import Report
 from actprune_ci.publish.reports import html, json, junit, markdown, terminal
 
 FORMATS: Mapping[str, tuple[str, Callable[[Report], str]]] = {

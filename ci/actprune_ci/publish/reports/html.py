@@ -5,8 +5,8 @@ from importlib import resources
 
 import jinja2
 
-from actprune_ci.judge.gate import GOOD, Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.judge.report import GOOD, Report
+from actprune_ci.publish.reports import formatting
 
 WIDTH, HEIGHT = 240, 36
 
@@ -16,11 +16,11 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(words=words, points=points, good=report.code == GOOD)
-    source = (
-        resources.files("actprune_ci.publish.reports").joinpath("page.html.j2").read_text("utf-8")
-    )
-    return environment.from_string(source).render(report=report, width=WIDTH, height=HEIGHT) + "\n"
+    environment.globals.update(formatting=formatting, points=points, width=WIDTH, height=HEIGHT)
+    source = resources.files("actprune_ci.publish.reports").joinpath("page.html.j2")
+    page = environment.from_string(source.read_text("utf-8"))
+    findings, good = formatting.told(report), report.code == GOOD
+    return page.render(report=report, findings=findings, good=good) + "\n"
 
 
 def points(values: Sequence[float]) -> str:

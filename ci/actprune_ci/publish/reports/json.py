@@ -5,9 +5,8 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any
 
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import CODES, Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.judge.report import CODES, Report
+from actprune_ci.publish.reports import formatting
 
 
 def render(report: Report) -> str:
@@ -18,18 +17,22 @@ def render(report: Report) -> str:
         "verdict": CODES[report.code],
         **{name: getattr(report, name) for name in ("base", "head", "machine", "date")},
         "broken": report.broken,
-        "notes": report.notes,
+        "notes": [asdict(note) for note in report.notes],
         "environment": [
             dict(zip(("name", "base", "head"), e, strict=True)) for e in report.environment
         ],
-        "repeat": {"benchmarks": report.repeat, "command": words.command(report, report.repeat)},
+        "repeat": {
+            "benchmarks": report.repeat,
+            "command": formatting.command(report, report.repeat),
+        },
         "calibration": report.calibration and report.calibration.model_dump(by_alias=True),
-        "findings": [_finding(report, finding) for finding in words.ordered(report)],
+        "findings": [_finding(told) for told in formatting.told(report)],
     }
     return json.dumps(_finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _finding(report: Report, finding: Finding) -> dict[str, Any]:
+def _finding(told: formatting.Told) -> dict[str, Any]:
+    finding = told.finding
     made = asdict(finding)
     key = made.pop("key")
     return {
@@ -40,8 +43,8 @@ def _finding(report: Report, finding: Finding) -> dict[str, Any]:
         "word": finding.word,
         "fails": finding.fails,
         "alert": finding.alert,
-        "trace": dict(zip(("of", "values"), words.trace(report, finding), strict=True)),
-        "command": words.command(report, [finding.key.benchmark]),
+        "trace": {"of": told.trace, "values": told.values},
+        "command": told.command,
     }
 
 

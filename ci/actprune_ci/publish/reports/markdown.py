@@ -2,34 +2,29 @@
 
 from collections.abc import Sequence
 
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import GOOD, Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.judge.report import GOOD, Report
+from actprune_ci.publish.reports import formatting
 
 
 def render(report: Report) -> str:
     """The whole report: alerts in full, all figures folded away."""
-    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(words.headline(report))}", ""]
-    lines += [text(words.subject(report)), ""]
+    lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(formatting.headline(report))}", ""]
+    lines += [text(formatting.subject(report)), ""]
     lines += [f"- **broken machine**: {text(reason)}" for reason in report.broken]
-    for finding in words.ordered(report):
-        if finding.alert:
-            lines += alert(report, finding)
-    lines += [
-        "",
-        "<details><summary>All figures</summary>",
-        "",
-        *_figures(report),
-        "",
-        "</details>",
-    ]
+    findings = formatting.told(report)
+    for told in findings:
+        if told.finding.alert:
+            lines += alert(told)
+    rows = [(*told.row, told.explanation) for told in findings]
+    lines += ["", "<details><summary>All figures</summary>", ""]
+    lines += [*table((*formatting.HEAD, ""), rows), "", "</details>"]
     if report.environment:
-        rows = [[name, base, head] for name, base, head in report.environment]
-        lines += ["", "Environment, where it differs:", "", *table(["", "base", "head"], rows)]
-    lines += ["", *(f"- {text(note)}" for note in report.notes)]
+        lines += ["", "Environment, where it differs:", ""]
+        lines += table(["", "base", "head"], report.environment)
+    lines += ["", *(f"- {text(note.text)}" for note in report.notes)]
     if report.repeat:
-        lines += ["", "To confirm:", *code(words.command(report, report.repeat))]
-    first, *more = words.trust(report)
+        lines += ["", "To confirm:", *code(formatting.command(report, report.repeat))]
+    first, *more = formatting.trust(report)
     lines += ["", text(first)]
     if more:
         lines += ["", "<details><summary>What would be found</summary>", ""]
@@ -37,29 +32,20 @@ def render(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def alert(report: Report, finding: Finding) -> list[str]:
-    """One finding in full: also the body of its issue."""
-    what, values = words.trace(report, finding)
+def alert(told: formatting.Told) -> list[str]:
+    """One finding in full."""
+    finding = told.finding
     lines = [
         "",
-        f"### {text(f'{finding.word}: {finding.key}, {finding.key.metric}')}",
+        f"### {text(f'{finding.word}: {told.name}')}",
         "",
-        text(" · ".join(filter(None, (words.change(finding), words.sides(finding))))),
+        text(" · ".join(filter(None, (told.change, told.sides)))),
         "",
-        text(f"{finding.severity}: {words.explanation(finding)}".removesuffix(": ")),
+        text(f"{finding.severity}: {told.explanation}".removesuffix(": ")),
     ]
-    if values:
-        lines += ["", f"`{words.sparkline(values)}` {what}"]
-    command = words.command(report, [finding.key.benchmark])
-    return lines + (code(command) if command else [])
-
-
-def _figures(report: Report) -> list[str]:
-    rows = [
-        [f.word, str(f.key), f.key.metric, words.change(f), words.sides(f), words.explanation(f)]
-        for f in words.ordered(report)
-    ]
-    return table(["outcome", "figure", "metric", "change", "base → head", ""], rows)
+    if told.values:
+        lines += ["", f"`{formatting.sparkline(told.values)}` {told.trace}"]
+    return lines + (code(told.command) if told.command else [])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

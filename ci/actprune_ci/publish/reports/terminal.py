@@ -1,14 +1,14 @@
 """The report as a table in a terminal."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.gate import Report
-from actprune_ci.publish.reports import formatting as words
+from actprune_ci.judge.report import Report
+from actprune_ci.publish.reports import formatting
 
 COLOURS = {"slower": "red", "over budget": "red", "vanished": "red", "failed": "red"}
 COLOURS |= {"faster": "green", "inconclusive": "yellow", "new": "cyan"}
@@ -28,44 +28,40 @@ def show(report: Report, console: Console) -> None:
     def line(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
-    line(words.headline(report))
-    line(words.subject(report))
+    line(formatting.headline(report))
+    line(formatting.subject(report))
     for reason in report.broken:
         line(f"broken machine: {reason}")
-    if report.findings:
-        console.print(_table(report))
-    for finding in words.ordered(report):
-        if finding.alert:
-            line("\n".join(_alert(report, finding)))
+    findings = formatting.told(report)
+    if findings:
+        console.print(_table(findings))
+    for told in findings:
+        if told.finding.alert:
+            line(_alert(told))
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:
-        line(f"note: {note}")
+        line(f"note: {note.text}")
     if report.repeat:
-        line(f"repeat: {words.command(report, report.repeat)}")
-    for text in words.trust(report):
+        line(f"repeat: {formatting.command(report, report.repeat)}")
+    for text in formatting.trust(report):
         line(text)
 
 
-def _table(report: Report) -> Table:
+def _table(findings: Sequence[formatting.Told]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("outcome", "figure", "metric", "change", "base → head", ""):
+    for name in (*formatting.HEAD, ""):
         table.add_column(name, overflow="fold")
-    for finding in words.ordered(report):
-        row = (str(finding.key), finding.key.metric, words.change(finding), words.sides(finding))
-        spark = words.sparkline(words.trace(report, finding)[1][-20:])
-        colour = COLOURS.get(finding.outcome, "default")
-        table.add_row(f"[{colour}]{finding.word}[/]", *map(escape, row), spark)
+    for told in findings:
+        word, *cells = told.row
+        colour = COLOURS.get(told.finding.outcome, "default")
+        spark = formatting.sparkline(told.values[-20:])
+        table.add_row(f"[{colour}]{word}[/]", *map(escape, cells), spark)
     return table
 
 
-def _alert(report: Report, finding: Finding) -> list[str]:
-    what, values = words.trace(report, finding)
-    lines = [
-        f"{finding.severity}: {finding.key}, {finding.key.metric}: {finding.word}"
-        f" {words.change(finding)}",
-        words.explanation(finding),
-        f"{words.sparkline(values)} {what}" if values else "",
-        words.command(report, [finding.key.benchmark]),
-    ]
-    return [lines[0], *(f"  {line}" for line in lines[1:] if line)]
+def _alert(told: formatting.Told) -> str:
+    first = f"{told.finding.severity}: {told.name}: {told.finding.word} {told.change}"
+    spark = f"{formatting.sparkline(told.values)} {told.trace}" if told.values else ""
+    more = (told.explanation, spark, told.command)
+    return "\n".join([first, *(f"  {line}" for line in more if line)])

@@ -1,22 +1,18 @@
-"""calibration.json (schema 1): what a machine's noise does to the gate; calibrate.py makes it."""
+"""calibration.json (schema 1): what a machine's noise does to the gate, as it was calibrated."""
 
 from math import sqrt
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from actprune_ci.judge.policy import Strict
+from actprune_ci.model.reading import contents, validated
 from actprune_ci.model.runs import Key
-from actprune_common.errors import InputError
 from actprune_common.files import write_whole
-from actprune_common.validation import first_error
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rate(_Part):
+class Rate(Strict):
     """How often something was found, with the exact 95 % interval of the rate."""
 
     found: int
@@ -30,7 +26,7 @@ class Rate(_Part):
         return f"{share:.3g} % ({inside} {100 * self.high:.3g} %)"
 
 
-class Size(_Part):
+class Size(Strict):
     """What holds for comparisons of so many pairs."""
 
     pairs: int = Field(gt=0)
@@ -40,7 +36,7 @@ class Size(_Part):
     """The slowdown found with 95 % probability, relative; null: none up to a factor of two."""
 
 
-class Benchmark(_Part):
+class BenchmarkNoise(Strict):
     """One benchmark's noise on this machine."""
 
     benchmark: str
@@ -57,7 +53,7 @@ class Benchmark(_Part):
         return Key(self.benchmark, self.params, self.metric, self.unit)
 
 
-class Calibration(_Part):
+class Calibration(Strict):
     """A whole calibration: of one machine, for one policy's statistics."""
 
     format: Literal[1] = Field(alias="schema")
@@ -80,9 +76,9 @@ class Calibration(_Part):
     """How often the interval held zero, over the recorded comparisons."""
     bootstrap_coverage: Rate
     """The same of the percentile bootstrap's."""
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[BenchmarkNoise, ...]
 
-    def of(self, key: Key) -> Benchmark | None:
+    def of(self, key: Key) -> BenchmarkNoise | None:
         """A benchmark's noise, where it was calibrated."""
         return next((b for b in self.benchmarks if b.key == key), None)
 
@@ -102,12 +98,7 @@ class Calibration(_Part):
 
 def read(path: Path) -> Calibration:
     """The calibration in a file. Raises InputError, which names the file and the field."""
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
-    except ValidationError as problem:
-        raise InputError(f"{path}: {first_error(problem)}") from None
+    return validated(path, Calibration.model_validate_json, contents(path))
 
 
 def write(path: Path, calibration: Calibration) -> None:

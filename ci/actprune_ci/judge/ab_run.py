@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.judge.calibration import Calibration
+from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.policy import Policy, Rule
 from actprune_ci.judge.verdict import Effect, Verdict, judged, measured
-from actprune_ci.model.runs import AbRun, Key, Pairs
+from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 
 
@@ -28,10 +29,10 @@ def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[K
     known = {pairs.key: pairs for pairs in run.pairs}
     found: dict[Key, Judged] = {}
     for pairs in run.pairs:
-        rule = policy.rule(pairs.key)
+        found[pairs.key] = Judged(pairs)
         if pairs.status != "ok":
-            found[pairs.key] = Judged(pairs)
             continue
+        rule = policy.rule(pairs.key)
         floor = noise_floor(calibration, run.machine, rule, pairs)
         try:
             figure = over_spec(pairs, rule, known)
@@ -40,9 +41,9 @@ def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[K
             found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
         else:
             found[pairs.key] = Judged(figure, None, effect)
-    noisy = [key for key, j in found.items() if j.effect and not j.effect.exact]
-    p = [j.effect.p for key in noisy if (j := found[key]).effect]
-    believed = dict(zip(noisy, st.rejected(p, policy.statistics.false_discovery_rate), strict=True))
+    p = {key: j.effect.p for key, j in found.items() if j.effect and not j.effect.exact}
+    flags = st.rejected(list(p.values()), policy.statistics.false_discovery_rate)
+    believed = dict(zip(p, flags, strict=True))
     for key, j in found.items():
         if j.effect:
             verdict = judged(j.effect, policy.rule(key), key, bool(believed.get(key, True)))
@@ -55,18 +56,16 @@ def over_spec(pairs: Pairs, rule: Rule, known: Mapping[Key, Pairs]) -> Pairs:
 
     Raises InputError where that spec was not measured in the same rounds.
     """
-    params = dict(pairs.key.params)
-    if rule.ratio_to is None or params.get("spec", rule.ratio_to) == rule.ratio_to:
+    own = dict(pairs.key.params).get("spec", rule.ratio_to)
+    if rule.ratio_to is None or own == rule.ratio_to:
         return pairs
-    other = known.get(replace(pairs.key, params=tuple({**params, "spec": rule.ratio_to}.items())))
+    other = known.get(pairs.key.of_spec(rule.ratio_to))
     if other is None or len(other.base) != len(pairs.base):
         raise InputError(f"ratio to {rule.ratio_to}: it was not measured in the same rounds")
     if not all(x > 0 for x in (*other.base, *other.head)):
         raise InputError(f"ratio to {rule.ratio_to}: expected figures above 0")
-    base = (np.array(pairs.base) / other.base).tolist()
-    return replace(
-        pairs, base=tuple(base), head=tuple((np.array(pairs.head) / other.head).tolist())
-    )
+    base, head = np.array(pairs.base) / other.base, np.array(pairs.head) / other.head
+    return replace(pairs, base=tuple(base.tolist()), head=tuple(head.tolist()))
 
 
 def noise_floor(calibration: Calibration | None, machine: str, rule: Rule, pairs: Pairs) -> float:

@@ -6,7 +6,9 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import AbRun, Key, Measurement, Pairs, Run, Status
+from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
+from actprune_ci.model.runs import Key, Measurement, Run, Status
+from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
@@ -20,7 +22,7 @@ def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
 
     Raises InputError for a commit without a run, and a beginning of several commits.
     """
-    found: dict[str, Run] = {}
+    names: set[str] = set()
     for commit in commits:
         rows = sql(
             folder,
@@ -32,9 +34,8 @@ def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
             raise InputError(f"{folder}: no clean run of commit {commit}")
         if len(hashes := sorted({row[1] for row in rows})) > 1:
             raise InputError(f"{folder}: {commit} begins several commits: {', '.join(hashes)}")
-        for name, _ in rows:
-            found[name] = store.read(folder / store.RUNS / f"{name}.parquet")
-    return [found[name] for name in sorted(found)]
+        names.update(name for name, _ in rows)
+    return _read(folder, sorted(names))
 
 
 def paired(runs: Sequence[Run]) -> list[AbRun]:
@@ -48,14 +49,18 @@ def paired(runs: Sequence[Run]) -> list[AbRun]:
 
 def a_a_runs(folder: Path) -> list[AbRun]:
     """The store's A/B runs of equal commits, oldest first."""
-    names = sql(
+    found = sql(
         folder,
         "SELECT DISTINCT run FROM measurements WHERE source = 'ab' AND environment['ab'] IN ("
         "SELECT environment['ab'] FROM measurements WHERE source = 'ab' GROUP BY 1"
         ' HAVING count(DISTINCT "commit") = 1) ORDER BY run',
     ).rows
-    runs = [store.read(folder / store.RUNS / f"{name}.parquet") for (name,) in names]
+    runs = _read(folder, (name for (name,) in found))
     return [run for run in paired(runs) if run.base == run.head]
+
+
+def _read(folder: Path, names: Iterable[str]) -> list[Run]:
+    return [store.read(folder / store.RUNS / f"{name}.parquet") for name in names]
 
 
 def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[AbRun]:
@@ -109,27 +114,26 @@ def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     sides = [{m.key: m for m in run.measurements} for run in (base, head)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
     pairs = tuple(_pairs(key, sides[0].get(key), sides[1].get(key), policy) for key in keys)
-    notes = tuple(n for n in head.environment.get("ab_notes", "").split("; ") if n)
-    facts, head_facts = (
+    facts, of_head = (
         {name: value for name, value in run.environment.items() if name not in SIDES}
         for run in (base, head)
     )
-    return AbRun(
-        base.commit, head.commit, head.date, head.machine, facts, head_facts, pairs, notes=notes
-    )
+    notes = notes_from_text(head.environment.get("ab_notes", ""))
+    commits = base.commit, head.commit
+    return AbRun(*commits, head.date, head.machine, facts, of_head, pairs, notes=notes)
 
 
 def _pairs(
     key: Key, base: Measurement | None, head: Measurement | None, policy: Policy | None
 ) -> Pairs:
     if base is None or head is None:
-        gone = "vanished" if base and base.status == "ok" else "never measured"
-        return Pairs(key, (), (), "skipped", "new" if base is None else gone)
-    if "ok" not in (base.status, head.status) or head.status != "ok":
+        gone = VANISHED if base and base.status == "ok" else "never measured"
+        return Pairs(key, (), (), "skipped", NEW if base is None else gone)
+    if head.status != "ok":
         status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
         return Pairs(key, base.samples, (), status, head.detail)
     if base.status != "ok":
-        return Pairs(key, (), (), "skipped", "new")
+        return Pairs(key, (), (), "skipped", NEW)
     if policy is None:
         if len(base.samples) != len(head.samples):
             return Pairs(key, (), (), "skipped", "sides of different lengths")
@@ -143,7 +147,7 @@ def _refused(base: Run, head: Run) -> AbRun:
     reason = f"machines are never mixed: base was measured on {base.machine}"
     made = _joined(base, head)
     pairs = tuple(
-        p if p.detail == "new" else replace(p, base=(), head=(), status="skipped", detail=reason)
+        p if p.detail == NEW else replace(p, base=(), head=(), status="skipped", detail=reason)
         for p in made.pairs
     )
     return replace(made, pairs=pairs)

@@ -1,0 +1,37 @@
+"""Options and exit codes that several commands share."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+USAGE, INTERRUPTED = 2, 130
+"""Exit codes beside those of actprune_ci.judge.report."""
+
+Store = Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")]
+PolicyFile = Annotated[Path, typer.Option("--policy", help="The policy, YAML.")]
+POLICY = Path("ci/policy.yml")
+Repo = Annotated[Path, typer.Option(help="The repository.")]
+Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
+Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]
+Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.")]
+Python = Annotated[
+    str, typer.Option(help="The interpreter that measures, with all but the project.")
+]
+
+
+def interrupt(*_: object) -> NoReturn:
+    """What is asked to end leaves what it has, as with Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def tell(line: str) -> None:
+    """Where things stand, on stderr."""
+    typer.echo(line, err=True)
+
+
+def tell_left_out(reasons: Iterable[str]) -> None:
+    """Why files of a store were left out, on stderr."""
+    for reason in reasons:
+        tell(f"left out: {reason}")
