@@ -183,7 +183,7 @@ def test_torch_is_pinned_where_development_installs_and_open_in_the_package() ->
 
 
 def test_every_rival_has_one_form_for_all_devices() -> None:
-    from actprune.formats import RIVALS
+    from actprune.formats import BASELINES
 
     folder = PACKAGES["actprune_kernels"] / "baselines"
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", *RIVALS}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "dense", *BASELINES}

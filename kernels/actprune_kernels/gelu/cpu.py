@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, naive, rows
-from actprune_kernels.quantization import naive as coding
+from actprune_kernels.quantization import naive as quantization
 from actprune_kernels.sizes import at_once, wide
 
 
@@ -21,7 +21,7 @@ def forward_(h: Tensor, bits: int) -> Tensor:
             lowest[:, : part.shape[1]].add_(part, alpha=1 << (bits * place))
         if lowest.sum().isnan():  # it would spoil the others of its byte
             places = naive.quantised(naive.derivative(piece.to(wide(h.dtype))), bits)
-            lowest = coding.packed(places, 8 // bits)
+            lowest = quantization.packed(places, 8 // bits)
         packed.copy_(lowest)
         piece.copy_(F.gelu(piece))
     return codes
