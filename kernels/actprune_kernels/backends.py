@@ -71,12 +71,6 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
-def listed(folder: str) -> tuple[Backend, ...]:
-    """The backends that the kernels of `folder` have."""
-    has: tuple[Backend, ...] = import_module(f"actprune_kernels.{folder}").HAS
-    return has
-
-
 def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that `name` means for the kernels of `folder`; raises ValueError where none is.
 
@@ -84,7 +78,7 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
     what is missing is an error that names the way out.
     """
     check_backend(name)
-    has = {each.name: each for each in listed(folder)}
+    has = {each.name: each for each in import_module(f"actprune_kernels.{folder}").HAS}
     if name == "auto":
         name = _automatic(has.values(), device, dtype)
     if name not in has:

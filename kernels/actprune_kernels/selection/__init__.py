@@ -69,6 +69,23 @@ def uniforms(
     return 1 - torch.from_numpy(source.random(shape, dtype=numpy_dtype))
 
 
+def grouped(columns_by_rows: Tensor, scope: str) -> Tensor:
+    """(groups, size): one group to a row."""
+    if scope == "global":
+        return columns_by_rows.reshape(1, -1)
+    return columns_by_rows if scope == "column" else columns_by_rows.t()
+
+
+def largest(keys: Tensor, least: Tensor, keep: int) -> Tensor:
+    """Mask of the `keep` largest of each row; of equal ones the first. least: the keep-th largest.
+
+    keys (groups, size), least (groups, 1).
+    """
+    above, tied = keys > least, keys == least
+    missing = keep - above.sum(1, keepdim=True)
+    return above | (tied & (tied.cumsum(1) <= missing))
+
+
 def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:
     """max(1, threshold / magnitude); 1 where either is not finite or the magnitude is 0."""
     scale = (threshold / magnitudes).clamp(min=1)
