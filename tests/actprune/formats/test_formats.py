@@ -123,6 +123,29 @@ def test_a_store_describes_itself(
         assert buffer.dtype == empty.dtype
 
 
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("dense", "values"),
+        ("coo", "values rows columns"),
+        ("csr", "values rows colptr"),
+        ("csr:values=fp8", "codes scales rows colptr"),
+        ("bsr", "values block_rows colptr"),
+        ("bsr:values=bf16", "values block_rows colptr"),
+        ("bsr:values=int4", "codes scales zeros block_rows colptr"),
+        ("quant", "codes scales zeros"),
+        ("bitmap", "values bits"),
+        ("topk", "values columns"),
+        ("rows", "values index"),
+        ("nm:2:4", "values places"),
+    ],
+)
+def test_what_is_kept_has_names(spec: str, names: str) -> None:
+    store = parse(spec).compress(torch.randn(40, 50))
+    assert list(store.tensors) == names.split()
+    assert tuple(store.tensors.values()) == store.buffers
+
+
 @given(spec=specs(), size=sizes, dtype=dtypes)
 def test_the_same_draw_gives_the_same_bits(
     spec: str, size: tuple[int, int, int], dtype: torch.dtype
@@ -255,9 +278,10 @@ def test_a_store_is_no_view_of_the_activation(spec: str) -> None:
 def test_index_arrays_are_as_small_as_the_size_allows(spec: str, rows: int, index: int) -> None:
     store = parse(spec.replace("block=32", "block=1x32")).compress(torch.randn(rows, 3))
     if spec.startswith("rows"):
-        assert store.buffers[-1].element_size() == index
+        assert store.tensors["index"].element_size() == index
     elif spec.startswith(("coo", "csr", "bsr:block=1x", "bsr:block=32")):
-        assert store.buffers[-2].element_size() == index
+        name = "block_rows" if spec.startswith("bsr") else "rows"
+        assert store.tensors[name].element_size() == index
 
 
 def test_a_ninety_percent_bsr_store_is_a_tenth_of_dense() -> None:
