@@ -1,21 +1,63 @@
-"""Which implementation of a kernel runs: chosen by device and dtype, or by name."""
+"""Which implementation of a kernel runs: chosen by device and dtype, or by name.
+
+What a backend can do is declared once, below; the `__init__` of each folder of kernels lists the
+backends that it has, in the order in which `auto` tries them.
+"""
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 
-BACKENDS = ("naive", "cpu", "triton", "cusparse")
-"""`naive` is the definition, plain PyTorch on any device; `cpu` is the fast path of the CPU;
-`triton` our kernels on CUDA; `cusparse` cuSPARSE's product through CuPy (coo and csr)."""
-
 _INSTALL = {
     "triton": "pip install 'actprune[cuda]'",
     "cupy": "pip install 'actprune[cuda]', or cupy-cuda12x for CUDA 12",
 }
-_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute: a module of this name in each folder of kernels that has it."""
+
+    name: str
+    device: str | None = None
+    """The type of device that it serves; None: any."""
+    dtypes: tuple[torch.dtype, ...] = ()
+    """What it takes; none named: all."""
+    packages: tuple[str, ...] = ()
+    """What must be installed."""
+    interpreted: bool = False
+    """Whether TRITON_INTERPRET=1 runs it on the CPU."""
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        return not self.dtypes or dtype in self.dtypes
+
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [package for package in self.packages if find_spec(package) is None]
+
+
+NAIVE = Backend("naive")
+"""The definition: plain PyTorch on any device."""
+CPU = Backend("cpu", "cpu")
+"""The fast path of the CPU."""
+TRITON = Backend(
+    "triton",
+    "cuda",
+    (torch.float32, torch.float16, torch.bfloat16),
+    packages=("triton",),
+    interpreted=True,
+)
+"""Our kernels on CUDA."""
+CUSPARSE = Backend("cusparse", "cuda", (torch.float32, torch.float64), ("triton", "cupy"))
+"""cuSPARSE's product through CuPy, of what our kernels compress."""
+BACKENDS = {each.name: each for each in (NAIVE, CPU, TRITON, CUSPARSE)}
+LEAST_CAPABILITY = (8, 0)
 
 
 def check_backend(name: str) -> None:
@@ -32,59 +74,65 @@ def interpreted() -> bool:
 def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that `name` means for the kernels of `folder`; raises ValueError where none is.
 
-    On CUDA, `auto` is cuSPARSE for coo and csr in fp32 and fp64, and Triton otherwise. Nothing
-    falls back by itself: what is missing is an error that names the way out.
+    On CUDA, `auto` is the first listed backend that takes the dtype. Nothing falls back by itself:
+    what is missing is an error that names the way out.
     """
     check_backend(name)
+    has = {each.name: each for each in import_module(f"actprune_kernels.{folder}").HAS}
     if name == "auto":
-        name = _automatic(folder, device, dtype)
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend: cpu takes tensors on the CPU, got one on {device}")
-    if name in ("triton", "cusparse"):
-        _check_cuda(folder, name, device, dtype)
+        name = _automatic(has.values(), device, dtype)
+    if name not in has:
+        raise ValueError(f"backend: {folder} has the backends {', '.join(has)}; got {name!r}")
+    chosen = has[name]
+    if chosen.device == "cpu" and device.type != "cpu":
+        raise ValueError(f"backend: {name} takes tensors on the CPU, got one on {device}")
+    if chosen.device == "cuda":
+        _check_cuda(chosen, device)
+        if not chosen.takes(dtype):
+            raise ValueError(
+                f"backend: {name} takes {_enumerated(chosen.dtypes)}, got {dtype}; "
+                f"use backend={_other(has.values(), dtype)}"
+            )
+    for package in chosen.missing():
+        way = f"backend: {name} needs the package {package}: {_INSTALL[package]}"
+        raise ValueError(f"{way}; backend=naive runs plain PyTorch")
     return name
 
 
+@lru_cache(maxsize=256)
 def kernels(folder: str, backend: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     """The module actprune_kernels.<folder>.<backend> that serves `device` and `dtype`."""
     return import_module(f"actprune_kernels.{folder}.{resolve(folder, backend, device, dtype)}")
 
 
-def _automatic(folder: str, device: torch.device, dtype: torch.dtype) -> str:
-    if device.type == "cpu":
-        return "cpu"
-    if device.type != "cuda":
+def _automatic(has: Iterable[Backend], device: torch.device, dtype: torch.dtype) -> str:
+    serving = [each for each in has if each.device == device.type]
+    if not serving:
         raise ValueError(
             f"backend: no kernel for device {device.type!r}; backend=naive runs plain PyTorch there"
         )
-    return "cusparse" if folder in ("coo", "csr") and dtype not in _HALF else "triton"
+    return next((each.name for each in serving if each.takes(dtype)), serving[0].name)
 
 
-def _check_cuda(folder: str, name: str, device: torch.device, dtype: torch.dtype) -> None:
-    on_meta = device.type == "meta"
-    on_cpu = name == "triton" and device.type == "cpu" and interpreted()
-    if not (device.type == "cuda" or on_meta or on_cpu):
-        raise ValueError(f"backend: {name} takes tensors on CUDA, got one on {device}")
+def _check_cuda(backend: Backend, device: torch.device) -> None:
+    on_cpu = backend.interpreted and device.type == "cpu" and interpreted()
+    if not (device.type in ("cuda", "meta") or on_cpu):
+        raise ValueError(f"backend: {backend.name} takes tensors on CUDA, got one on {device}")
     if device.type == "cuda" and torch.version.hip is None:
         capability = torch.cuda.get_device_capability(device)
-        if capability < (8, 0):
+        if capability < LEAST_CAPABILITY:
             raise ValueError(
-                f"backend: {name} needs compute capability 8.0 or more, {device} has "
+                f"backend: {backend.name} needs compute capability 8.0 or more, {device} has "
                 f"{capability[0]}.{capability[1]}; backend=naive runs plain PyTorch there"
             )
-    if name == "cusparse":
-        if folder == "bsr":
-            raise ValueError("backend: bsr has the backends naive, cpu, triton; got 'cusparse'")
-        if dtype in _HALF:
-            raise ValueError(
-                f"backend: cusparse takes float32 and float64, got {dtype}; use backend=triton"
-            )
-    elif dtype == torch.float64:
-        others = "backend=naive" if folder == "bsr" else "backend=cusparse"
-        raise ValueError(
-            f"backend: triton takes float32, float16 and bfloat16, got {dtype}; use {others}"
-        )
-    for package in ("triton",) if name == "triton" else ("triton", "cupy"):
-        if find_spec(package) is None:
-            way = f"backend: {name} needs the package {package}: {_INSTALL[package]}"
-            raise ValueError(f"{way}; backend=naive runs plain PyTorch")
+
+
+def _other(has: Iterable[Backend], dtype: torch.dtype) -> str:
+    """The backend to take on CUDA instead: a fast one that takes the dtype, else the definition."""
+    fast = (each.name for each in has if each.device == "cuda" and each.takes(dtype))
+    return next(fast, NAIVE.name)
+
+
+def _enumerated(dtypes: tuple[torch.dtype, ...]) -> str:
+    *first, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return f"{', '.join(first)} and {last}"

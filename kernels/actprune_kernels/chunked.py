@@ -8,7 +8,7 @@ from torch import Tensor
 Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 
-def in_pieces(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
+def in_chunks(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
     """The parts that `make` gives for slices of `step` of `count`, joined along their first
     dimension, of which every one of the `count` has as much as any other."""
     first = make(slice(0, step))

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from actprune import parse
 from actprune.formats import FORMATS
-from actprune.formats.base import Format
+from actprune.formats.base import Compressed
 from actprune_kernels import sizes
 from actprune_kernels.bsr import cpu as bsr
 from actprune_kernels.csr import cpu as csr
-from actprune_kernels.quantization import cpu as codes
+from actprune_kernels.quantization import cpu as quantization
 from actprune_kernels.sizes import at_once, wide
 from tests.actprune.formats.test_formats import DTYPES, SPECS, random_pair, specs
 from tests.actprune.formats.test_formats import sizes as any_size
@@ -26,15 +26,13 @@ from tests.temporaries import largest_made
 def small(piece: int) -> Iterator[None]:
     """Pieces of so many elements."""
     with ExitStack() as patches:
-        for module in (sizes, bsr, csr, codes):
+        for module in (sizes, bsr, csr, quantization):
             patches.enter_context(patch.object(module, "at_once", lambda: piece))
         yield
 
 
-def definition(format: Format, buffers: tuple[torch.Tensor, ...], v: torch.Tensor) -> torch.Tensor:
-    rows, features = v.shape
-    kept = format.expand(buffers, rows, features, v.dtype)
-    return (kept * v).sum(1, dtype=wide(v.dtype))
+def definition(store: Compressed, v: torch.Tensor) -> torch.Tensor:
+    return (store.format.to_dense(store) * v).sum(1, dtype=wide(v.dtype))
 
 
 def check(got: torch.Tensor, expected: torch.Tensor) -> None:
@@ -52,9 +50,9 @@ def test_pieces_sum_to_the_whole(
     x, _ = random_pair(size, dtype)
     v = random_pair((size[0], size[1], 1), dtype)[0].flip(0)
     store = parse(spec).compress(x)
-    expected = definition(store.format, store.buffers, v)
+    expected = definition(store, v)
     with small(piece):
-        got = store.format.row_dot(store.buffers, v)
+        got = store.format.row_dot(store, v)
     check(got, expected)
 
 
@@ -70,8 +68,8 @@ def test_pieces_of_odd_sizes(spec: str, dtype: torch.dtype) -> None:
         x, v = torch.randn(2, rows, features).to(dtype)
         store = parse(spec).compress(x)
         with small(150):
-            got, again = (store.format.row_dot(store.buffers, v) for _ in range(2))
-        check(got, definition(store.format, store.buffers, v))
+            got, again = (store.format.row_dot(store, v) for _ in range(2))
+        check(got, definition(store, v))
         assert torch.equal(got, again)
 
 
@@ -81,7 +79,7 @@ def test_pieces_make_little_at_once(spec: str, sparsity: float) -> None:
     torch.set_num_threads(1)
     x, v = torch.randn(2, 24576, 64)
     store = parse(spec.replace("sparsity=0.7", f"sparsity={sparsity}")).compress(x)
-    made = largest_made(store.format.row_dot, store.buffers, v)
+    made = largest_made(lambda *_: store.format.row_dot(store, v), *store.buffers, v)
     # an index of 8 bytes for each value
     assert made <= 2 * 4 * at_once() < x.nbytes / 2
 
@@ -93,10 +91,10 @@ def test_what_is_compressed_in_pieces_is_the_whole(
     spec: str, size: tuple[int, int, int], dtype: torch.dtype, piece: int
 ) -> None:
     x, _ = random_pair(size, dtype)
-    weights = torch.rand(len(x)) + 0.1
-    expected = parse(spec).compress(x, weights=weights)
+    importance = torch.rand(len(x)) + 0.1
+    expected = parse(spec).compress(x, sample_importance=importance)
     with small(piece):
-        got = parse(spec).compress(x, weights=weights)
+        got = parse(spec).compress(x, sample_importance=importance)
     for one, other in zip(got.buffers, expected.buffers, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
@@ -106,9 +104,9 @@ def test_what_is_compressed_in_pieces_is_the_whole(
 def test_compressing_elements_makes_no_second_whole(name: str, select: str) -> None:
     x = torch.randn(8 * at_once() // 64, 64)
     format = parse(f"{name}:sparsity=0.9,select={select}")
-    assert largest_made(format.store, x, format.first_draw()) <= x.nbytes // 4
+    assert largest_made(format.compress_tensors, x, format.first_draw()) <= x.nbytes // 4
 
 
 def test_two_of_four_are_chosen_piece_by_piece() -> None:
     x = torch.randn(16 * at_once() // 64, 64)  # 8 bytes an index, and half stay
-    assert largest_made(parse("nm:2:4").store, x, None) <= x.nbytes // 2
+    assert largest_made(parse("nm:2:4").compress_tensors, x, None) <= x.nbytes // 2

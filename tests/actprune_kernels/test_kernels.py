@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -155,6 +156,13 @@ def test_backends_are_chosen_by_device_and_dtype_or_name() -> None:
     assert resolve("bsr", "triton", meta, torch.float32) == "triton"
     chosen = kernels("csr", "auto", host, torch.float32)
     assert chosen.__name__ == "actprune_kernels.csr.cpu"
+
+
+@pytest.mark.parametrize("folder", ["bsr", "coo", "csr", "quantization"])
+def test_the_backends_that_a_folder_lists_are_its_modules(folder: str) -> None:
+    package = import_module(f"actprune_kernels.{folder}")
+    modules = {path.stem for path in Path(package.__path__[0]).glob("*.py")}
+    assert {"__init__", *(backend.name for backend in package.HAS)} == modules
 
 
 @pytest.mark.parametrize(

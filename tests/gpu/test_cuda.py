@@ -21,7 +21,7 @@ from actprune.strategies.grammar import apply
 from actprune_bench.measure.predict import predict
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_bench.models import MODELS, Block
-from actprune_kernels import quantization as codes
+from actprune_kernels import quantization
 from actprune_kernels.quantization import BITS, KINDS, naive
 
 pytestmark = pytest.mark.gpu
@@ -138,7 +138,7 @@ def test_products_of_codes_against_float64(kind: str, block: str, dtype: torch.d
 def test_codes_are_the_definition_s_and_unbiased(kind: str) -> None:
     x = normal(300, 128)
     draws = [torch.tensor([2**40 + 3, 5, counter], device=DEVICE) for counter in range(DRAWS)]
-    coding = codes.backend(x.device)
+    coding = quantization.backend(x.device)
     first, definition = coding.encode(x, kind, draws[0]), naive.encode(x, kind, draws[0].cpu())
     for ours, theirs in zip(first[1:], definition[1:], strict=True):
         assert torch.equal(ours, theirs)  # scales and zeros; the random numbers are the device's

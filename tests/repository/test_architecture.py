@@ -182,8 +182,8 @@ def test_torch_is_pinned_where_development_installs_and_open_in_the_package() ->
     assert '"torch>=2.9"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
-def test_every_rival_has_one_form_for_all_devices() -> None:
-    from actprune.formats import RIVALS
+def test_every_baseline_has_one_form_for_all_devices() -> None:
+    from actprune.formats import BASELINES
 
     folder = PACKAGES["actprune_kernels"] / "baselines"
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", *RIVALS}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "dense", *BASELINES}

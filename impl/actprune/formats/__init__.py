@@ -23,16 +23,25 @@ FORMATS: dict[str, type[Format]] = {
     "rows": Rows,
     "nm": Nm,
 }
-RIVALS = ("quant", "bitmap", "topk", "rows", "nm")
+BASELINES = ("quant", "bitmap", "topk", "rows", "nm")
 """What other work keeps, in plain PyTorch."""
 
-__all__ = ["FORMATS", "RIVALS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
+__all__ = ["BASELINES", "FORMATS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
 
 
 def parse(spec: "str | Format") -> Format:
-    """The format that a spec such as `bsr:block=1x32,sparsity=0.9` describes.
+    """The format that a spec describes.
 
-    A format passes through, so that every function takes either; `parse(spec).spec` is the spec in
-    its canonical form. Raises InputError naming the option, what was expected and what came.
+    Args:
+        spec: A name of FORMATS, then its options: `bsr:block=1x32,sparsity=0.9`. An option that
+            is left out has its default. A format passes through, so that every function takes
+            either; `parse(spec).spec` is the spec in its canonical form.
+
+    Returns:
+        The format, whose class says which options it takes.
+
+    Raises:
+        InputError: The text is no spec; the error names the option, what was expected and what
+            came.
     """
     return spec if isinstance(spec, Format) else read_spec(spec, FORMATS)

@@ -1,13 +1,18 @@
-"""What every format is: options, and three pure functions between tensors."""
+"""What every format is: options, and pure functions between tensors."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from actprune.formats.spec import write_spec
 from actprune_common.errors import InputError
-from actprune_kernels.backends import check_backend
+from actprune_kernels import backends
+from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES, SELECTS, wide
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -16,112 +21,138 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 class Format(ABC):
     """How an activation X (rows, features) is kept for the backward pass.
 
-    A format is its options; `store`, `empty`, `product` and `expand` are pure functions between
-    tensors, called through the operators in actprune.ops, which torch can trace.
+    A format is a frozen dataclass of its options; `actprune.parse` makes one from a spec. Those who
+    have an activation call `compress`. What the operators in actprune.layers.ops call, which torch
+    can trace, are pure functions between tensors: `compress_tensors`, `grad_weight`, `to_dense` and
+    `row_dot`. Most of a format is its kernels, which take what is kept by the names in `fields`.
     """
 
+    name: ClassVar[str]
+    """As it stands in a spec, in FORMATS and among the folders of kernels."""
     seed = 0
     stochastic = False
     """Whether `compress` makes use of `draw`."""
     exact = True
     """Whether what is kept of an activation, but for a random selection's scale, is its own."""
 
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[str, ...]:
+        """The names of the tensors that are kept, in the order of `Compressed.buffers`."""
+
+    @property
+    def spec(self) -> str:
+        """The format and its options as text; `actprune.parse` reads it back."""
+        return write_spec(self.name, self)
+
     def first_draw(self) -> Tensor:
         """What `compress` takes where no draw is given."""
         return torch.tensor([self.seed, 0, 0])
 
-    @property
-    @abstractmethod
-    def spec(self) -> str:
-        """The format and its options as text; `actprune.parse` reads it back."""
-
     def compress(
-        self, activation: Tensor, draw: Tensor | None = None, weights: Tensor | None = None
+        self,
+        activation: Tensor,
+        draw: Tensor | None = None,
+        sample_importance: Tensor | None = None,
     ) -> "Compressed":
-        """Prune and store X (rows, features); the store does not change when X does.
+        """Prune and store an activation; the store does not change when the activation does.
 
-        draw: int64 (3,) on the CPU, seed, stream and counter of a random selection; the same draw
-        selects the same. weights: (rows,), positive, what each row is worth in the selection, by
-        default all alike. Raises InputError on a wrong shape or dtype.
+        Args:
+            activation: X (rows, features), fp32, fp64, bf16 or fp16.
+            draw: int64 (3,): seed, stream and counter of a random selection; the same draw selects
+                the same. By default the format's seed with stream and counter 0.
+            sample_importance: (rows,), positive: what each row is worth in the selection; by
+                default all alike.
+
+        Raises:
+            InputError: The activation or the importance has another shape or dtype.
+            ValueError: The backend cannot serve the device or dtype.
         """
         check_activation(activation)
-        if weights is not None and weights.shape != activation.shape[:1]:
+        if sample_importance is not None and sample_importance.shape != activation.shape[:1]:
             raise InputError(
-                f"weights: expected shape ({len(activation)},), got {tuple(weights.shape)}"
+                f"sample_importance: expected shape ({len(activation)},), "
+                f"got {tuple(sample_importance.shape)}"
             )
         rows, features = activation.shape
-        buffers = torch.ops.actprune.compress(activation, self.spec, draw, weights)
+        buffers = torch.ops.actprune.compress(activation, self.spec, draw, sample_importance)
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
     @abstractmethod
-    def store(
-        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    def compress_tensors(
+        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """The buffers to keep: values first, then index arrays. Arguments are those of compress."""
+        """The tensors to keep, as `fields` names them. Arguments are those of `compress`."""
 
     @abstractmethod
-    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
-        """Uninitialised buffers of the sizes and types that `store` will return."""
+    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
+        """Uninitialised tensors of the sizes and types that `compress_tensors` will return."""
 
-    @abstractmethod
-    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
+    def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
+        """The module of kernels that serves tensors of this device and dtype."""
+        return import_module(f"actprune_kernels.baselines.{self.name}")
+
+    def operands(self, compressed: "Compressed") -> dict[str, Any]:
+        """What the kernels take of a store, by the names of their parameters."""
+        return compressed.tensors
+
+    def grad_weight(self, compressed: "Compressed", grad_output: Tensor) -> Tensor:
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
+        kernels = self.kernels(compressed.device, compressed.dtype)
+        result: Tensor = kernels.grad_weight(
+            **self.operands(compressed), grad_output=grad_output, features=compressed.shape[1]
+        )
+        return result
 
-    @abstractmethod
-    def expand(
-        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
-    ) -> Tensor:
+    def to_dense(self, compressed: "Compressed") -> Tensor:
         """X (rows, features) in its dtype, with zeros where it was pruned."""
+        kernels = self.kernels(compressed.device, compressed.dtype)
+        result: Tensor = kernels.to_dense(**self.operands(compressed), shape=compressed.shape)
+        return result
 
-    def nnz(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> int:
-        """Elements of X (rows, features) that the buffers hold."""
-        return buffers[0].numel()
+    def row_dot(self, compressed: "Compressed", other: Tensor) -> Tensor:
+        """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
+        kernels = self.kernels(compressed.device, compressed.dtype)
+        if hasattr(kernels, "row_dot"):
+            result: Tensor = kernels.row_dot(**self.operands(compressed), other=other)
+            return result
+        return (self.to_dense(compressed) * other).sum(1, dtype=wide(other.dtype))
 
-    def row_dot(self, buffers: tuple[Tensor, ...], other: Tensor) -> Tensor:
-        """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
-
-        This is the definition; a format that lies otherwise than row by row has a way of its own.
-        """
-        rows, features = other.shape
-        step = self.rows_at_once(rows, features)
-        out = other.new_empty(rows, dtype=wide(other.dtype))
-        for start in range(0, rows, step):
-            some = other[start : start + step]
-            own = buffers if step >= rows else self.rows_of(buffers, start, len(some), features)
-            kept = self.expand(own, len(some), features, other.dtype)
-            torch.sum(kept * some, 1, dtype=out.dtype, out=out[start : start + step])
-        return out
-
-    def rows_at_once(self, rows: int, features: int) -> int:
-        """How many of `rows` rows `row_dot` makes dense at a time: all, where `rows_of` is none."""
-        return max(1, rows)
-
-    def rows_of(
-        self, buffers: tuple[Tensor, ...], start: int, count: int, features: int
-    ) -> tuple[Tensor, ...]:
-        """The buffers of `count` rows, where they lie row after row."""
-        return tuple(buffer[start : start + count] for buffer in buffers)
+    def nnz(self, compressed: "Compressed") -> int:
+        """Elements of X that the store holds."""
+        return compressed.tensors["values"].numel()
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """All that the backward pass keeps of an activation: a format, a shape and its buffers."""
+    """All that the backward pass keeps of an activation: a format, a shape and its tensors.
+
+    `tensors` gives them by name, such as `store.tensors["colptr"]`; which there are, and their
+    shapes, the module of the format's kernels says.
+    """
 
     format: Format
     shape: tuple[int, int]
+    """(rows, features) of the activation."""
     dtype: torch.dtype
-    """Of the activation, of `to_dense` and of the product."""
+    """Of the activation, of `to_dense` and of `grad_weight`."""
     buffers: tuple[Tensor, ...]
-    """The values or their codes first, then the index arrays."""
+    """The tensors in the order of `format.fields`: values or their codes first, then indices."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The buffers by name."""
+        return dict(zip(self.format.fields, self.buffers, strict=True))
 
     @property
     def device(self) -> torch.device:
+        """The device that all buffers are on."""
         return self.buffers[0].device
 
     @property
     def nnz(self) -> int:
         """Stored elements, the zeros inside kept blocks included."""
-        return self.format.nnz(self.buffers, *self.shape)
+        return self.format.nnz(self)
 
     @property
     def nbytes(self) -> int:
@@ -129,7 +160,14 @@ class Compressed:
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def grad_weight(self, grad_output: Tensor) -> Tensor:
-        """dYᵀ·X, (out_features, features), from dY (rows, out_features) of X's dtype and device."""
+        """The weight gradient dYᵀ·X, (out_features, features).
+
+        Args:
+            grad_output: dY (rows, out_features), of the activation's dtype and device.
+
+        Raises:
+            InputError: `grad_output` has another number of rows, dtype or device.
+        """
         if grad_output.dim() != 2 or grad_output.shape[0] != self.shape[0]:
             raise InputError(
                 f"grad_output: expected shape ({self.shape[0]}, out_features), "
@@ -147,7 +185,7 @@ class Compressed:
         return result
 
     def to_dense(self) -> Tensor:
-        """(rows, features), zeros where pruned."""
+        """The activation (rows, features), with zeros where it was pruned."""
         result: Tensor = torch.ops.actprune.to_dense(
             self.buffers, self.format.spec, *self.shape, self.dtype
         )
@@ -167,7 +205,20 @@ def check_activation(activation: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningFormat(Format):
-    """The options that every pruning format takes."""
+    """The options that every pruning format takes.
+
+    Args:
+        sparsity: The fraction of the candidates that is dropped, 0 <= sparsity < 1.
+        scope: Groups of which each keeps equally many: "column", "row", or "global" for one group
+            of all. The first two give every shape before the data is seen.
+        select: "topk" keeps the largest; "priority" samples in proportion to the magnitude and
+            scales what it keeps, so that the expectation of the store is the activation.
+        seed: Of the first draw of a random selection, 0 or more.
+        backend: "auto", by device and dtype, or one of "naive", "cpu", "triton", "cusparse".
+
+    Raises:
+        InputError: An option has another value.
+    """
 
     sparsity: float = 0.9
     scope: str = "column"
@@ -183,7 +234,7 @@ class PruningFormat(Format):
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more, got {self.seed}")
         try:
-            check_backend(self.backend)
+            backends.check_backend(self.backend)
         except ValueError as problem:
             raise InputError(str(problem)) from None
 
@@ -191,19 +242,34 @@ class PruningFormat(Format):
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.select == "priority"
 
-    def selection_draw(self, draw: Tensor | None) -> Tensor | None:
-        """What the kernels take: None for top-k, the first draw where none is given."""
+    def selection(self, draw: Tensor | None, sample_importance: Tensor | None) -> Selection:
+        """What the kernels take: no draw for top-k, the first one where none is given."""
         if self.select == "topk":
-            return None
-        return self.first_draw() if draw is None else draw
+            draw = None
+        elif draw is None:
+            draw = self.first_draw()
+        return Selection(self.sparsity, self.scope, draw, sample_importance)
+
+    def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
+        return backends.kernels(self.name, self.backend, device, dtype)
+
+    def compress_tensors(
+        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        kernels = self.kernels(activation.device, activation.dtype)
+        selection = self.selection(draw, sample_importance)
+        tensors: tuple[Tensor, ...] = kernels.compress(activation, selection)
+        return tensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalFormat(PruningFormat):
-    """What other work keeps: plain PyTorch on every device (actprune_kernels.rivals).
+class BaselineFormat(PruningFormat):
+    """What other work keeps: plain PyTorch on every device (actprune_kernels.baselines).
 
-    On CUDA unmeasured.
+    On CUDA unmeasured. Options are those of PruningFormat; `backend` is "auto" or "naive".
     """
+
+    kernels = Format.kernels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,5 +277,6 @@ class RivalFormat(PruningFormat):
 
 
 def check_option(option: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise InputError unless `value` is one of the known ones."""
     if value not in known:
         raise InputError(f"{option}: expected one of {', '.join(known)}, got {value!r}")

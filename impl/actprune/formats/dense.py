@@ -2,37 +2,26 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from actprune.formats.base import Format
-from actprune_kernels.sizes import rows_at_once
+from actprune_kernels.baselines import dense
 
 
 @dataclass(frozen=True)
 class Dense(Format):
-    """Keeps a copy of X. A linear layer converted to `dense` is a plain nn.Linear, which does not
-    even copy."""
+    """Keeps a copy of X; it has no options.
 
-    @property
-    def spec(self) -> str:
-        return "dense"
+    A linear layer converted to `dense` is a plain nn.Linear, which does not even copy.
+    """
 
-    def store(
-        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    name = "dense"
+    fields = ("values",)
+
+    def compress_tensors(
+        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        return (activation.clone().contiguous(),)
+        return dense.compress(activation)
 
-    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         return (activation.new_empty(activation.shape),)
-
-    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        return grad_output.t() @ buffers[0]
-
-    def rows_at_once(self, rows: int, features: int) -> int:
-        return rows_at_once(features)
-
-    def expand(
-        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
-    ) -> Tensor:
-        return buffers[0].clone()

@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from actprune.formats.base import Format
+from actprune.formats.base import Compressed, Format
 from actprune_common.errors import InputError
 from actprune_kernels.baselines import nm
-from actprune_kernels.sizes import blocks_along, rows_at_once
+from actprune_kernels.sizes import blocks_along
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +18,17 @@ class Nm(Format):
     """Keeps the n largest of m consecutive features, written `nm:2:4`.
 
     Plain PyTorch on every device; on CUDA unmeasured.
+
+    Args:
+        n: How many stay of each group, 1 to m - 1.
+        m: Features of a group: 2, 4, 8 or 16.
+
+    Raises:
+        InputError: n or m has another value.
     """
 
+    name = "nm"
+    fields = ("values", "places")
     n: int = 2
     m: int = 4
 
@@ -43,12 +53,12 @@ class Nm(Format):
     def spec(self) -> str:
         return f"nm:{self.text}"
 
-    def store(
-        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    def compress_tensors(
+        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         return nm.compress(activation, self.n, self.m)
 
-    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         width = blocks_along(features, self.m) * self.n
         places = blocks_along(width, nm.PER_BYTE[self.m])
@@ -57,15 +67,5 @@ class Nm(Format):
             activation.new_empty(rows, places, dtype=torch.uint8),
         )
 
-    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        values, places = buffers
-        return nm.grad_weight(values, places, self.n, self.m, grad_output, features)
-
-    def rows_at_once(self, rows: int, features: int) -> int:
-        return rows_at_once(features)
-
-    def expand(
-        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
-    ) -> Tensor:
-        values, places = buffers
-        return nm.to_dense(values, places, self.n, self.m, features)
+    def operands(self, compressed: Compressed) -> dict[str, Any]:
+        return {**compressed.tensors, "n": self.n, "m": self.m}

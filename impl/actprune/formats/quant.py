@@ -1,16 +1,16 @@
 """Quantised: the whole activation in few bits, as ActNN keeps it."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from actprune.formats.base import Format
-from actprune.formats.spec import write_spec
+from actprune.formats.base import Compressed, Format
 from actprune_common.errors import InputError
-from actprune_kernels import quantization as codes
+from actprune_kernels import quantization
 from actprune_kernels.baselines import quant
-from actprune_kernels.sizes import blocks_along, rows_at_once
+from actprune_kernels.quantization import FIELDS, Quantized
+from actprune_kernels.sizes import blocks_along
 
 BITS = (8, 4, 2)
 
@@ -20,8 +20,17 @@ class Quant(Format):
     """Groups of consecutive values in `bits` bits with a scale each, rounded stochastically.
 
     Plain PyTorch on every device; on CUDA unmeasured.
+
+    Args:
+        bits: To a value: 8, 4 or 2.
+        group: Values that share a scale, 1 to 65536.
+        seed: Of the first draw of the rounding, 0 or more.
+
+    Raises:
+        InputError: An option has another value.
     """
 
+    name = "quant"
     bits: int = 4
     group: int = 64
     seed: int = 0
@@ -37,42 +46,26 @@ class Quant(Format):
             raise InputError(f"seed: expected 0 or more, got {self.seed}")
 
     @property
-    def spec(self) -> str:
-        return write_spec("quant", self)
+    def fields(self) -> tuple[str, ...]:
+        return FIELDS[self._kind]
 
     @property
     def _kind(self) -> str:
         return f"int{self.bits}"
 
-    def store(
-        self, activation: Tensor, draw: Tensor | None, weights: Tensor | None = None
+    def compress_tensors(
+        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         draw = self.first_draw() if draw is None else draw
         return quant.compress(activation, self.group, self._kind, draw)
 
-    def empty(self, activation: Tensor) -> tuple[Tensor, ...]:
+    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         groups = blocks_along(activation.numel(), self.group)
-        return codes.empty(activation, groups, self.group, self._kind)
+        return quantization.empty(activation, groups, self.group, self._kind)
 
-    def nnz(self, buffers: tuple[Tensor, ...], rows: int, features: int) -> int:
-        return rows * features
+    def operands(self, compressed: Compressed) -> dict[str, Any]:
+        shape = len(compressed.tensors["scales"]), 1, self.group
+        return {"values": Quantized(compressed.buffers, self._kind, shape, compressed.dtype)}
 
-    def product(self, buffers: tuple[Tensor, ...], grad_output: Tensor, features: int) -> Tensor:
-        return quant.grad_weight(buffers, self.group, self._kind, grad_output, features)
-
-    def rows_at_once(self, rows: int, features: int) -> int:
-        return rows_at_once(features, quant.whole_rows(self.group, features))
-
-    def rows_of(
-        self, buffers: tuple[Tensor, ...], start: int, count: int, features: int
-    ) -> tuple[Tensor, ...]:
-        first, last = (
-            start * features // self.group,
-            blocks_along((start + count) * features, self.group),
-        )
-        return tuple(part[first:last] for part in buffers)
-
-    def expand(
-        self, buffers: tuple[Tensor, ...], rows: int, features: int, dtype: torch.dtype
-    ) -> Tensor:
-        return quant.to_dense(buffers, self.group, self._kind, rows, features, dtype)
+    def nnz(self, compressed: Compressed) -> int:
+        return compressed.shape[0] * compressed.shape[1]

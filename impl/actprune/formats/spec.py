@@ -22,7 +22,7 @@ def write_spec(name: str, options: Any) -> str:
         if field.name in _ALWAYS or value != field.default
     }
     order = [*(key for key in _ALWAYS if key in shown), *(k for k in shown if k not in _ALWAYS)]
-    return f"{name}:" + ",".join(f"{key}={shown[key]}" for key in order)
+    return ":".join([name, ",".join(f"{key}={shown[key]}" for key in order)]).removesuffix(":")
 
 
 def read_spec(text: str, formats: Mapping[str, Any]) -> "Format":

@@ -55,7 +55,7 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
         return self.multiplied(out, self.out_proj.weight, self.out_proj.bias), weights
 
     def per_row(self, rows: int) -> Tensor | None:
-        """None: rows of a batch that is not first would take other samples' weights."""
+        """None: rows of a batch that is not first would take other samples' importance."""
         return None
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:

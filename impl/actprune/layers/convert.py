@@ -17,7 +17,7 @@ from actprune.layers.sharding import check_unsharded, own_class
 from actprune_common.errors import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
-_STATE = ("spec", "draw", "sample_weights")
+_STATE = ("spec", "draw", "sample_importance")
 _PRUNED: dict[type[nn.Module], type[Pruned]] = {
     nn.Linear: PrunedLinear,
     nn.MultiheadAttention: PrunedMultiheadAttention,
@@ -139,7 +139,7 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
                 f"weights: expected positive, finite numbers, got {float(weights[bad][0])}"
             )
     for layer in pruned(model).values():
-        layer.sample_weights = weights
+        layer.sample_importance = weights
 
 
 def draws(model: nn.Module) -> dict[str, int]:

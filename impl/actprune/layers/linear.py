@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from actprune.layers.ops import compress
-from actprune.layers.ops import grad_weight as product
+from actprune.layers import ops
 from actprune_common.errors import InputError
 
 
@@ -23,11 +22,11 @@ class _PrunedLinear(torch.autograd.Function):
         bias: Tensor | None,
         spec: str,
         draw: Tensor | None,
-        weights: Tensor | None,
+        sample_importance: Tensor | None,
     ) -> Tensor:
         input_needs, weight_needs = ctx.needs_input_grad[:2]
         ctx.spec, ctx.features = spec, x.shape[1]
-        buffers = compress(x, spec, draw, weights) if weight_needs else ()
+        buffers = ops.compress(x, spec, draw, sample_importance) if weight_needs else ()
         ctx.save_for_backward(weight if input_needs else None, *buffers)
         return F.linear(x, weight, bias)
 
@@ -39,7 +38,7 @@ class _PrunedLinear(torch.autograd.Function):
         grad_input = grad_output @ weight if input_needs else None
         grad_weight = None
         if weight_needs:
-            grad_weight = product(buffers, grad_output, ctx.spec, ctx.features)
+            grad_weight = ops.grad_weight(buffers, grad_output, ctx.spec, ctx.features)
         grad_bias = grad_output.sum(0) if bias_needs else None
         return grad_input, grad_weight, grad_bias, None, None, None
 
@@ -89,7 +88,7 @@ class Pruned(nn.Module):
 
     spec: str
     draw: Tensor | None
-    sample_weights: Tensor | None = None
+    sample_importance: Tensor | None = None
     """Of actprune.weigh: what each sample of the batch is worth in the selection."""
 
     def extra_repr(self) -> str:
@@ -97,15 +96,15 @@ class Pruned(nn.Module):
         return f"{found}, spec={self.spec!r}" if found else f"spec={self.spec!r}"
 
     def per_row(self, rows: int) -> Tensor | None:
-        """The samples' weights for each of `rows` rows, those of a sample next to each other."""
-        weights = self.sample_weights
-        if weights is None:
+        """The samples' importance for each of `rows` rows, a sample's next to each other."""
+        importance = self.sample_importance
+        if importance is None:
             return None
-        if not len(weights) or rows % len(weights):
+        if not len(importance) or rows % len(importance):
             raise InputError(
-                f"weights: expected one for each sample, got {len(weights)} for {rows} rows"
+                f"weights: expected one for each sample, got {len(importance)} for {rows} rows"
             )
-        return weights.repeat_interleave(rows // len(weights))
+        return importance.repeat_interleave(rows // len(importance))
 
     def next_draw(self, device: torch.device) -> Tensor | None:
         """The draw of the selection that is due, on `device`; the next one is another."""
@@ -129,9 +128,9 @@ class Pruned(nn.Module):
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
-                draw, weights = self.next_draw(rows.device), self.per_row(len(rows))
+                draw, importance = self.next_draw(rows.device), self.per_row(len(rows))
                 out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
-                    rows, weight, bias, self.spec, draw, weights
+                    rows, weight, bias, self.spec, draw, importance
                 )
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]

@@ -11,32 +11,39 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from actprune.formats import parse
+from actprune.formats import Compressed, parse
 from actprune_kernels import gelu
 from actprune_kernels.sizes import wide
 
 _of = lru_cache(maxsize=256)(parse)
 
 
+def _compressed(
+    buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
+) -> Compressed:
+    return Compressed(_of(spec), (rows, features), dtype, tuple(buffers))
+
+
 @torch.library.custom_op("actprune::compress", mutates_args=())
 def compress(
-    activation: Tensor, spec: str, draw: Tensor | None, weights: Tensor | None = None
+    activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
-    """The buffers that `spec` keeps of activation (rows, features); weights (rows,)."""
-    return list(_of(spec).store(activation, draw, weights))
+    """The tensors that `spec` keeps of activation (rows, features); sample_importance (rows,)."""
+    return list(_of(spec).compress_tensors(activation, draw, sample_importance))
 
 
 @compress.register_fake
 def _(
-    activation: Tensor, spec: str, draw: Tensor | None, weights: Tensor | None = None
+    activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
-    return list(_of(spec).empty(activation))
+    return list(_of(spec).empty_tensors(activation))
 
 
 @torch.library.custom_op("actprune::grad_weight", mutates_args=())
 def grad_weight(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
-    return _of(spec).product(tuple(buffers), grad_output, features)
+    kept = _compressed(buffers, spec, len(grad_output), features, grad_output.dtype)
+    return kept.format.grad_weight(kept, grad_output)
 
 
 @grad_weight.register_fake
@@ -49,7 +56,8 @@ def to_dense(
     buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
 ) -> Tensor:
     """X (rows, features) with zeros where it was pruned."""
-    return _of(spec).expand(tuple(buffers), rows, features, dtype)
+    kept = _compressed(buffers, spec, rows, features, dtype)
+    return kept.format.to_dense(kept)
 
 
 @to_dense.register_fake
@@ -60,7 +68,9 @@ def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: tor
 @torch.library.custom_op("actprune::row_dot", mutates_args=())
 def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
-    return _of(spec).row_dot(tuple(buffers), other)
+    rows, features = other.shape
+    kept = _compressed(buffers, spec, rows, features, other.dtype)
+    return kept.format.row_dot(kept, other)
 
 
 @row_dot.register_fake

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.formats import FORMATS, PruningFormat, parse
+from actprune.formats import FORMATS, Compressed, PruningFormat, parse
 from actprune_common.errors import InputError
 from actprune_kernels.launch import Launch, record
 from actprune_kernels.sizes import SCOPES
@@ -152,7 +152,7 @@ def has_kernels(name: str) -> bool:
 
 
 def variants(configurations: Iterable[Configuration]) -> list[Variant]:
-    """The distinct variants that store, product and expand launch."""
+    """The distinct variants that compress, grad_weight and to_dense launch."""
     found: dict[Variant, Variant] = {}
     for configuration in configurations:
         for launch in _launches(configuration):
@@ -217,9 +217,10 @@ def _launches(configuration: Configuration) -> list[Launch]:
     activation = torch.empty(rows, features, dtype=dtype, device="meta")
     grad_output = activation.new_empty(rows, configuration.out_features)
     with record() as launches, _matmul_precision("high" if fast else "highest"):
-        buffers = format.store(activation, None)
-        format.product(buffers, grad_output, features)
-        format.expand(buffers, rows, features, dtype)
+        buffers = format.compress_tensors(activation, None)
+        compressed = Compressed(format, (rows, features), dtype, buffers)
+        format.grad_weight(compressed, grad_output)
+        format.to_dense(compressed)
     return launches
 
 

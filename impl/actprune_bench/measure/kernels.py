@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from actprune.formats import Compressed, Dense, Format, PruningFormat, parse
-from actprune.formats.base import RivalFormat
+from actprune.formats.base import BaselineFormat
 from actprune.layers.convert import convert
 from actprune_bench.measure.clock import Clock, clock, wall_clock
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
@@ -233,7 +233,7 @@ def interleave(
 
 
 def _backend(format: Format, store: Compressed) -> str:
-    if not isinstance(format, PruningFormat) or isinstance(format, RivalFormat):
+    if not isinstance(format, PruningFormat) or isinstance(format, BaselineFormat):
         return "torch"
     return resolve(format.spec.partition(":")[0], format.backend, store.device, store.dtype)
 

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import actprune
 from actprune_common import machine
 from actprune_common.errors import InputError
 from actprune_kernels import tuning
+from actprune_kernels.backends import CUSPARSE, TRITON
 
 SAME = ("fingerprint", "commit", "torch")
 """What results must have in common for their ratios to say something."""
@@ -75,10 +75,9 @@ def backends() -> Iterator[str]:
     """A line per backend: what it computes, and whether it runs here or what it needs."""
     yield "cpu backend    dense, coo, csr, bsr in fp32, fp64, fp16, bf16: runs here"
     device = _device_lacks()
-    triton = [] if find_spec("triton") else ["the package triton"]
-    cupy = [] if find_spec("cupy") else ["the package cupy"]
+    triton, cusparse = ([f"the package {p}" for p in each.missing()] for each in (TRITON, CUSPARSE))
     yield f"cuda: triton   bsr, coo, csr in fp32, fp16, bf16: {_runs(triton + device)}"
-    yield f"cuda: cusparse coo, csr in fp32, fp64: {_runs(triton + cupy + device)}"
+    yield f"cuda: cusparse coo, csr in fp32, fp64: {_runs(cusparse + device)}"
     if not device:
         yield f"cuda: plans    of bsr's grad_weight: {_plans()}"
 

@@ -1,7 +1,7 @@
 """Elements and a bit for each place (Back Razor: Jiang et al. 2022).
 
 values (nnz,), column by column of X, and bits (features, ⌈rows / 8⌉) uint8, packed as in
-actprune_kernels.codes.
+actprune_kernels.quantization.
 """
 
 from collections.abc import Iterator
@@ -9,36 +9,34 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from actprune_kernels.baselines import selection
-from actprune_kernels.chunked import in_pieces
-from actprune_kernels.quantization import naive as coding
-from actprune_kernels.selection import generator, weighed
-from actprune_kernels.sizes import factor, kept, rows_at_once, wide
+from actprune_kernels.baselines import select
+from actprune_kernels.chunked import in_chunks
+from actprune_kernels.quantization.naive import packed, unpacked
+from actprune_kernels.selection import Selection, generator
+from actprune_kernels.sizes import factor, rows_at_once, wide
 
 
-def compress(
-    activation: Tensor, sparsity: float, scope: str, draw: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     rows, features = activation.shape
-    keep, _ = kept(rows, features, sparsity, scope)
-    source = None if draw is None else generator(draw)
+    keep, _ = selection.kept(rows, features)
+    source = None if selection.draw is None else generator(selection.draw)
 
     def some(piece: slice) -> tuple[Tensor, Tensor]:
         columns = activation[:, piece].t().contiguous()
-        magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
-        mask, scale = selection(activation.device).select(magnitudes, keep, scope, source)
+        magnitudes = selection.weighed(columns.abs().to(wide(activation.dtype)))
+        mask, scale = select(magnitudes, keep, selection.scope, source)
         values = columns[mask]
         if scale is not None:
             values = (values * scale).to(activation.dtype)
-        return values, coding.packed(mask.to(torch.uint8), 8)
+        return values, packed(mask.to(torch.uint8), 8)
 
-    step = rows_at_once(rows) if scope == "column" else max(1, features)
-    return in_pieces(some, features, step)
+    step = rows_at_once(rows) if selection.scope == "column" else max(1, features)
+    return in_chunks(some, features, step)
 
 
-def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor) -> Tensor:
+def grad_weight(values: Tensor, bits: Tensor, grad_output: Tensor, features: int) -> Tensor:
     rows, acc = len(grad_output), factor(grad_output.dtype)
-    out = grad_output.new_empty(grad_output.shape[1], len(bits))
+    out = grad_output.new_empty(grad_output.shape[1], features)
     dy = grad_output.to(acc).t()
     for piece, columns in _columns(values, bits, rows):
         out[:, piece] = dy @ columns.to(acc).t()
@@ -64,15 +62,13 @@ def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, T
         start = stop
 
 
-def to_dense(values: Tensor, bits: Tensor, rows: int) -> Tensor:
-    return _filled(_mask(bits, rows), values).t().contiguous()
+def to_dense(values: Tensor, bits: Tensor, shape: tuple[int, int]) -> Tensor:
+    return _filled(_mask(bits, shape[0]), values).t().contiguous()
 
 
 def _mask(bits: Tensor, rows: int) -> Tensor:
-    return coding.unpacked(bits, 8, rows).bool()
+    return unpacked(bits, 8, rows).bool()
 
 
 def _filled(mask: Tensor, values: Tensor) -> Tensor:
-    return torch.zeros(mask.shape, dtype=values.dtype, device=mask.device).masked_scatter_(
-        mask, values
-    )
+    return values.new_zeros(mask.shape).masked_scatter_(mask, values)

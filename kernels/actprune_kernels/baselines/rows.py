@@ -7,25 +7,23 @@ values (keep, features) and index (keep,), ascending.
 import torch
 from torch import Tensor
 
-from actprune_kernels.baselines import selection
-from actprune_kernels.chunked import in_pieces
-from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import factor, index_dtype, keep_count, rows_at_once, wide
+from actprune_kernels.baselines import select
+from actprune_kernels.chunked import in_chunks
+from actprune_kernels.selection import Selection
+from actprune_kernels.sizes import factor, index_dtype, rows_at_once, wide
 
 
-def compress(
-    activation: Tensor, sparsity: float, draw: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     rows = len(activation)
     dtype = wide(activation.dtype)
 
     def some(piece: slice) -> tuple[Tensor]:  # in half precision, the sum makes a wide copy
         return (torch.linalg.vector_norm(activation[piece], dim=1, dtype=dtype),)
 
-    (norms,) = in_pieces(some, rows, rows_at_once(activation.shape[1]))
-    norms = weighed(norms[None].abs(), weights)  # NaN of one sign
-    keep = keep_count(rows, sparsity)
-    mask, scale = selection(activation.device).select(norms, keep, "column", draw)
+    (norms,) = in_chunks(some, rows, rows_at_once(activation.shape[1]))
+    norms = selection.weighed(norms[None].abs())  # NaN of one sign
+    keep, _ = selection.kept(rows, 1)
+    mask, scale = select(norms, keep, selection.scope, selection.draw)
     index = mask.nonzero()[:, 1]
     values = activation.index_select(0, index)
     if scale is not None:
@@ -33,7 +31,7 @@ def compress(
     return values, index.to(index_dtype(rows))
 
 
-def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor) -> Tensor:
+def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor, features: int) -> Tensor:
     acc = factor(grad_output.dtype)
     picked = grad_output.index_select(0, index.long()).to(acc)
     return (picked.t() @ values.to(acc)).to(grad_output.dtype)
@@ -51,6 +49,5 @@ def row_dot(values: Tensor, index: Tensor, other: Tensor) -> Tensor:
     return out
 
 
-def to_dense(values: Tensor, index: Tensor, rows: int) -> Tensor:
-    dense = values.new_zeros(rows, values.shape[1])
-    return dense.index_copy_(0, index.long(), values)
+def to_dense(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    return values.new_zeros(shape).index_copy_(0, index.long(), values)

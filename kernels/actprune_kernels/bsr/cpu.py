@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels import quantization as codes
+from actprune_kernels import quantization
 from actprune_kernels.bsr import naive
-from actprune_kernels.chunked import in_pieces
-from actprune_kernels.quantization import SAME, Coded
-from actprune_kernels.quantization import cpu as coding
-from actprune_kernels.selection import cpu as selection
-from actprune_kernels.selection import weighed
+from actprune_kernels.chunked import in_chunks
+from actprune_kernels.pointers import columns_of
+from actprune_kernels.quantization import SAME, Quantized, dequantized
+from actprune_kernels.quantization.cpu import encode_each
+from actprune_kernels.selection import Selection
+from actprune_kernels.selection.cpu import select
 from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, rows_at_once, wide
-from actprune_kernels.sizes import kept as keep_count
 
 GATHER_BYTES = 4 * 2**20
 """Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
@@ -23,26 +23,19 @@ gathered rows stay in the cache: 20 % faster than one after the other (docs/meas
 
 def compress(
     activation: Tensor,
-    bm: int,
-    bn: int,
-    sparsity: float,
-    scope: str,
+    block: tuple[int, int],
     norm: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
+    selection: Selection,
     kind: str = SAME,
     rounding: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(
-            activation, bm, bn, sparsity, scope, norm, draw, weights, kind, rounding
-        )
-    activation = activation.contiguous()
-    rows, features = activation.shape
-    grid = blocks_along(rows, bm), blocks_along(features, bn)
-    keep, nnz = keep_count(*grid, sparsity, scope)
+        return naive.compress(activation, block, norm, selection, kind, rounding)
+    activation, (bm, bn) = activation.contiguous(), block
+    grid = blocks_along(len(activation), bm), blocks_along(activation.shape[1], bn)
+    keep, nnz = selection.kept(*grid)
     norms = block_norms(activation, bm, bn, norm).t().contiguous()  # block columns, block rows
-    mask, scale = selection.select(weighed(norms, weights, bm), keep, scope, draw)
+    mask, scale = select(selection.weighed(norms, bm), keep, selection.scope, selection.draw)
     column, block_rows = mask.nonzero(as_tuple=True)
     colptr = F.pad(mask.sum(1).cumsum(0), (1, 0))
 
@@ -53,10 +46,10 @@ def compress(
         return values
 
     if kind == SAME:
-        parts: codes.Parts = (gathered(slice(None)),)
+        parts: quantization.Parts = (gathered(slice(None)),)
     else:
-        parts = codes.empty(activation, nnz, bm * bn, kind)
-        coding.encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, rounding)
+        parts = quantization.empty(activation, nnz, bm * bn, kind)
+        encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, rounding)
     return *parts, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
 
 
@@ -86,7 +79,7 @@ def _row_norms(pieces: Tensor, norm: str) -> Tensor:
     """(rows, columns, width) to (rows, columns), some rows at a time: in half precision the sum
     itself makes a copy that is twice as large."""
     step = rows_at_once(pieces.shape[1] * pieces.shape[2])
-    return in_pieces(lambda piece: (_norms(pieces[piece], norm),), len(pieces), step)[0]
+    return in_chunks(lambda piece: (_norms(pieces[piece], norm),), len(pieces), step)[0]
 
 
 def _norms(pieces: Tensor, norm: str) -> Tensor:
@@ -126,24 +119,25 @@ def gather_blocks(
 
 
 def to_dense(
-    kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
 ) -> Tensor:
-    values = codes.values(kept)
+    values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
-    column = torch.repeat_interleave(torch.arange(grid[1]), colptr.long().diff())
     padded = values.new_zeros(grid[0], bm, grid[1], bn)
-    padded[block_rows.long(), :, column] = values
+    padded[block_rows.long(), :, columns_of(colptr)] = values
     return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
-def row_dot(kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
+def row_dot(
+    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, other: Tensor
+) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
 
     Some blocks at a time with their like of `other`; what each adds to its rows is added in the
     order of storage.
     """
-    count, bm, bn = kept.shape
+    count, bm, bn = values.shape
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
     other, step = other.contiguous(), max(1, at_once() // (bm * max(bn, 4)))  # int64 to a row
     for start in range(0, count, step):
@@ -151,14 +145,14 @@ def row_dot(kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, other: Ten
         places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
         column = torch.searchsorted(colptr, places, right=True) - 1
         rows = block_rows[piece].long()
-        products = gather_blocks(other, rows, column, bm, bn).mul_(kept[piece].to(other.dtype))
+        products = gather_blocks(other, rows, column, bm, bn).mul_(values[piece].to(other.dtype))
         row = (rows[:, None] * bm + torch.arange(bm)).clamp_(max=len(other) - 1)
         out.index_add_(0, row.view(-1), products.sum(2, dtype=out.dtype).view(-1))
     return out
 
 
 def grad_weight(
-    kept: Tensor | Coded,
+    values: Tensor | Quantized,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
@@ -166,7 +160,7 @@ def grad_weight(
     scope: str,
 ) -> Tensor:
     """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
-    count, bm, bn = kept.shape
+    count, bm, bn = values.shape
     rows, out_features = grad_output.shape
     if not count or not out_features:
         return grad_output.new_zeros(out_features, features)
@@ -180,7 +174,7 @@ def grad_weight(
     if scope == "column":
         column_bytes = longest * out_features * grad_output.element_size()
         step = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
-    if isinstance(kept, Coded):  # nor is more than this decoded at once
+    if isinstance(values, Quantized):  # nor is more than this decoded at once
         step = max(1, min(step, at_once() // (longest * bn)))
         limit = max(1, at_once() // (bm * bn))
     gathered = grad_output.new_empty(min(step * longest, len(row)), out_features)
@@ -191,23 +185,23 @@ def grad_weight(
         picked = torch.index_select(grad_output, 0, row[start:stop], out=gathered[: stop - start])
         target, piece = result[column : column + step], slice(start // bm, stop // bm)
         if step == 1 and stop - start > limit * bm:
-            _multiply_long(kept, piece, picked, limit, target[0])
+            _multiply_long(values, piece, picked, limit, target[0])
             continue
         shape = (len(target), (stop - start) // len(target), -1)  # columns, rows kept, width
-        blocks = kept[piece].to(acc).view(shape)
+        blocks = values[piece].to(acc).view(shape)
         torch.bmm(blocks.transpose(1, 2), picked.to(acc).view(shape), out=target)
     flat = result.view(-1, out_features)[:features]
     return flat.to(grad_output.dtype).t().contiguous()
 
 
 def _multiply_long(
-    kept: Tensor | Coded, column: slice, picked: Tensor, limit: int, out: Tensor
+    values: Tensor | Quantized, column: slice, picked: Tensor, limit: int, out: Tensor
 ) -> None:
     """One column, `limit` blocks at a time. picked: its rows of dY; out (bn, out_features)."""
-    _, bm, bn = kept.shape
+    _, bm, bn = values.shape
     total = out.new_zeros(out.shape, dtype=wide(out.dtype))
     for first in range(column.start, column.stop, limit):
-        blocks = kept[first : min(first + limit, column.stop)].to(out.dtype).view(-1, bn)
+        blocks = values[first : min(first + limit, column.stop)].to(out.dtype).view(-1, bn)
         rows = picked[(first - column.start) * bm :][: len(blocks)].to(out.dtype)
         total.add_(blocks.t() @ rows)
     out.copy_(total)

@@ -17,13 +17,12 @@ from torch import Tensor
 from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
 from actprune_kernels.launch import launch
-from actprune_kernels.quantization import BITS, SAME, Coded
-from actprune_kernels.quantization import triton as coding
-from actprune_kernels.quantization.triton import fp8, levels
-from actprune_kernels.selection import triton as selection
-from actprune_kernels.selection import weighed
+from actprune_kernels.pointers import search_columns
+from actprune_kernels.quantization import BITS, SAME, Quantized
+from actprune_kernels.quantization.triton import decode, encode, fp8, levels
+from actprune_kernels.selection import Selection
+from actprune_kernels.selection.triton import select
 from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
-from actprune_kernels.sizes import kept as keep_count
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
@@ -252,27 +251,21 @@ def _sum_parts(
 
 def compress(
     activation: Tensor,
-    bm: int,
-    bn: int,
-    sparsity: float,
-    scope: str,
+    block: tuple[int, int],
     norm: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
+    selection: Selection,
     kind: str = SAME,
     rounding: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, bm, bn, sparsity, scope, norm, None, None, kind, rounding)
-    activation = activation.contiguous()
-    grid = blocks_along(activation.shape[0], bm), blocks_along(activation.shape[1], bn)
-    keep, _ = keep_count(*grid, sparsity, scope)
-    norms = weighed(block_norms(activation, bm, bn, norm), weights, bm)
-    position, colptr, scale = selection.select(norms, keep, scope, draw)
+        selection = Selection(selection.sparsity, selection.scope)
+        return naive.compress(activation, block, norm, selection, kind, rounding)
+    activation, (bm, bn) = activation.contiguous(), block
+    keep, _ = selection.kept(*map(blocks_along, activation.shape, block))
+    norms = selection.weighed(block_norms(activation, bm, bn, norm), bm)
+    position, colptr, scale = select(norms, keep, selection.scope, selection.draw)
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
-    if kind == SAME:
-        return values, block_rows, colptr
-    parts = coding.encode(values.flatten(1), kind, rounding)
+    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
     return *parts, block_rows, colptr
 
 
@@ -315,79 +308,66 @@ def gather_blocks(
     nnz = position.numel()
     values = activation.new_empty(nnz, bm, bn)
     block_rows = position.new_empty(nnz, dtype=index_dtype(grid))
-    pn = triton.next_power_of_2(bn)
-    tile = max(16, _TILE // pn)
+    tiles, sizes = _tiles(values, features)
     launch(
         _gather,
-        (triton.cdiv(nnz * bm, tile),),
+        tiles,
         activation=activation,
         position=position,
         scale=scale,
         values=values,
         block_rows_out=block_rows,
         rows=rows,
-        features=features,
         block_rows=grid,
-        nnz=nnz,
-        BM=bm,
-        BN=bn,
-        PN=pn,
-        TILE=tile,
-        VECTOR=vector(features),
+        **sizes,
     )
     return values, block_rows
 
 
 def to_dense(
-    kept: Tensor | Coded, block_rows: Tensor, colptr: Tensor, rows: int, features: int
+    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
 ) -> Tensor:
-    values = _decoded(kept)
-    nnz, bm, bn = values.shape
-    dense = values.new_zeros(rows, features)
+    values = _decoded(values)
+    dense = values.new_zeros(shape)
     if not values.numel():
         return dense
-    pn = triton.next_power_of_2(bn)
-    tile = max(16, _TILE // pn)
+    tiles, sizes = _tiles(values, shape[1])
     launch(
         _scatter,
-        (triton.cdiv(nnz * bm, tile),),
+        tiles,
         values=values,
         block_rows=block_rows,
-        column=columns_of(colptr, nnz),
+        column=search_columns(colptr, len(values)),
         dense=dense,
-        rows=rows,
-        features=features,
-        nnz=nnz,
-        BM=bm,
-        BN=bn,
-        PN=pn,
-        TILE=tile,
-        VECTOR=vector(features),
+        rows=shape[0],
+        **sizes,
     )
     return dense
 
 
-def columns_of(colptr: Tensor, nnz: int) -> Tensor:
-    """(nnz,): the column that each stored item lies in, without waiting for the data."""
-    ends = colptr[1:].to(torch.int32 if nnz < 2**31 else torch.int64)
-    items = torch.arange(nnz, device=colptr.device, dtype=ends.dtype)
-    return torch.searchsorted(ends, items, right=True, out_int32=nnz < 2**31)
+def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
+    """Grid and sizes of a kernel that copies blocks: values (nnz, bm, bn), some rows a program."""
+    nnz, bm, bn = values.shape
+    pn = triton.next_power_of_2(bn)
+    tile = max(16, _TILE // pn)
+    sizes = {"features": features, "nnz": nnz, "BM": bm, "BN": bn, "PN": pn, "TILE": tile}
+    return (triton.cdiv(nnz * bm, tile),), {**sizes, "VECTOR": vector(features)}
 
 
 def grad_weight(
-    kept: Tensor | Coded,
+    values: Tensor | Quantized,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
     features: int,
     scope: str,
 ) -> Tensor:
-    values, scales, zeros, bits = _stored(kept)
-    nnz, bm, bn = kept.shape
+    nnz, bm, bn = values.shape
+    stored, scales, zeros, bits = _stored(values)
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
-    if not values.numel() or not out.numel():
+    if not stored.numel() or not out.numel():
         return out.zero_()
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
@@ -409,7 +389,7 @@ def grad_weight(
     launch(
         _grad_weight,
         (count, o_tiles),
-        values=values,
+        values=stored,
         scales=scales,
         zeros=zeros,
         block_rows=block_rows,
@@ -422,7 +402,7 @@ def grad_weight(
         length=length,
         BM=bm,
         BITS=bits,
-        SPAN=None if scales is None else values.shape[1],
+        SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
         SPLIT=split if even else 0,
@@ -448,22 +428,24 @@ def grad_weight(
     return out
 
 
-def _decoded(kept: Tensor | Coded) -> Tensor:
-    """All blocks, as actprune_kernels.codes.values, by our kernel."""
-    if not isinstance(kept, Coded):
-        return kept
-    width = kept.shape[1] * kept.shape[2]
-    values = coding.decode(kept.parts, kept.kind, width, factor(kept.dtype))
-    return values.view(kept.shape).to(kept.dtype)
+def _decoded(values: Tensor | Quantized) -> Tensor:
+    """All blocks, as actprune_kernels.quantization.dequantized, by our kernel."""
+    if not isinstance(values, Quantized):
+        return values
+    width = values.shape[1] * values.shape[2]
+    blocks = decode(values.parts, values.kind, width, factor(values.dtype))
+    return blocks.view(values.shape).to(values.dtype)
 
 
-def _stored(kept: Tensor | Coded) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
+def _stored(
+    values: Tensor | Quantized,
+) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
     """Values or codes, scales, zeros, and the bits of a code: None where it is a float."""
-    if not isinstance(kept, Coded):
-        return kept, None, None, None
-    values, *grid = kept.parts
+    if not isinstance(values, Quantized):
+        return values, None, None, None
+    stored, *grid = values.parts
     scales, zeros = (*grid, None, None)[:2]
-    return values, scales, zeros, BITS.get(kept.kind)
+    return stored, scales, zeros, BITS.get(values.kind)
 
 
 def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, ...]:

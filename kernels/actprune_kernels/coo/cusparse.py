@@ -11,7 +11,6 @@ __all__ = ["compress", "grad_weight", "to_dense"]
 def grad_weight(
     values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
-    out_features = grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
+    if not values.numel() or not grad_output.shape[1]:
+        return grad_output.new_zeros(grad_output.shape[1], features)
     return cusparse.coo(values, rows, columns, grad_output, features)

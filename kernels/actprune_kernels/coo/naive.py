@@ -2,23 +2,17 @@
 
 from torch import Tensor
 
-from actprune_kernels.selection import naive as selection
-from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import index_dtype, kept, wide
+from actprune_kernels.selection import Selection
+from actprune_kernels.selection.naive import select
+from actprune_kernels.sizes import index_dtype, wide
 
 
-def compress(
-    activation: Tensor,
-    sparsity: float,
-    scope: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
     height, features = activation.shape
-    keep, _ = kept(height, features, sparsity, scope)
+    keep, _ = selection.kept(height, features)
     transposed = activation.t()
-    magnitudes = weighed(transposed.abs().to(wide(activation.dtype)), weights)
-    mask, scale = selection.select(magnitudes, keep, scope, draw)
+    magnitudes = selection.weighed(transposed.abs().to(wide(activation.dtype)))
+    mask, scale = select(magnitudes, keep, selection.scope, selection.draw)
     values = transposed[mask]
     if scale is not None:
         values = (values * scale).to(activation.dtype)
@@ -26,8 +20,8 @@ def compress(
     return values, row.to(index_dtype(height)), column.to(index_dtype(features))
 
 
-def to_dense(values: Tensor, rows: Tensor, columns: Tensor, height: int, features: int) -> Tensor:
-    dense = values.new_zeros(height, features)
+def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+    dense = values.new_zeros(shape)
     dense[rows.long(), columns.long()] = values
     return dense
 
@@ -36,5 +30,5 @@ def grad_weight(
     values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
     acc = wide(grad_output.dtype)
-    dense = to_dense(values, rows, columns, grad_output.shape[0], features).to(acc)
+    dense = to_dense(values, rows, columns, (len(grad_output), features)).to(acc)
     return (grad_output.to(acc).t() @ dense).to(grad_output.dtype)

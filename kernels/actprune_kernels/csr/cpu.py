@@ -4,40 +4,33 @@ The product is a weighted sum of dY rows per column of X, which is what `embeddi
 on two cores it ran in half the time of MKL's sparse product (docs/measuring.md).
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.chunked import in_pieces
+from actprune_kernels.chunked import in_chunks
 from actprune_kernels.csr.naive import to_dense
-from actprune_kernels.selection import cpu as selection
-from actprune_kernels.selection import generator, weighed
-from actprune_kernels.sizes import at_once, index_dtype, kept, wide
+from actprune_kernels.quantization import Quantized
+from actprune_kernels.selection import Selection, generator
+from actprune_kernels.selection.cpu import select
+from actprune_kernels.sizes import at_once, index_dtype, wide
 
 __all__ = ["compress", "grad_weight", "row_dot", "to_dense"]
 
 
-def compress(
-    activation: Tensor,
-    sparsity: float,
-    scope: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
     """Some columns at a time where each keeps equally many: transposed, with magnitudes and keys,
     all of X would be held seven times."""
     height, features = activation.shape
-    keep, nnz = kept(height, features, sparsity, scope)
-    source = None if draw is None else generator(draw)
+    keep, nnz = selection.kept(height, features)
+    source = None if selection.draw is None else generator(selection.draw)
 
     def some(piece: slice) -> tuple[Tensor, Tensor, Tensor]:
         columns = activation[:, piece].t().contiguous()
         magnitudes = columns.abs()
-        if draw is not None:
+        if source is not None:
             magnitudes = magnitudes.to(wide(activation.dtype))
-        mask, scale = selection.select(weighed(magnitudes, weights), keep, scope, source)
+        mask, scale = select(selection.weighed(magnitudes), keep, selection.scope, source)
         position = mask.view(-1).nonzero().squeeze(1)
         values = columns.view(-1).index_select(0, position)
         if scale is not None:
@@ -45,15 +38,16 @@ def compress(
         rows = position.remainder_(max(height, 1)).to(index_dtype(height))
         return values, rows, mask.sum(1)
 
-    step = max(1, at_once() // max(1, height)) if scope == "column" else max(1, features)
-    values, rows, counts = in_pieces(some, features, step)
+    step = max(1, at_once() // max(1, height)) if selection.scope == "column" else max(1, features)
+    values, rows, counts = in_chunks(some, features, step)
     return values, rows, F.pad(counts.cumsum(0), (1, 0)).to(index_dtype(nnz))
 
 
-def row_dot(take: Callable[[slice], Tensor], rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
+def row_dot(values: Tensor | Quantized, rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
 
-    take: values for a slice. Some of them at a time are added to their rows, in storage order.
+    Some values at a time are decoded, where they are quantized, and added to their rows, in the
+    order of storage.
     """
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
     flat, features = other.reshape(-1), other.shape[1]
@@ -64,14 +58,17 @@ def row_dot(take: Callable[[slice], Tensor], rows: Tensor, colptr: Tensor, other
         index = torch.searchsorted(colptr, places, right=True).sub_(1)
         row = rows[piece].to(torch.int64)
         index.add_(row, alpha=features)
-        products = flat.index_select(0, index).mul_(take(piece))
+        some = values.flat(piece) if isinstance(values, Quantized) else values[piece]
+        products = flat.index_select(0, index).mul_(some.to(other.dtype))
         out.index_add_(0, row, products.to(out.dtype))
     return out
 
 
-def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
+def grad_weight(
+    values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
     """Accumulates in fp32 in half precision."""
-    features, out_features = colptr.numel() - 1, grad_output.shape[1]
+    out_features = grad_output.shape[1]
     if not values.numel() or not out_features:
         return grad_output.new_zeros(out_features, features)
     acc = wide(grad_output.dtype)

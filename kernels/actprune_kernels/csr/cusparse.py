@@ -8,8 +8,9 @@ from actprune_kernels.csr.triton import compress, to_dense
 __all__ = ["compress", "grad_weight", "to_dense"]
 
 
-def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
-    features, out_features = colptr.numel() - 1, grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
+def grad_weight(
+    values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
+    if not values.numel() or not grad_output.shape[1]:
+        return grad_output.new_zeros(grad_output.shape[1], features)
     return cusparse.csr(values, rows, colptr, grad_output)

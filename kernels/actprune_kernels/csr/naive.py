@@ -1,44 +1,24 @@
-"""CSR by masking and one dense product: the definition."""
+"""CSR as the definition of COO with its columns counted: the definition."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.selection import naive as selection
-from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import index_dtype, kept, wide
+from actprune_kernels.coo import naive as coo
+from actprune_kernels.pointers import colptr_of, columns_of
+from actprune_kernels.selection import Selection
+from actprune_kernels.sizes import index_dtype
 
 
-def compress(
-    activation: Tensor,
-    sparsity: float,
-    scope: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    height, features = activation.shape
-    keep, nnz = kept(height, features, sparsity, scope)
-    columns = activation.t()
-    magnitudes = weighed(columns.abs().to(wide(activation.dtype)), weights)
-    mask, scale = selection.select(magnitudes, keep, scope, draw)
-    values = columns[mask]
-    if scale is not None:
-        values = (values * scale).to(activation.dtype)
-    colptr = F.pad(mask.sum(1).cumsum(0), (1, 0))
-    return values, mask.nonzero()[:, 1].to(index_dtype(height)), colptr.to(index_dtype(nnz))
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
+    values, rows, columns = coo.compress(activation, selection)
+    colptr = colptr_of(columns, activation.shape[1])
+    return values, rows, colptr.to(index_dtype(values.numel()))
 
 
-def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, height: int) -> Tensor:
-    features = colptr.numel() - 1
-    column = torch.repeat_interleave(
-        torch.arange(features, device=values.device), colptr.long().diff()
-    )
-    dense = values.new_zeros(height, features)
-    dense[rows.long(), column] = values
-    return dense
+def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+    return coo.to_dense(values, rows, columns_of(colptr), shape)
 
 
-def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
-    acc = wide(grad_output.dtype)
-    dense = to_dense(values, rows, colptr, grad_output.shape[0]).to(acc)
-    return (grad_output.to(acc).t() @ dense).to(grad_output.dtype)
+def grad_weight(
+    values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
+    return coo.grad_weight(values, rows, columns_of(colptr), grad_output, features)

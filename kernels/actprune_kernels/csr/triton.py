@@ -21,9 +21,8 @@ from torch import Tensor
 from actprune_kernels.bsr import triton as bsr
 from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
-from actprune_kernels.selection import triton as selection
-from actprune_kernels.selection import weighed
-from actprune_kernels.sizes import kept
+from actprune_kernels.selection import Selection
+from actprune_kernels.selection.triton import select
 
 _STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
 _TILE = 128
@@ -69,28 +68,23 @@ def _grad_weight(
     tl.store(out + column * out_features + o, total, mask=o < out_features)
 
 
-def compress(
-    activation: Tensor,
-    sparsity: float,
-    scope: str,
-    draw: Tensor | None,
-    weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
     if not activation.numel():
-        return naive.compress(activation, sparsity, scope, None)
+        return naive.compress(activation, Selection(selection.sparsity, selection.scope))
     activation = activation.contiguous()
-    height, features = activation.shape
-    keep, _ = kept(height, features, sparsity, scope)
-    magnitudes = weighed(bsr.block_norms(activation, 1, 1, "max"), weights)
-    position, colptr, scale = selection.select(magnitudes, keep, scope, draw)
+    keep, _ = selection.kept(*activation.shape)
+    magnitudes = selection.weighed(bsr.block_norms(activation, 1, 1, "max"))
+    position, colptr, scale = select(magnitudes, keep, selection.scope, selection.draw)
     values, rows = bsr.gather_blocks(activation, position, scale, 1, 1)
     return values.view(-1), rows, colptr
 
 
-def grad_weight(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
+def grad_weight(
+    values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
+) -> Tensor:
     """Accumulates in fp32."""
     grad_output = grad_output.contiguous()
-    features, out_features = colptr.numel() - 1, grad_output.shape[1]
+    out_features = grad_output.shape[1]
     if not values.numel() or not out_features:
         return grad_output.new_zeros(out_features, features)
     out = grad_output.new_empty(features, out_features)
@@ -122,5 +116,5 @@ def _longest_first(colptr: Tensor, nnz: int) -> Tensor | None:
     return colptr.diff().argsort(descending=True)
 
 
-def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, height: int) -> Tensor:
-    return bsr.to_dense(values.view(-1, 1, 1), rows, colptr, height, colptr.numel() - 1)
+def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+    return bsr.to_dense(values.view(-1, 1, 1), rows, colptr, shape)

@@ -6,7 +6,7 @@ like, with other levels: Yang et al. 2024, ReGELU2, arXiv 2406.16282.)
 
 Every backend exports
 forward_(h, bits) -> codes: h, contiguous, becomes GELU(h); codes (⌈n · bits / 8⌉,) uint8: h as
-    rows of ROW elements, each packed as in actprune_kernels.codes, and the rest as one more row
+    rows of ROW elements, each packed as in actprune_kernels.quantization, and the rest as one more
 backward_(grad, codes, bits): grad, contiguous, becomes grad times the levels
 """
 

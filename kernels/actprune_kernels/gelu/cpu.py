@@ -7,32 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, naive, rows
-from actprune_kernels.quantization import naive as coding
+from actprune_kernels.quantization.cpu import pack_, unpack_
+from actprune_kernels.quantization.naive import packed
 from actprune_kernels.sizes import at_once, wide
 
 
 def forward_(h: Tensor, bits: int) -> Tensor:
     codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
     last = (1 << bits) - 1
-    for piece, packed in _pieces(h, codes, bits):
+    for piece, part in _pieces(h, codes, bits):
         cells = _places(piece.to(wide(h.dtype)), bits).clamp_(0, last).floor_()
-        lowest, *others = torch.split(cells, packed.shape[1], 1)
-        for place, part in enumerate(others, 1):
-            lowest[:, : part.shape[1]].add_(part, alpha=1 << (bits * place))
-        if lowest.sum().isnan():  # it would spoil the others of its byte
+        whole = pack_(cells, bits)
+        if whole.sum().isnan():  # it would spoil the others of its byte
             places = naive.quantised(naive.derivative(piece.to(wide(h.dtype))), bits)
-            lowest = coding.packed(places, 8 // bits)
-        packed.copy_(lowest)
+            whole = packed(places, 8 // bits)
+        part.copy_(whole)
         piece.copy_(F.gelu(piece))
     return codes
 
 
 def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
-    last = (1 << bits) - 1
-    for piece, packed in _pieces(grad, codes, bits):
-        levels = torch.empty_like(piece, dtype=wide(grad.dtype))
-        for place, part in enumerate(torch.split(levels, packed.shape[1], 1)):
-            part.copy_((packed >> (bits * place) & last)[:, : part.shape[1]])
+    for piece, part in _pieces(grad, codes, bits):
+        levels = unpack_(torch.empty_like(piece, dtype=wide(grad.dtype)), part, bits)
         piece.mul_(levels.mul_(cell(bits)).add_(first(bits)))
 
 

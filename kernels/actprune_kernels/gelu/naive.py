@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.gelu import EDGE, ROW, cell, first, rows
-from actprune_kernels.quantization import naive as coding
+from actprune_kernels.quantization import naive as quantization
 from actprune_kernels.sizes import wide
 
 
@@ -36,11 +36,14 @@ def quantised(derivatives: Tensor, bits: int) -> Tensor:
 
 def packed(codes: Tensor, bits: int) -> Tensor:
     """So many codes to a byte as it holds."""
-    return torch.cat([coding.packed(row, 8 // bits).view(-1) for row in rows(codes, ROW)])
+    return torch.cat([quantization.packed(row, 8 // bits).view(-1) for row in rows(codes, ROW)])
 
 
 def unpacked(codes: Tensor, count: int, bits: int) -> Tensor:
     """The first `count` codes."""
     whole, rest = rows(codes, ROW * bits // 8)
-    parts = coding.unpacked(whole, 8 // bits, ROW), coding.unpacked(rest, 8 // bits, count % ROW)
+    parts = (
+        quantization.unpacked(whole, 8 // bits, ROW),
+        quantization.unpacked(rest, 8 // bits, count % ROW),
+    )
     return torch.cat([part.reshape(-1) for part in parts])

@@ -27,14 +27,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
 from actprune_kernels.sizes import factor
 
+HAS = (NAIVE, CPU, TRITON)
 SAME = "same"
 """The kind of values that stay as they are."""
 BITS = {"int8": 8, "int4": 4, "int2": 2}
 """Of the kinds that round stochastically."""
 KINDS = ("bf16", "fp8", *BITS)
+FIELDS = {
+    SAME: ("values",),
+    "bf16": ("values",),
+    "fp8": ("codes", "scales"),
+    **dict.fromkeys(BITS, ("codes", "scales", "zeros")),
+}
+"""The names of a kind's parts."""
 LARGEST = 448.0
 """Of float8_e4m3fn."""
 TINY = 2.0**-126
@@ -106,7 +114,7 @@ def rounded_up(scales: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Coded:
+class Quantized:
     """Blocks (n, height, width) that are decoded when they are asked for."""
 
     parts: Parts
@@ -123,7 +131,14 @@ class Coded:
         blocks: Tensor = decode(parts, self.kind, height * width, factor(self.dtype))
         return blocks.view(-1, height, width)
 
+    def flat(self, piece: slice) -> Tensor:
+        """Some of all values, in the order of storage; no block is decoded that has none."""
+        size = self.shape[1] * self.shape[2]
+        first = piece.start // size
+        values = self[first : -(-piece.stop // size)].view(-1)
+        return values[piece.start - first * size :][: piece.stop - piece.start]
 
-def values(kept: "Tensor | Coded") -> Tensor:
+
+def dequantized(values: "Tensor | Quantized") -> Tensor:
     """All blocks, in the activation's dtype."""
-    return kept[:].to(kept.dtype) if isinstance(kept, Coded) else kept
+    return values[:].to(values.dtype) if isinstance(values, Quantized) else values

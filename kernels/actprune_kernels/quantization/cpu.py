@@ -60,31 +60,41 @@ def _round(
     fractions(source, blocks.numel(), room[1])
     if not blocks.numel():
         return
-    x, (levels, up), count = blocks.to(room[0].dtype), room, per_byte(kind)
+    x, (levels, up) = blocks.to(room[0].dtype), room
     scales, zeros = grid(x.amin(1), x.amax(1), kind)  # aminmax takes eight times as long
     torch.mul(x, (1 / scales)[:, None], out=levels)
     levels.add_(zeros[:, None]).add_(up, alpha=1 / FRACTION)
     levels.clamp_(0, (1 << BITS[kind]) - 1).floor_()
-    first, *others = torch.split(levels, -(-levels.shape[1] // count), 1)
-    for place, piece in enumerate(others, 1):  # packed as numbers, of which there are fewer then
-        first[:, : piece.shape[1]].add_(piece, alpha=1 << (place * BITS[kind]))
-    for part, new in zip(parts, (first, scales, zeros), strict=True):
+    for part, new in zip(parts, (pack_(levels, BITS[kind]), scales, zeros), strict=True):
         part.copy_(new)
+
+
+def pack_(levels: Tensor, bits: int) -> Tensor:
+    """The bytes of codes (n, width) that are whole numbers of any type, as such numbers: a view
+    of `levels`, which is overwritten. There are fewer to convert then."""
+    first, *others = torch.split(levels, -(-levels.shape[1] * bits // 8), 1)
+    for place, piece in enumerate(others, 1):
+        first[:, : piece.shape[1]].add_(piece, alpha=1 << (place * bits))
+    return first
+
+
+def unpack_(levels: Tensor, codes: Tensor, bits: int) -> Tensor:
+    """levels (n, width) of any type become what the bytes `codes` hold."""
+    last = (1 << bits) - 1
+    for place, part in enumerate(torch.split(levels, codes.shape[1], 1)):
+        part.copy_((codes >> (place * bits) & last)[:, : part.shape[1]])
+    return levels
 
 
 def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
     if kind not in BITS:
         return naive.decode(parts, kind, width, dtype)
     whole, scales, zeros = parts
-    bits = BITS[kind]
     blocks = whole.new_empty(len(whole), width, dtype=dtype)
-    span, mask = whole.shape[1], (1 << bits) - 1
     scales, zeros = scales.to(dtype)[:, None], zeros.to(dtype)[:, None]
     step = max(1, at_once() // max(1, width))
     for start in range(0, len(whole), step):
         piece = slice(start, start + step)
-        target = blocks[piece]
-        for place, part in enumerate(torch.split(target, span, 1)):
-            part.copy_((whole[piece] >> (place * bits) & mask)[:, : part.shape[1]])
-        target.sub_(zeros[piece]).mul_(scales[piece])
+        levels = unpack_(blocks[piece], whole[piece], BITS[kind])
+        levels.sub_(zeros[piece]).mul_(scales[piece])
     return blocks

@@ -36,12 +36,14 @@ def encode(blocks: Tensor, kind: str, draw: Tensor | None) -> Parts:
 
 def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
     if kind == "bf16":
-        return parts[0].to(dtype)
-    scales = parts[1].to(dtype)[:, None]
+        (values,) = parts
+        return values.to(dtype)
+    codes, scales, *zeros = parts
     if kind == "fp8":
-        return parts[0].view(torch.float8_e4m3fn).to(dtype) * scales
-    levels = unpacked(parts[0], per_byte(kind), width).to(dtype)
-    return (levels - parts[2].to(dtype)[:, None]) * scales
+        levels = codes.view(torch.float8_e4m3fn).to(dtype)
+    else:
+        levels = unpacked(codes, per_byte(kind), width).to(dtype) - zeros[0].to(dtype)[:, None]
+    return levels * scales.to(dtype)[:, None]
 
 
 def packed(codes: Tensor, count: int) -> Tensor:

@@ -15,12 +15,44 @@ q = magnitude / u; with t the (k+1)-th q, scale what stays by max(1, t / magnitu
 expectation of the scaled store is the input itself.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.sizes import wide
+from actprune_kernels.sizes import kept, wide
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """How a store selects: what each kernel's `compress` takes beside the activation."""
+
+    sparsity: float
+    """The fraction that is dropped, 0 <= s < 1."""
+    scope: str
+    """Groups of which each keeps equally many: "column", "row", or "global" for one of all."""
+    draw: Tensor | None = None
+    """As above."""
+    sample_importance: Tensor | None = None
+    """(rows,), positive: what each row is worth; None: all alike."""
+
+    def kept(self, block_rows: int, block_cols: int) -> tuple[int, int]:
+        """(kept per group, kept in all) of a grid of blocks."""
+        return kept(block_rows, block_cols, self.sparsity, self.scope)
+
+    def weighed(self, magnitudes: Tensor, height: int = 1) -> Tensor:
+        """Magnitudes (columns, rows of blocks) times what their rows are worth.
+
+        A block, `height` rows high, is worth what its worthiest row is.
+        """
+        importance = self.sample_importance
+        if importance is None:
+            return magnitudes
+        of_blocks = F.pad(importance, (0, -len(importance) % height)).view(-1, height).amax(1)
+        dtype = wide(magnitudes.dtype)
+        return magnitudes.to(dtype) * of_blocks.to(dtype)
 
 
 def generator(draw: Tensor) -> np.random.Generator:
@@ -37,16 +69,21 @@ def uniforms(
     return 1 - torch.from_numpy(source.random(shape, dtype=numpy_dtype))
 
 
-def weighed(magnitudes: Tensor, weights: Tensor | None, height: int = 1) -> Tensor:
-    """Magnitudes (columns, rows of blocks) times what their rows are worth.
+def grouped(columns_by_rows: Tensor, scope: str) -> Tensor:
+    """(groups, size): one group to a row."""
+    if scope == "global":
+        return columns_by_rows.reshape(1, -1)
+    return columns_by_rows if scope == "column" else columns_by_rows.t()
 
-    weights: (rows,), positive, or None: all alike. A block is worth what its worthiest row is.
+
+def largest(keys: Tensor, least: Tensor, keep: int) -> Tensor:
+    """Mask of the `keep` largest of each row; of equal ones the first. least: the keep-th largest.
+
+    keys (groups, size), least (groups, 1).
     """
-    if weights is None:
-        return magnitudes
-    of_blocks = F.pad(weights, (0, -len(weights) % height)).view(-1, height).amax(1)
-    dtype = wide(magnitudes.dtype)
-    return magnitudes.to(dtype) * of_blocks.to(dtype)
+    above, tied = keys > least, keys == least
+    missing = keep - above.sum(1, keepdim=True)
+    return above | (tied & (tied.cumsum(1) <= missing))
 
 
 def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:

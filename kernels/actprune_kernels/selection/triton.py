@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from actprune_kernels.launch import launch
-from actprune_kernels.selection import rescale
+from actprune_kernels.selection import grouped, largest, rescale
 from actprune_kernels.sizes import index_dtype
 
 IN_REGISTERS = 32768
@@ -239,15 +239,13 @@ def _large(ranks: Tensor, dropped: Tensor | None, scope: str, keep: int) -> Tens
     """Mask (columns, rows) of groups that no program holds, by torch's own top-k."""
     integer = _KEYS[ranks.dtype][0]
     keys = ranks.view(integer) & torch.iinfo(integer).max
-    grouped = {"global": keys.view(1, -1), "column": keys, "row": keys.t()}[scope]
-    found = grouped.topk(keep, dim=1, sorted=False).values.amin(1, keepdim=True)
-    above, tied = grouped > found, grouped == found
+    groups = grouped(keys, scope)
+    found = groups.topk(keep, dim=1, sorted=False).values.amin(1, keepdim=True)
     if dropped is not None:
-        below = grouped.where(grouped < found, 0).amax(1)
-        one_tied_is_dropped = (above | tied).sum(1) > keep
+        below = groups.where(groups < found, 0).amax(1)
+        one_tied_is_dropped = (groups >= found).sum(1) > keep
         dropped.copy_(torch.where(one_tied_is_dropped, found.squeeze(1), below))
-    missing = keep - above.sum(1, keepdim=True)
-    mask = above | (tied & (tied.cumsum(1) <= missing))
+    mask = largest(groups, found, keep)
     return (mask.t().contiguous() if scope == "row" else mask).to(torch.int8)
 
 

@@ -1,4 +1,4 @@
-"""What is each rival's own: what stays, bytes, errors. The shared laws are in test_formats.py."""
+"""What is each baseline's own: what stays, bytes, errors. The shared laws: test_formats.py."""
 
 import pytest
 import torch
@@ -119,11 +119,11 @@ def test_quant_spoils_the_group_of_a_nan_and_no_other() -> None:
     assert int(bad.any(2).sum()) == 2
 
 
-def test_weights_move_the_selection() -> None:
-    x, weights = torch.ones(8, 4), torch.tensor([1.0] * 4 + [9.0] * 4)
-    kept = parse("rows:sparsity=0.5,select=topk").compress(x, None, weights).to_dense()
+def test_importance_moves_the_selection() -> None:
+    x, importance = torch.ones(8, 4), torch.tensor([1.0] * 4 + [9.0] * 4)
+    kept = parse("rows:sparsity=0.5,select=topk").compress(x, None, importance).to_dense()
     assert kept.sum(1).tolist() == [0] * 4 + [4] * 4
-    kept = parse("bitmap:sparsity=0.5").compress(x, None, weights).to_dense()
+    kept = parse("bitmap:sparsity=0.5").compress(x, None, importance).to_dense()
     assert kept.sum(1).tolist() == [0] * 4 + [4] * 4
 
 

@@ -118,9 +118,32 @@ def test_a_store_describes_itself(
     assert store.nbytes == sum(b.numel() * b.element_size() for b in store.buffers)
     for buffer in store.buffers:  # nothing larger is kept alive behind a view
         assert buffer.untyped_storage().nbytes() == buffer.nbytes
-    for buffer, empty in zip(store.buffers, store.format.empty(x), strict=True):
+    for buffer, empty in zip(store.buffers, store.format.empty_tensors(x), strict=True):
         assert buffer.shape == empty.shape
         assert buffer.dtype == empty.dtype
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("dense", "values"),
+        ("coo", "values rows columns"),
+        ("csr", "values rows colptr"),
+        ("csr:values=fp8", "codes scales rows colptr"),
+        ("bsr", "values block_rows colptr"),
+        ("bsr:values=bf16", "values block_rows colptr"),
+        ("bsr:values=int4", "codes scales zeros block_rows colptr"),
+        ("quant", "codes scales zeros"),
+        ("bitmap", "values bits"),
+        ("topk", "values columns"),
+        ("rows", "values index"),
+        ("nm:2:4", "values places"),
+    ],
+)
+def test_what_is_kept_has_names(spec: str, names: str) -> None:
+    store = parse(spec).compress(torch.randn(40, 50))
+    assert list(store.tensors) == names.split()
+    assert tuple(store.tensors.values()) == store.buffers
 
 
 @given(spec=specs(), size=sizes, dtype=dtypes)
@@ -255,9 +278,10 @@ def test_a_store_is_no_view_of_the_activation(spec: str) -> None:
 def test_index_arrays_are_as_small_as_the_size_allows(spec: str, rows: int, index: int) -> None:
     store = parse(spec.replace("block=32", "block=1x32")).compress(torch.randn(rows, 3))
     if spec.startswith("rows"):
-        assert store.buffers[-1].element_size() == index
+        assert store.tensors["index"].element_size() == index
     elif spec.startswith(("coo", "csr", "bsr:block=1x", "bsr:block=32")):
-        assert store.buffers[-2].element_size() == index
+        name = "block_rows" if spec.startswith("bsr") else "rows"
+        assert store.tensors[name].element_size() == index
 
 
 def test_a_ninety_percent_bsr_store_is_a_tenth_of_dense() -> None:
@@ -315,13 +339,13 @@ def test_priority_sampling_is_unbiased(name: str, scope: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["csr", "coo", "bsr:block=1x4", "bsr:block=3x2"])
-def test_weights_say_what_is_selected_and_leave_it_unbiased(spec: str) -> None:
+def test_importance_says_what_is_selected_and_leaves_it_unbiased(spec: str) -> None:
     x = torch.randn(12, 8, dtype=torch.float64)
-    weights = torch.logspace(-1, 1, 12)
+    importance = torch.logspace(-1, 1, 12)
     options = f"{spec}{',' if ':' in spec else ':'}sparsity=0.5"
     priority = parse(f"{options},select=priority")
     draws = torch.stack(
-        [priority.compress(x, torch.tensor([0, 0, i]), weights).to_dense() for i in range(3000)]
+        [priority.compress(x, torch.tensor([0, 0, i]), importance).to_dense() for i in range(3000)]
     )
     error = (draws.mean(0) - x) / (draws.std(0) / len(draws) ** 0.5).clamp(min=1e-12)
     varies = draws.std(0) > 1e-12
@@ -329,16 +353,16 @@ def test_weights_say_what_is_selected_and_leave_it_unbiased(spec: str) -> None:
     assert float(error[varies].abs().max()) < 6.5
     kept = (draws != 0).double().mean((0, 2))
     assert float(kept[:3].max()) < float(kept[-3:].min())
-    # the largest of magnitude times weight: the heavy half, where magnitudes are alike
-    even = parse(options).compress(torch.ones(12, 8), None, weights).to_dense()
+    # the largest of magnitude times importance: the heavy half, where magnitudes are alike
+    even = parse(options).compress(torch.ones(12, 8), None, importance).to_dense()
     assert not even[:6].any()
     assert bool((even[6:] == 1).all())
     ones = torch.ones(12)
     assert torch.equal(priority.compress(x, None, ones).to_dense(), priority.compress(x).to_dense())
 
 
-def test_weights_of_another_shape() -> None:
-    with pytest.raises(InputError, match=r"weights: expected shape \(4,\), got \(3,\)"):
+def test_importance_of_another_shape() -> None:
+    with pytest.raises(InputError, match=r"sample_importance: expected shape \(4,\), got \(3,\)"):
         parse("csr").compress(torch.ones(4, 2), None, torch.ones(3))
 
 

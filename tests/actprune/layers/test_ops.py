@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import actprune
 from actprune import convert, saved_bytes
-from actprune.formats import RIVALS
+from actprune.formats import BASELINES
 from actprune.layers import ops
 
 PRUNING = ["coo", "csr", "bsr"]
@@ -17,7 +17,7 @@ SPECS = [
     "bsr:block=1x32,sparsity=0.9,select=priority",
     "bsr:block=1x32,sparsity=0.5,select=priority,values=int4",
     "csr:sparsity=0.5,values=fp8",
-    *RIVALS,
+    *BASELINES,
 ]
 
 

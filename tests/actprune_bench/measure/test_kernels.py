@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actprune import InputError, parse
+from actprune import Compressed, InputError, parse
 from actprune.formats.bsr import Bsr
 from actprune.formats.dense import Dense
 from actprune_bench.measure.kernels import OPS, Shape, compress_error, measure_kernels
@@ -41,14 +41,14 @@ def test_a_record_per_shape_op_and_spec() -> None:
 
 
 def test_a_wrong_kernel_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Bsr.product
+    right = Bsr.grad_weight
 
-    def wrong(self: Bsr, buffers: tuple[Tensor, ...], grad: Tensor, features: int) -> Tensor:
-        result = right(self, buffers, grad, features)
+    def wrong(self: Bsr, compressed: Compressed, grad: Tensor) -> Tensor:
+        result = right(self, compressed, grad)
         result[0, 0] += 1
         return result
 
-    monkeypatch.setattr(Bsr, "product", wrong)
+    monkeypatch.setattr(Bsr, "grad_weight", wrong)
     records = list(measure_kernels(SPECS, [SHAPE], samples=2))
     for record in records:
         if str(record["spec"]).startswith("bsr"):

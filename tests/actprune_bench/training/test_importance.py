@@ -35,7 +35,9 @@ def test_errors_are_those_of_the_last_visit() -> None:
     others = torch.ones(48, dtype=torch.bool)
     others[chosen] = False
     assert bool((run._importance.errors[others] == 1).all())
-    assert all(m.sample_weights is None for m in run.model.modules() if isinstance(m, PrunedLinear))
+    assert all(
+        m.sample_importance is None for m in run.model.modules() if isinstance(m, PrunedLinear)
+    )
 
 
 def test_a_resumed_run_ends_bit_equal(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actprune import parse
+from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import launch, tuning
 from actprune_kernels.bsr import triton as bsr
@@ -123,7 +123,8 @@ def test_long_sums_in_fp32_are_divided() -> None:
         x = torch.empty(8192, 3072, device="meta", dtype=dtype)
         format = parse("bsr:block=1x64,sparsity=0,backend=triton")
         with launch.record() as launches:
-            format.product(format.store(x, None), x, 3072)
+            store = Compressed(format, (8192, 3072), dtype, format.compress_tensors(x, None))
+            format.grad_weight(store, x)
         (made,) = (made for made in launches if made.kernel.__name__ == "_grad_weight")
         assert made.args["SPLIT"] == parts
 
@@ -132,7 +133,7 @@ def test_a_column_much_longer_than_the_others_is_divided() -> None:
     x = torch.rand(512, 96) * 0.01
     x[:, 32:64] += 1  # keeps all of its blocks; the others none
     store = parse("bsr:block=1x32,sparsity=0.7,scope=global,backend=triton").compress(x)
-    colptr = store.buffers[2].long()
+    colptr = store.tensors["colptr"].long()
     assert colptr.diff().tolist() == [0, 461, 0]
     part_column, start, part_ptr, place = bsr._divide(colptr, 1, 64, 3 + 461 // 64)
     assert part_column.tolist() == [1] * 8 + [3] * 2  # the longest column first, two left over
@@ -256,11 +257,11 @@ def test_nothing_waits_for_the_data(block: str, select: str, scope: str) -> None
     format = parse(spec)
     x = torch.empty(5000, 300, device="meta", dtype=torch.bfloat16)
     with launch.record() as launches:
-        store = format.store(x, None)
-        grad = format.product(store, x.new_empty(5000, 70), 300)
-        dense = format.expand(store, 5000, 300, x.dtype)
+        store = Compressed(format, (5000, 300), x.dtype, format.compress_tensors(x, None))
+        grad = format.grad_weight(store, x.new_empty(5000, 70))
+        dense = format.to_dense(store)
     assert (grad.shape, dense.shape) == ((70, 300), (5000, 300))
-    for made, expected in zip(store, format.empty(x), strict=True):
+    for made, expected in zip(store.buffers, format.empty_tensors(x), strict=True):
         assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     names = [made.kernel.__name__ for made in launches]
     assert names[0] == "_block_norms"

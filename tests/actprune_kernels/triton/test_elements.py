@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actprune import parse
+from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import cusparse, launch
 from actprune_kernels.coo import cusparse as coo_cusparse
 from actprune_kernels.coo import naive as coo_naive
-from actprune_kernels.coo.triton import pointers
 from actprune_kernels.csr import cusparse as csr_cusparse
 from actprune_kernels.csr import naive as csr_naive
 from actprune_kernels.csr import triton as csr_triton
+from actprune_kernels.pointers import search_colptr
+from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES
 
 pytestmark = [
@@ -55,22 +56,20 @@ def test_stores_are_those_of_the_definition(
         assert torch.equal(ours.to_dense(), theirs.to_dense())
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "sizes"),
-    [(csr_cusparse, csr_naive, (23,)), (coo_cusparse, coo_naive, (23, 9))],
-)
+@pytest.mark.parametrize(("ours", "theirs"), [(csr_cusparse, csr_naive), (coo_cusparse, coo_naive)])
 def test_stores_in_float64_which_only_cusparse_multiplies(
-    ours: ModuleType, theirs: ModuleType, sizes: tuple[int, ...]
+    ours: ModuleType, theirs: ModuleType
 ) -> None:
     x = torch.randint(-4, 5, (23, 9)).double()
     x[3, 4] += 2.0**-40  # no tie in fp64, one in fp32
     x[7, 2], x[9, 2] = float("nan"), float("inf")
     for scope in SCOPES:
-        store = ours.compress(x, 0.7, scope, None)
-        for got, expected in zip(store, theirs.compress(x, 0.7, scope, None), strict=True):
+        selection = Selection(0.7, scope)
+        store = ours.compress(x, selection)
+        for got, expected in zip(store, theirs.compress(x, selection), strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
-        dense = theirs.to_dense(*store, *sizes)
-        torch.testing.assert_close(ours.to_dense(*store, *sizes), dense, equal_nan=True)
+        dense = theirs.to_dense(*store, (23, 9))
+        torch.testing.assert_close(ours.to_dense(*store, (23, 9)), dense, equal_nan=True)
 
 
 @pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
@@ -118,14 +117,14 @@ def test_an_empty_column_writes_zeros(name: str) -> None:
 def test_the_longest_column_is_started_first() -> None:
     x = torch.zeros(70, 5)
     x[:, 3], x[::2, 1], x[0, 4] = 3, 2, 1
-    store = csr_naive.compress(x, 1 - 106 / x.numel(), "global", None)
+    store = csr_naive.compress(x, Selection(1 - 106 / x.numel(), "global"))
     assert store[2].diff().tolist() == [0, 35, 0, 70, 1]
     order = csr_triton._longest_first(store[2], 106)
     assert order is not None
     assert order[:3].tolist() == [3, 1, 4]
     dy = torch.randn(70, 6)
     expected = dy.double().t() @ x.double()
-    error = relative_error(csr_triton.grad_weight(*store, dy), expected)
+    error = relative_error(csr_triton.grad_weight(*store, dy, 5), expected)
     assert error <= TOLERANCE[torch.float32]
     assert csr_triton._longest_first(torch.arange(0, 12, 2), 10) is None  # even: nothing to sort
 
@@ -164,11 +163,11 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
     format = parse(spec(name, 0.9, scope, "triton", f",select={select}"))
     x = torch.empty(5000, 300, device="meta", dtype=torch.float16)
     with launch.record() as launches:
-        store = format.store(x, None)
-        grad = format.product(store, x.new_empty(5000, 70), 300)
-        dense = format.expand(store, 5000, 300, x.dtype)
+        store = Compressed(format, (5000, 300), x.dtype, format.compress_tensors(x, None))
+        grad = format.grad_weight(store, x.new_empty(5000, 70))
+        dense = format.to_dense(store)
     assert (grad.shape, dense.shape) == ((70, 300), (5000, 300))
-    for made, expected in zip(store, format.empty(x), strict=True):
+    for made, expected in zip(store.buffers, format.empty_tensors(x), strict=True):
         assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     assert {made.kernel.__name__ for made in launches} >= {"_grad_weight", "_gather", "_scatter"}
 
@@ -176,7 +175,7 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
 def test_pointers_of_columns_with_gaps() -> None:
     for dtype in (torch.uint8, torch.int16, torch.int32):
         columns = torch.tensor([1, 1, 4], dtype=dtype)
-        assert pointers(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
+        assert search_colptr(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
 
 
 @dataclass
@@ -264,7 +263,7 @@ def test_operands_of_cusparse_are_described_as_documented(
     for scope in SCOPES:
         csr = parse(spec("csr", 0.7, scope, "naive")).compress(x)
         values, rows, colptr = csr.buffers
-        check(csr_cusparse.grad_weight(values, rows, colptr, dy), csr.to_dense())
+        check(csr_cusparse.grad_weight(values, rows, colptr, dy, 12), csr.to_dense())
         coo = parse(spec("coo", 0.7, scope, "naive")).compress(x)
         values, rows, columns = coo.buffers
         check(coo_cusparse.grad_weight(values, rows, columns, dy, 12), coo.to_dense())
@@ -300,7 +299,7 @@ def test_every_descriptor_is_freed_where_cusparse_refuses(
     monkeypatch.setattr(cusparse, "_handle", refused)
     x, dy = torch.randn(40, 12), torch.randn(40, 5)
     with pytest.raises(ValueError, match="refused"):
-        cusparse.csr(*csr_naive.compress(x, 0.7, "column", None), dy)
+        cusparse.csr(*csr_naive.compress(x, Selection(0.7, "column")), dy)
     assert not library.described
 
 

@@ -9,11 +9,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actprune import parse
+from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import launch
-from actprune_kernels.quantization import BITS, KINDS, naive
-from actprune_kernels.quantization import triton as codes
+from actprune_kernels.quantization import BITS, KINDS, naive, triton
 from actprune_kernels.sizes import SCOPES
 
 pytestmark = [
@@ -30,12 +29,12 @@ def test_grids_and_decoded_values_are_those_of_the_definition(
     kind: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
     x = torch.randn(shape).to(dtype)
-    got, expected = codes.encode(x, kind, DRAW), naive.encode(x, kind, DRAW)
+    got, expected = triton.encode(x, kind, DRAW), naive.encode(x, kind, DRAW)
     for ours, theirs in zip(got, expected, strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     assert torch.equal(got[1], expected[1])
     assert torch.equal(got[2], expected[2])
-    decoded = codes.decode(got, kind, shape[1], torch.float32)
+    decoded = triton.decode(got, kind, shape[1], torch.float32)
     assert torch.equal(decoded, naive.decode(got, kind, shape[1], torch.float32))
     assert bool(((decoded - x.float()).abs() <= 1.001 * got[1].float()[:, None]).all())
 
@@ -47,10 +46,10 @@ def test_grids_and_decoded_values_are_those_of_the_definition(
 )
 def test_any_finite_block_stays_within_a_level(x: NDArray[np.float32], kind: str) -> None:
     blocks = torch.from_numpy(x)
-    parts, expected = codes.encode(blocks, kind, DRAW), naive.encode(blocks, kind, DRAW)
+    parts, expected = triton.encode(blocks, kind, DRAW), naive.encode(blocks, kind, DRAW)
     assert torch.equal(parts[1], expected[1])
     assert torch.equal(parts[2], expected[2])
-    decoded = codes.decode(parts, kind, 5, torch.float32).double()
+    decoded = triton.decode(parts, kind, 5, torch.float32).double()
     bound = parts[1].double()[:, None] * 1.001
     assert bool(((decoded - blocks.double()).abs() <= bound).all())
     assert torch.equal(decoded[blocks == 0], torch.zeros_like(decoded[blocks == 0]))
@@ -60,13 +59,13 @@ def test_any_finite_block_stays_within_a_level(x: NDArray[np.float32], kind: str
 def test_rounding_is_unbiased_and_repeats(kind: str) -> None:
     x = torch.randn(8, 32)
     draws = [torch.tensor([7, 1, counter]) for counter in range(100)]
-    made = [codes.encode(x, kind, draw) for draw in draws]
-    values = torch.stack([codes.decode(each, kind, 32, torch.float32) for each in made])
+    made = [triton.encode(x, kind, draw) for draw in draws]
+    values = torch.stack([triton.decode(each, kind, 32, torch.float32) for each in made])
     error = values.double().mean(0) - x.double()
     deviation = made[0][1].double()[:, None] / 2  # of a coin between two levels: at most
     assert bool((error.abs() <= 5 * deviation / len(draws) ** 0.5 + 1e-6).all())
     assert not torch.equal(made[0][0], made[1][0])
-    again = codes.encode(x, kind, draws[0])
+    again = triton.encode(x, kind, draws[0])
     assert all(map(torch.equal, again, made[0]))
 
 
@@ -76,7 +75,7 @@ def test_rounding_is_unbiased_and_repeats(kind: str) -> None:
 def test_a_block_that_is_not_finite_has_no_finite_value(kind: str, wrong: float) -> None:
     x = torch.randn(3, 10)
     x[1, 4] = wrong
-    values = codes.decode(codes.encode(x, kind, DRAW), kind, 10, torch.float32)
+    values = triton.decode(triton.encode(x, kind, DRAW), kind, 10, torch.float32)
     assert not values[1].isfinite().any()
     assert values[[0, 2]].isfinite().all()
 
@@ -111,7 +110,8 @@ def test_each_fp8_code_is_read_as_torch_reads_it() -> None:
         codes_of = every_fp8().view(256, 1).clone()
         codes_of[[0x7F, 0xFF]] = 0  # NaN times 0 would be in every sum
         codes_of[code] = code
-        grad = format.product((codes_of, scales, rows, colptr), dy, 1)
+        store = Compressed(format, (256, 1), dy.dtype, (codes_of, scales, rows, colptr))
+        grad = format.grad_weight(store, dy)
         torch.testing.assert_close(grad[0, 0], expected[code], rtol=0, atol=0, equal_nan=True)
 
 
@@ -123,10 +123,11 @@ def test_nothing_waits_for_the_data_and_nothing_is_decoded_as_a_whole(
     format = parse(f"bsr:block={block},sparsity=0.9,values={kind},backend=triton")
     x = torch.empty(5000, 300, device="meta")
     with launch.record() as launches:
-        store = format.store(x, torch.empty(3, dtype=torch.int64, device="meta"))
-        grad = format.product(store, x.new_empty(5000, 70), 300)
+        draw = torch.empty(3, dtype=torch.int64, device="meta")
+        store = Compressed(format, (5000, 300), x.dtype, format.compress_tensors(x, draw))
+        grad = format.grad_weight(store, x.new_empty(5000, 70))
     assert grad.shape == (70, 300)
-    for made, expected in zip(store, format.empty(x), strict=True):
+    for made, expected in zip(store.buffers, format.empty_tensors(x), strict=True):
         assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     names = [made.kernel.__name__ for made in launches]
     assert names.count("_encode") == (kind in BITS)

@@ -1,0 +1,21 @@
+"""The whole activation: values (rows, features)."""
+
+from torch import Tensor
+
+from actprune_kernels.baselines import dotted
+
+
+def compress(activation: Tensor) -> tuple[Tensor]:
+    return (activation.clone().contiguous(),)
+
+
+def grad_weight(values: Tensor, grad_output: Tensor, features: int) -> Tensor:
+    return grad_output.t() @ values
+
+
+def to_dense(values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return values.clone()
+
+
+def row_dot(values: Tensor, other: Tensor) -> Tensor:
+    return dotted(values.__getitem__, other)
