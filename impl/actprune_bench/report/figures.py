@@ -5,9 +5,9 @@ from math import log2
 
 import plotly.graph_objects as go
 
-from actprune_bench.records.results import KernelRecord, Results
 from actprune_bench.report.marks import beside, colour, options, place, symbol
 from actprune_bench.report.summary import Row
+from actprune_common.results import KernelRecord, Results
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
 _SIDES = {

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actprune_bench.records.results import LayerRecord, Results
 from actprune_bench.report.summary import rows
+from actprune_common.results import LayerRecord, Results
 
 BIASED = 1.5
 """A bias of so many times what noise would leave is one."""

@@ -10,13 +10,13 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup, escape
 
-from actprune_bench.records.results import Results
 from actprune_bench.report import figures
 from actprune_bench.report.layers import layer_table
 from actprune_bench.report.marks import MOST_NAMES, colour, label, symbol
-from actprune_bench.report.summary import OPS, failures, headline, interleaved, kernel_table, rows
+from actprune_bench.report.summary import failures, headline, kernel_table, rows
 from actprune_bench.report.table import text
 from actprune_common.files import write_whole
+from actprune_common.results import OPS, Results
 
 # plotly's markers, as characters of the key
 _SIGNS = {
@@ -61,7 +61,7 @@ def render(results: Results) -> str:
         ops=OPS,
         headline=headline(table),
         failures=failures(results),
-        interleaved=interleaved(results),
+        interleaved=results.interleaved,
         kernels=kernel_table(results),
         layers=layer_table(results),
         key=_key([row.spec for row in table]),

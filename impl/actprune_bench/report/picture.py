@@ -10,9 +10,9 @@ from typing import Any
 
 import jinja2
 
-from actprune_bench.records import results
 from actprune_bench.report.marks import SIDES, beside, colour, label, place, ticks
 from actprune_bench.report.summary import Row, rows
+from actprune_common import results
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
 

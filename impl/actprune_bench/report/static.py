@@ -4,12 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+
+from actprune_bench.report.table import spec_table
 
 Record = dict[str, Any]
+_HEADINGS = (
+    *("sm_", "variants", "registers", "spilled\nbytes", "shared\nbytes", "code\nKiB"),
+    *("tensor\ncores", "global\nloads", "of 16\nbytes, %", "local\nloads", "occupancy\n%"),
+)
 _TENSOR_CORES = {"hmma": "HMMA", "wgmma": "wgmma", "tcgen05": "tcgen05"}
 
 
@@ -18,23 +22,7 @@ def print_static(records: Sequence[Record], console: Console) -> None:
     groups: dict[tuple[str, str, int], list[Record]] = {}
     for record in sorted(records, key=lambda r: (r["kernel"], r["dtype"], r["arch"])):
         groups.setdefault((record["kernel"], record["dtype"], record["arch"]), []).append(record)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("kernel", "dtype"):
-        table.add_column(name)
-    for name in (
-        "sm_",
-        "variants",
-        "registers",
-        "spilled\nbytes",
-        "shared\nbytes",
-        "code\nKiB",
-        "tensor\ncores",
-        "global\nloads",
-        "of 16\nbytes, %",
-        "local\nloads",
-        "occupancy\n%",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = spec_table("kernel", _HEADINGS, ["dtype"])
     for (kernel, dtype, arch), members in groups.items():
         table.add_row(kernel, dtype, str(arch), *_cells(members))
     table.add_section()
