@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from actprune_bench.records.environment import environment
-from actprune_bench.report.figures import heat_maps, pareto
+from actprune_bench.report.figures import heat_maps, speed
 from actprune_bench.report.layers import layer_table
 from actprune_bench.report.marks import label, place, ticks
 from actprune_bench.report.page import render, write_page
@@ -161,13 +161,19 @@ def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> 
     assert '<table id="layers">' not in render(dense)
 
 
-def test_the_picture_is_an_svg_with_every_format() -> None:
-    tree = ET.fromstring(draw(rows(sample())))
-    circles = tree.findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2 * len(SPECS)
-    for circle in circles:
-        assert 0 < float(circle.get("cx", -1)) < 860
-        assert 0 < float(circle.get("cy", -1)) < 420
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_picture_is_an_svg_with_every_format(alone: bool) -> None:
+    tree = ET.fromstring(draw(rows(sample()), alone=alone))
+    marks = tree.findall(".//{http://www.w3.org/2000/svg}path")
+    assert len(marks) == (2 if alone else 1) * len(SPECS)  # the key has one too
+    for mark in marks:
+        x, y = re.findall(r"[\d.]+", mark.get("transform", ""))
+        assert 0 < float(x) < (860 if alone else 980)
+        assert 0 < float(y) < 420
+    titles = [title.text for title in tree.findall(".//{http://www.w3.org/2000/svg}title")]
+    assert [title and title.partition(": ")[0] for title in titles[:1]] == SPECS[:1]
+    assert len(titles) == len(SPECS)
+    assert titles[0] == "dense: 80.50 % at 128.7 MiB"
 
 
 @pytest.mark.parametrize("count", [8, 9])
@@ -176,11 +182,15 @@ def test_many_formats_are_numbered_and_no_two_look_the_same(count: int) -> None:
     runs = [training(spec, 0) | {"spec": spec} for spec in specs]
     made = make(environment("actprune compare"), [], runs)
     beside = [re.findall(r'font-size="12.5">(.*?)<', draw(rows(made)))]
-    beside.append([trace.text[0].strip("\u00a0") for trace in pareto(rows(made)).data])
+    bare = draw(rows(made), alone=False)
+    beside.append(re.findall(r'font-size="12.5">(.*?)<', bare))
     names = [label(spec) for spec in specs] if count == 8 else [str(i + 1) for i in range(count)]
     assert beside == [names, names]
-    marks = [(trace.marker.color, trace.marker.symbol) for trace in pareto(rows(made)).data]
-    assert len(set(marks)) == count
+    assert len(set(re.findall(r'<path d="(.*?)".* fill="(.*?)"', bare))) == count
+    assert (
+        len({(trace.marker.color, trace.marker.symbol) for trace in speed(rows(made)).data})
+        == count
+    )
     page = render(made)
     assert (f"</span> 2 {specs[1]}<" in page) == (count == 9)
     assert "one seed, so how far accuracies are apart by chance is not known" in page
