@@ -1,8 +1,9 @@
 """`actprune-ci`: a command per module of this package."""
 
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pkgutil import iter_modules
+from typing import Annotated
 
 import typer
 
@@ -19,7 +20,7 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    made.callback()(_nothing)  # so that a single command is still named
+    made.callback()(_root)
     for module in iter_modules(__path__):
         if module.name == "__main__":
             continue
@@ -28,7 +29,21 @@ def app() -> typer.Typer:
     return made
 
 
-def _nothing() -> None:
+def _version(value: bool) -> None:
+    if value:
+        try:
+            version = metadata.version("actprune")
+        except metadata.PackageNotFoundError:  # run from a checkout
+            version = "of a checkout that is not installed"
+        typer.echo(f"actprune-ci {version}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Records results, judges them, and shows them over commits."""
 
 

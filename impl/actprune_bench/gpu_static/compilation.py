@@ -16,7 +16,7 @@ from typing import Any
 
 from actprune_bench.gpu_static.kernel_variants import (
     Configuration,
-    Variant,
+    KernelVariant,
     compile_arguments,
     variants,
 )
@@ -85,7 +85,7 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def compile_variant(variant: Variant, arch: int) -> Compiled:
+def compile_variant(variant: KernelVariant, arch: int) -> Compiled:
     """Compile for sm_`arch`; Triton's cache keeps the result."""
     # what every Triton up to 3.9 does where it is not told otherwise
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -128,7 +128,7 @@ def toolchain() -> dict[str, object]:
     return {name: tool and tool.version for name, tool in tools.items()}
 
 
-def _record(variant: Variant, arch: int, compiled: Compiled) -> Record:
+def _record(variant: KernelVariant, arch: int, compiled: Compiled) -> Record:
     code = compiled.code
     return {
         "kernel": f"{variant.module.split('.')[1]} {variant.kernel.lstrip('_')}",
@@ -151,6 +151,6 @@ def _record(variant: Variant, arch: int, compiled: Compiled) -> Record:
     }
 
 
-def _named(variant: Variant, arch: int, future: "Future[Compiled]") -> RuntimeError:
+def _named(variant: KernelVariant, arch: int, future: "Future[Compiled]") -> RuntimeError:
     text = " ".join(str(future.exception()).split())[:300]
     return RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")

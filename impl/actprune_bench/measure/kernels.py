@@ -47,7 +47,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What one run measures everything with."""
 
     dtype: torch.dtype
@@ -94,21 +94,21 @@ def measure_kernels(
         raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
-        setting = Setting(dtype, torch.device(device), samples, seed)
-        yield from _measure_shape(shape, formats, setting, ops, progress)
+        conditions = Conditions(dtype, torch.device(device), samples, seed)
+        yield from _measure_shape(shape, formats, conditions, ops, progress)
 
 
 def _measure_shape(
     shape: Shape,
     formats: Sequence[Format],
-    setting: Setting,
+    conditions: Conditions,
     ops: Sequence[str],
     progress: Callable[[str], None] | None,
 ) -> Iterator[KernelRecord]:
-    inputs, grads = rotating_inputs(shape, setting.dtype, setting.seed, setting.device)
-    torch.manual_seed(setting.seed)
-    layer = nn.Linear(shape.features, shape.out_features, dtype=setting.dtype)
-    layer.to(setting.device)
+    inputs, grads = rotating_inputs(shape, conditions.dtype, conditions.seed, conditions.device)
+    torch.manual_seed(conditions.seed)
+    layer = nn.Linear(shape.features, shape.out_features, dtype=conditions.dtype)
+    layer.to(conditions.device)
     cases = [_prepare(format, layer, inputs, grads) for format in formats]
     if cases[0].problem is not None:  # nothing to be a ratio to
         for case in cases[1:]:
@@ -119,7 +119,7 @@ def _measure_shape(
             progress(f"{shape.name} {op}")
         timed = [case for case in cases if case.problem is None]
         steps = [_step(op, case, inputs, grads, buffer) for case in timed]
-        samples = interleave(steps, setting.samples, clock(setting.device))
+        samples = interleave(steps, conditions.samples, clock(conditions.device))
         times = dict(zip(map(id, timed), samples, strict=True))
         dense = statistics.median(times.get(id(cases[0]), [math.nan]))
         for case in cases:

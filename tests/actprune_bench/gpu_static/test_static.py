@@ -19,7 +19,7 @@ from actprune import FORMATS
 from actprune_bench.cli import main
 from actprune_bench.gpu_static import compilation as measuring
 from actprune_bench.gpu_static.compilation import spilling
-from actprune_bench.gpu_static.kernel_variants import SHAPES, Variant, named, shipped
+from actprune_bench.gpu_static.kernel_variants import SHAPES, KernelVariant, named, shipped
 from actprune_bench.gpu_static.sass import MachineCode, occupancy, read_text
 from actprune_bench.report.static import print_static
 from actprune_common.errors import InputError
@@ -143,7 +143,7 @@ def test_what_ships_covers_every_block_scope_and_dtype() -> None:
 def test_a_variant_s_dtype_is_that_of_its_data() -> None:
     def dtype(*types: str, **constants: str) -> str:
         signature = tuple((f"p{i}", kind) for i, kind in enumerate(types))
-        return Variant("m", "k", signature, tuple(constants.items()), (), 4, 3).dtype
+        return KernelVariant("m", "k", signature, tuple(constants.items()), (), 4, 3).dtype
 
     assert dtype("*fp32", "*bf16") == "bfloat16"
     assert dtype("*fp32", PRECISION="tf32") == "tf32"
