@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from actprune import parse
-from actprune_bench.compare import S24
+from actprune_bench.compare.config import S24
 from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
 from actprune_bench.records.environment import environment
 from actprune_bench.training.config import TrainConfig

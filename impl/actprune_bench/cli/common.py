@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from actprune_bench.compare import PAGE, ShapeConfig
+from actprune_bench.compare.config import ShapeConfig
+from actprune_bench.compare.run import PAGE
 from actprune_bench.report.table import print_table
 from actprune_common.errors import InputError
 from actprune_common.results import Results

@@ -15,7 +15,8 @@ from actprune_bench.cli.common import (
     show,
     terminal,
 )
-from actprune_bench.compare import CompareConfig, open_folder, run_compare
+from actprune_bench.compare.config import CompareConfig
+from actprune_bench.compare.run import open_folder, run_compare
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import check, load_yaml
 

@@ -15,7 +15,8 @@ from actprune_bench.cli.common import (
     shape_of,
     terminal,
 )
-from actprune_bench.compare import CompareConfig, measure
+from actprune_bench.compare.config import CompareConfig
+from actprune_bench.compare.run import measure
 from actprune_bench.report.table import print_table
 from actprune_common.results import write
 from actprune_common.strict_yaml import check

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actprune_bench.cli.common import show, terminal
-from actprune_bench.compare import PAGE
+from actprune_bench.compare.run import PAGE
 from actprune_bench.report.page import write_page
 from actprune_common.results import merge, read
 

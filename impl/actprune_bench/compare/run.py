@@ -3,10 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import yaml
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from actprune.strategies import grammar
 from actprune_bench.compare.config import DTYPES, CompareConfig
@@ -27,9 +35,6 @@ from actprune_common.results import (
     write,
 )
 from actprune_common.strict_yaml import load_yaml
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
 Report = Callable[[str, int, int], None]
@@ -56,14 +61,14 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
     return config
 
 
-def run_compare(config: CompareConfig, out: Path, *, command: str, console: "Console") -> Results:
+def run_compare(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
     """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
     made = measure(config, out, command=command, console=console)
     write_page(made, out / PAGE)
     return made
 
 
-def measure(config: CompareConfig, out: Path, *, command: str, console: "Console") -> Results:
+def measure(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
     """The same without the page.
 
     results.json is written after each layer's kernels and each seed's training. Raises InputError
@@ -150,17 +155,8 @@ def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Trai
 
 
 @contextmanager
-def _progress(console: "Console") -> Iterator[Report]:
+def _progress(console: Console) -> Iterator[Report]:
     """A progress bar with the time left of each part: the kernels, then the training."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        SpinnerColumn,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}

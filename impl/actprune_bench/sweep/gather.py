@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actprune_bench.compare import PAGE, RESULTS
+from actprune_bench.compare.run import PAGE, RESULTS
 from actprune_bench.measure.runs import against_dense
 from actprune_bench.report.page import write_page
 from actprune_bench.sweep.cells import (

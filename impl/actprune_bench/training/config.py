@@ -3,7 +3,14 @@
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
@@ -22,6 +29,24 @@ def _as_tuple(globs: Any) -> Any:
 Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
+def _known_model(name: str) -> str:
+    if name not in MODELS:
+        raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
+    return name
+
+
+def _known_data(source: str) -> str:
+    check_source(source)
+    return source
+
+
+Model = Annotated[str, AfterValidator(_known_model)]
+Source = Annotated[str, AfterValidator(_known_data)]
+Spec = Annotated[str, AfterValidator(lambda spec: read(spec).spec)]
+"""Made canonical."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class TrainConfig(BaseModel):
     """One training run. `strict_yaml.check(TrainConfig, {...})` gives errors of one line."""
 
@@ -29,11 +54,11 @@ class TrainConfig(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
-    model: str = "resmlp_tiny"
+    model: Model = "resmlp_tiny"
     """resmlp_tiny, resmlp_s12, ..."""
-    data: str = "embedded"
+    data: Source = "embedded"
     """embedded, fashion-mnist:DIR, cifar10:DIR or folder:DIR."""
-    spec: str = "dense"
+    spec: Spec = "dense"
     """The format, such as bsr:sparsity=0.9."""
     include: Globs = ("*",)
     """Globs on the names of the linear layers that are pruned."""
@@ -50,7 +75,7 @@ class TrainConfig(BaseModel):
     """On matrices and convolutions; biases, affine parameters and LayerScale have none."""
     warmup_epochs: float = Field(default=0.5, ge=0)
     """How long the learning rate rises."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Seed = 0
     """Of the weights, the order of the data and its augmentation."""
     augment: Literal["none", "crop-flip"] = "none"
     """none or crop-flip."""
@@ -64,24 +89,6 @@ class TrainConfig(BaseModel):
     """The same of the test images."""
     checkpoint_every: Count = 200
     """Steps; there is a checkpoint at the end of every epoch too."""
-
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, name: str) -> str:
-        if name not in MODELS:
-            raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
-        return name
-
-    @field_validator("data")
-    @classmethod
-    def _known_data(cls, source: str) -> str:
-        check_source(source)
-        return source
-
-    @field_validator("spec")
-    @classmethod
-    def _canonical_spec(cls, spec: str) -> str:
-        return read(spec).spec
 
     @model_validator(mode="after")
     def _warmup_within(self) -> "TrainConfig":
