@@ -8,8 +8,8 @@ import typer
 
 from actprune_bench.cli.common import Out, Resume, command_line, new_folder, terminal
 from actprune_bench.report.table import print_table
+from actprune_bench.sweep import run
 from actprune_bench.sweep.config import SweepConfig
-from actprune_bench.sweep.run import ENGINES, find_config, good, run_sweep
 from actprune_bench.sweep.watch import print_found
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import load_yaml
@@ -39,16 +39,16 @@ def command(
 
     Finished cells are never run again. Exit code 1 where a cell failed for good.
     """
-    if engine not in ENGINES:
-        raise InputError(f"--engine: expected {' or '.join(ENGINES)}, got {engine!r}")
+    if engine not in run.ENGINES:
+        raise InputError(f"--engine: expected {' or '.join(run.ENGINES)}, got {engine!r}")
     if address is not None and engine != "ray":
         raise InputError("--address: expected with --engine ray")
     if out is None and (resume or config is None):
         raise InputError("--config, --out: expected a file, or the folder to --resume in")
     chosen = load_yaml(config, SweepConfig) if config else None
     folder, console = out or new_folder(), terminal()
-    chosen = find_config(folder, chosen, resume=resume)
-    found = run_sweep(
+    chosen = run.find_config(folder, chosen, resume=resume)
+    found = run.run_sweep(
         chosen,
         folder,
         words=command_line(),
@@ -64,5 +64,5 @@ def command(
     for made in found.results:  # print_found says what is not done
         print_table(made.model_copy(update={"not_done": []}), console)
     print_found(found, console)
-    if not good(found, chosen):
+    if not run.good(found, chosen):
         raise typer.Exit(1)
