@@ -1,9 +1,10 @@
 """Made-up but realistic records, for tests of what reads them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actprune_bench.records import results
 from actprune_bench.records.environment import environment
+from actprune_common import results
 
 SPECS = ["dense", "csr:sparsity=0.9", "bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9"]
 
@@ -73,6 +74,16 @@ def training(spec: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def make(
+    described: Mapping[str, Any],
+    kernels: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+) -> results.Results:
+    """Results from plain values, checked as those of a file are."""
+    values = {"environment": dict(described), "kernels": list(kernels), "training": list(runs)}
+    return results.validate({"schema": 1, **values}, "results")
+
+
 def sample(*, seeds: int = 2) -> results.Results:
     """Four formats, three operations, a small heat map, and training over some seeds."""
     kernels = [kernel(spec, op) for spec in SPECS for op in ("compress", "grad_weight", "linear")]
@@ -82,4 +93,4 @@ def sample(*, seeds: int = 2) -> results.Results:
         for sparsity in (0.5, 0.9)
     ]
     runs = [training(spec, seed) for seed in range(seeds) for spec in SPECS]
-    return results.make(environment("actprune compare"), kernels, runs)
+    return make(environment("actprune compare"), kernels, runs)

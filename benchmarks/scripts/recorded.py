@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from actprune_bench.advise.advice import RECORDED, dumped, settings_of
-from actprune_bench.records import results
+from actprune_common import results
 from actprune_common.files import write_whole
 
 

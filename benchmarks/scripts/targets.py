@@ -20,11 +20,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from actprune import parse
-from actprune_bench.compare import S24
+from actprune_bench.compare.config import S24
 from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
 from actprune_bench.records.environment import environment
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
+from actprune_common.results import KernelRecord
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)
@@ -47,15 +48,15 @@ class Line:
 def kernel_lines(samples: int) -> list[Line]:
     """Compress, grad_weight and the whole linear layer at ResMLP-S24's shapes."""
     shapes = [Shape(**shape.model_dump()) for shape in S24 if shape.name != "tokens"]
-    found = {
-        (str(r["op"]), str(r["layer"]), str(r["spec"])): r
-        for r in measure_kernels(SPECS, shapes, samples=samples)
+    measured = measure_kernels(SPECS, shapes, samples=samples)
+    found: dict[tuple[str, str, str], KernelRecord] = {
+        (record.op, record.layer, record.spec): record for record in measured
     }
 
     def ratio(op: str, layer: str, spec: str) -> float:
-        value = found[op, layer, spec]["ratio_to_dense"]
-        assert isinstance(value, float), found[op, layer, spec]["error"]
-        return value
+        record = found[op, layer, spec]
+        assert record.ratio_to_dense is not None, record.error
+        return record.ratio_to_dense
 
     lines = []
     for spec in BSR:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from actprune import InputError
-from actprune_bench.compare import CompareConfig
+from actprune_bench.compare.config import CompareConfig
 from actprune_bench.sweep.config import SweepConfig
 from actprune_bench.training import TrainConfig
 from actprune_common.strict_yaml import check, load_yaml

@@ -146,7 +146,7 @@ def test_harness_imports_without_torch() -> None:
         for path in modules("actprune_ci")
         if path.stem != "__main__"
     ]
-    assert "actprune_ci.readers.results" in names
+    assert "actprune_ci.readers.actprune" in names
     done = run_python(blocking(sorted(FORBIDDEN["actprune_ci"])) + f"import {', '.join(names)}")
     assert (done.returncode, done.stderr) == (0, "")
 

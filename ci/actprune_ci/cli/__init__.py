@@ -32,7 +32,7 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    made.callback()(_no_command)
+    made.callback()(_root)
     for module in iter_modules(__path__):
         command = getattr(import_module(f"{__name__}.{module.name}"), "command", None)
         if command:
@@ -40,15 +40,19 @@ def app() -> typer.Typer:
     return made
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"actprune-ci {metadata.version('actprune')}")
+def _version(value: bool) -> None:
+    if value:
+        try:
+            version = metadata.version("actprune")
+        except metadata.PackageNotFoundError:  # run from a checkout
+            version = "of a checkout that is not installed"
+        typer.echo(f"actprune-ci {version}")
         raise typer.Exit
 
 
-def _no_command(
+def _root(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say it and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Records results, judges them, and shows them over commits."""

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers import results
 from actprune_ci.readers.fields import measured, of_environment
-from actprune_common.errors import InputError
+from actprune_common.results import KernelRecord, Record, TrainingRecord, read
 
-Record = Mapping[str, Any]
 KERNEL_FIGURES = {
     "ratio_to_dense": ("ratio_to_dense", "ratio"),
     "nbytes": ("nbytes", "bytes"),
@@ -29,52 +27,46 @@ TRAINING_FIGURES = {
 """A record's field to (metric, unit)."""
 
 
-def recognises(document: Record) -> bool:
+def recognises(document: Mapping[str, Any]) -> bool:
     """Whether the document is a results.json."""
     return "kernels" in document and "training" in document
 
 
-def runs(document: Record, path: Path) -> tuple[Run, ...]:
-    """The one run of a results.json, checked as actprune_ci.readers.results does."""
-    try:
-        found = results.read(path)
-    except results.ResultsError as problem:
-        raise InputError(str(problem)) from None
+def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
+    """The one run of a results.json, checked as actprune_common.results does."""
+    found = read(path)
     measurements = [
         *(m for record in found.kernels for m in _kernel(record)),
         *(m for record in found.training for m in _training(record)),
     ]
-    return (of_environment(found.environment, measurements, path),)
+    return (of_environment(found.environment.model_dump(), measurements, path),)
 
 
-def _kernel(record: Record) -> list[Measurement]:
-    layer = record.get("layer") or "{rows}x{features}x{out_features}".format(**record)
+def _kernel(record: KernelRecord) -> list[Measurement]:
     params = (
-        ("spec", record["spec"]),
-        ("layer", str(layer)),
-        ("dtype", record["dtype"]),
-        ("device", record["device"]),
+        ("spec", record.spec),
+        ("layer", record.layer or f"{record.rows}x{record.features}x{record.out_features}"),
+        ("dtype", record.dtype),
+        ("device", record.device),
     )
-    name, error = f"kernels.{record['op']}", str(record.get("error") or "")
-    times = [ms / 1000 for ms in record["samples_ms"]] if record["ok"] else []
-    if record["ok"] and not times:
-        times = [record["median_ms"] / 1000]
-    failed = error or "its check failed"
+    name, failed = f"kernels.{record.op}", record.error or "its check failed"
+    # a record that passed its check has a median, but need not have its samples
+    times = [ms / 1000 for ms in record.samples_ms or [record.median_ms or 0]] if record.ok else []
     return [
         measured(Key(name, params), times, "" if times else failed),
-        *_figures(record, name, params, KERNEL_FIGURES, "" if record["ok"] else failed),
+        *_figures(record, name, params, KERNEL_FIGURES, "" if record.ok else failed),
     ]
 
 
-def _training(record: Record) -> list[Measurement]:
+def _training(record: TrainingRecord) -> list[Measurement]:
     params = (
-        ("spec", record["spec"]),
-        ("model", record["model"]),
-        ("data", record["data"].partition(":")[0]),  # where it lies says nothing about the run
-        ("epochs", str(record["epochs"])),
-        ("seed", str(record["seed"])),
+        ("spec", record.spec),
+        ("model", record.model),
+        ("data", record.data.partition(":")[0]),  # where it lies says nothing about the run
+        ("epochs", str(record.epochs)),
+        ("seed", str(record.seed)),
     )
-    times = [ms / 1000 for ms in record.get("step_samples_ms") or [record["step_ms"]]]
+    times = [ms / 1000 for ms in record.step_samples_ms or [record.step_ms]]
     return [
         measured(Key("training", params), times),
         *_figures(record, "training", params, TRAINING_FIGURES),
@@ -91,7 +83,7 @@ def _figures(
     """The figures that stand in the record; a null one failed with `error`, or was skipped."""
     made = []
     for field, (metric, unit) in figures.items():
-        key, value = Key(name, params, metric, unit), record[field]
+        key, value = Key(name, params, metric, unit), getattr(record, field)
         if value is not None:
             made.append(measured(key, [value]))
         elif error:

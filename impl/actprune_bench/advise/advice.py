@@ -10,10 +10,9 @@ from typing import Any
 
 from actprune_bench.data import DataShape
 from actprune_bench.measure.peak import predicted_peak
-from actprune_bench.records.results import Results
-from actprune_bench.report.summary import interleaved
 from actprune_bench.training.config import TrainConfig
 from actprune_common.errors import InputError
+from actprune_common.results import Results
 from actprune_common.strict_yaml import check
 
 RECORDED = Path(__file__).with_name("recorded.json")
@@ -129,7 +128,7 @@ def settings_of(results: Results) -> list[Setting]:
                 error=None if error is None else round(error, 3),
                 step_ratio=round(statistics.median(run.ratio_to_dense for run in runs), 3),
                 saved_ratio=round(statistics.fmean(run.saved_ratio for run in runs), 4),
-                interleaved=interleaved(results),
+                interleaved=results.interleaved,
             )
         )
     return found

@@ -15,7 +15,7 @@ from torch import nn
 
 from actprune.layers.sharding import shard
 from actprune.strategies.grammar import read
-from actprune_bench.advise import advice as advise
+from actprune_bench.advise.advice import recorded
 from actprune_bench.data import DataShape
 from actprune_bench.measure.peak import predicted_peak
 from actprune_bench.measure.predict import predict_sharded
@@ -90,7 +90,7 @@ class Planned:
 
 def default_specs() -> list[str]:
     """Dense and the recorded settings; those with a strategy, under bf16 too."""
-    known = dict.fromkeys(["dense", *(setting.spec for setting in advise.recorded())])
+    known = dict.fromkeys(["dense", *(setting.spec for setting in recorded())])
     under = [f"bf16+{s}" for s in known if "+" in s and not s.startswith("bf16+")]
     return list(dict.fromkeys([*known, *under]))
 

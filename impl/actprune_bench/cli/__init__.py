@@ -1,10 +1,11 @@
-"""The command line: compare, kernels, train, sweep, report, advise, plan, doctor, static."""
+"""The command line: a command per module of this package."""
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Annotated
 
 import typer
 
-from actprune_bench.cli import answering, measuring
 from actprune_bench.cli.common import guarded
 
 __all__ = ["app", "main"]
@@ -34,18 +35,10 @@ def _root(
     pass
 
 
-for function in (
-    measuring.compare,
-    measuring.kernels,
-    measuring.train,
-    measuring.sweep,
-    measuring.report,
-    answering.advise,
-    answering.plan,
-    answering.doctor,
-    answering.static,
-):
-    app.command()(guarded(function))
+for module in iter_modules(__path__):
+    if module.name != "common":
+        command = import_module(f"{__name__}.{module.name}").command
+        app.command(module.name)(guarded(command))
 
 
 def main() -> None:

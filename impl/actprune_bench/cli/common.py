@@ -3,25 +3,37 @@
 import functools
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.console import Console
 
+from actprune_bench.compare.config import ShapeConfig
+from actprune_bench.compare.run import PAGE
+from actprune_bench.report.table import print_table
 from actprune_common.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from actprune_bench.compare import ShapeConfig
+from actprune_common.results import Results
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", metavar="SPEC", help="Such as bsr:block=1x32,sparsity=0.9; repeat."),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", metavar="RxFxO", help="Rows x features x out_features; repeat for several."
+    ),
+]
+Channels = Annotated[int, typer.Option(help="Of the images.", min=1)]
+Classes = Annotated[int, typer.Option(help="Of the images.", min=1)]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the records there, as JSON.")
 ]
 Out = Annotated[
     Path | None,
@@ -50,10 +62,8 @@ def guarded(function: Command) -> Command:
     return called  # type: ignore[return-value]
 
 
-def terminal() -> "Console":
+def terminal() -> Console:
     """Where tables go."""
-    from rich.console import Console
-
     console = Console()
     # a file or a pipe has no width of its own: show everything
     return console if console.is_terminal else Console(width=max(console.width, 140))
@@ -69,10 +79,29 @@ def new_folder() -> Path:
     return Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
 
 
-def shape_of(text: str) -> "ShapeConfig":
-    """One layer of --shape. Raises InputError."""
-    from actprune_bench.compare import ShapeConfig
+def check_new(file: Path | None) -> None:
+    """Raise InputError where a file that is to be written is there, or where its folder is not."""
+    if file is not None and file.exists():
+        raise InputError(f"{file}: is there already; name another file")
+    if file is not None and not file.absolute().parent.is_dir():
+        raise InputError(f"{file}: its folder is not there")
 
+
+@contextmanager
+def predicting(console: Console) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal while peaks are predicted; call it with the spec whose turn it is."""
+    with console.status("predicting peaks") as status:
+        yield lambda spec: status.update(f"predicting the peak of {spec}")
+
+
+def show(made: Results, folder: Path, console: Console) -> None:
+    """Print the table of `made`, and where its page is."""
+    print_table(made, console)
+    console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
+
+
+def shape_of(text: str) -> ShapeConfig:
+    """One layer of --shape. Raises InputError."""
     parts = text.split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
         raise InputError(f"--shape: expected ROWSxFEATURESxOUT_FEATURES, got {text!r}")

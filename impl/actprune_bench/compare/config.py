@@ -1,6 +1,6 @@
 """What a comparison is: its YAML file, and the kernels and training runs that it describes."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from actprune.formats import parse
 from actprune.strategies.grammar import read
 from actprune_bench.measure.tolerance import TOLERANCE
-from actprune_bench.training.config import TrainConfig
+from actprune_bench.training.config import Seed, TrainConfig
 from actprune_common.errors import InputError
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCE}
@@ -97,7 +97,7 @@ class TrainingPart(TrainConfig):
 
     epochs: int = Field(default=2, ge=1, le=100_000)
     device: Literal["cpu"] = "cpu"  # where the peaks are measured
-    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
 
     @model_validator(mode="before")
     @classmethod

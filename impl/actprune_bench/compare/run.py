@@ -1,29 +1,42 @@
 """A comparison from its folder to its page."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from actprune.strategies.grammar import read
+from actprune.strategies import grammar
 from actprune_bench.compare.config import DTYPES, CompareConfig
-from actprune_bench.measure.kernels import OPS, Shape, measure_kernels
-from actprune_bench.records import results
+from actprune_bench.compare.interleaved import train_specs
+from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import check_same, environment
-from actprune_bench.records.training import train_specs
 from actprune_bench.report.page import write_page
 from actprune_common.errors import InputError
 from actprune_common.files import make_folder, write_whole
+from actprune_common.results import (
+    OPS,
+    SCHEMA,
+    Environment,
+    KernelRecord,
+    Results,
+    TrainingRecord,
+    read,
+    write,
+)
 from actprune_common.strict_yaml import load_yaml
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
-Record = dict[str, Any]
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of its part is done, and how much there is."""
 
@@ -48,18 +61,14 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
     return config
 
 
-def run_compare(
-    config: CompareConfig, out: Path, *, command: str, console: "Console"
-) -> results.Results:
+def run_compare(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
     """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
     made = measure(config, out, command=command, console=console)
     write_page(made, out / PAGE)
     return made
 
 
-def measure(
-    config: CompareConfig, out: Path, *, command: str, console: "Console"
-) -> results.Results:
+def measure(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
     """The same without the page.
 
     results.json is written after each layer's kernels and each seed's training. Raises InputError
@@ -67,54 +76,47 @@ def measure(
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    now = environment(command)
-    kept = _kept(out / RESULTS, now)
-    described = kept["environment"] if kept else now
-    kernels: list[Record] = kept["kernels"] if kept else []
-    training: list[Record] = kept["training"] if kept else []
-
-    def save() -> results.Results:
-        made = results.make(described, kernels, training)
-        results.write(out / RESULTS, made)
-        return made
+    made = _begun(out / RESULTS, Environment.model_validate(environment(command)))
+    kernels, training = made.kernels, made.training
 
     with _progress(console) as report:
         for name, records in _kernels(config, kernels, report):
             kernels += records
-            save()
+            write(out / RESULTS, made)
             console.print(f"kernels of {name}: measured", highlight=False)
         for record in _training(config, out, report):
-            place = (record["spec"], record["seed"])
-            training = [r for r in training if (r["spec"], r["seed"]) != place] + [record]
-            if record["spec"] == config.formats[-1]:
-                save()
-                console.print(f"training with seed {record['seed']}: done", highlight=False)
-    return save()
+            place = (record.spec, record.seed)
+            training[:] = [r for r in training if (r.spec, r.seed) != place] + [record]
+            if record.spec == config.formats[-1]:
+                write(out / RESULTS, made)
+                console.print(f"training with seed {record.seed}: done", highlight=False)
+    write(out / RESULTS, made)
+    return made
 
 
-def _kept(path: Path, now: Mapping[str, object]) -> Record | None:
-    """The results so far, as plain records."""
+def _begun(path: Path, now: Environment) -> Results:
+    """The results so far; none yet where there is no file."""
     if not path.exists():
-        return None
-    kept: Record = results.read(path).model_dump(mode="json", by_alias=True)
-    check_same(path, kept["environment"], now)
+        return Results(schema=SCHEMA, environment=now, kernels=[], training=[])
+    kept = read(path)
+    check_same(path, kept.environment.model_dump(), now.model_dump())
     return kept
 
 
 def _kernels(
-    config: CompareConfig, kept: Sequence[Record], report: Report
-) -> Iterator[tuple[str, list[Record]]]:
+    config: CompareConfig, kept: Sequence[KernelRecord], report: Report
+) -> Iterator[tuple[str, list[KernelRecord]]]:
     """Per layer, the records that `kept` lacks."""
     part = config.kernels
     if part is None:
         return
     grid = part.heat_map
     # the grid's formats that the comparison measures anyway are not measured twice
-    formats = [spec for spec in config.formats if read(spec).format]
+    formats = [spec for spec in config.formats if grammar.read(spec).format]
     cells = [spec for spec in grid.specs() if spec not in formats] if grid else []
     full, single = len(formats) * part.samples, len(cells) * (grid.samples if grid else 0)
     total = len(part.shapes) * (len(OPS) * full + single)
-    have = {(record["layer"], record["op"], record["spec"]) for record in kept}
+    have = {(record.layer, record.op, record.spec) for record in kept}
     done = 0
     for layer in part.shapes:
         for specs, ops, samples in (
@@ -142,10 +144,10 @@ def _kernels(
                 progress=say,
             )
             what = layer.name if specs is formats else f"{layer.name}, heat map"
-            yield what, [dict(record) for record in records if record["spec"] in specs]
+            yield what, [record for record in records if record.spec in specs]
 
 
-def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Record]:
+def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[TrainingRecord]:
     runs = config.runs()
     if runs:
         report("training: reading the data", 0, 1)
@@ -153,17 +155,8 @@ def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Reco
 
 
 @contextmanager
-def _progress(console: "Console") -> Iterator[Report]:
+def _progress(console: Console) -> Iterator[Report]:
     """A progress bar with the time left of each part: the kernels, then the training."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        SpinnerColumn,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}

@@ -8,34 +8,38 @@ import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from actprune_bench.gpu_static.kernel_variants import (
     Configuration,
-    Variant,
+    KernelVariant,
     compile_arguments,
     variants,
 )
 from actprune_bench.gpu_static.sass import ARCHES, MachineCode, occupancy, read_cubin
 from actprune_common.errors import InputError
+from actprune_common.files import write_json
 from actprune_kernels.backends import interpreted
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledKernel(MachineCode):
     """One variant for one architecture."""
 
-    code: MachineCode
+    kernel: str
+    variant: str
+    specs: list[str]
+    dtype: str
+    arch: int
     num_warps: int
+    num_stages: int
     shared_bytes: int
     tensor_memory: int
     """Columns, of 512; sm_100 only."""
+    occupancy: float
 
 
 def check_able(arches: Sequence[int]) -> None:
@@ -56,8 +60,8 @@ def compile_all(
     *,
     jobs: int = 2,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Record]:
-    """A flat record per variant and architecture, in `jobs` processes.
+) -> list[CompiledKernel]:
+    """A record per variant and architecture, in `jobs` processes.
 
     progress is called with how many are done, of how many. Raises InputError where nothing can be
     compiled here, and RuntimeError naming the kernel that does not compile.
@@ -77,7 +81,7 @@ def compile_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [_record(*each, future.result()) for future, each in made.items()]
+    return [future.result() for future in made]
 
 
 def _leave_interrupts() -> None:
@@ -85,7 +89,7 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def compile_variant(variant: Variant, arch: int) -> Compiled:
+def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
     """Compile for sm_`arch`; Triton's cache keeps the result."""
     # what every Triton up to 3.9 does where it is not told otherwise
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
@@ -98,25 +102,37 @@ def compile_variant(variant: Variant, arch: int) -> Compiled:
         warnings.simplefilter("ignore")  # a deprecation in Triton is no finding about our kernels
         source = ASTSource(*compile_arguments(variant))
         kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
-    metadata = kernel.metadata
-    return Compiled(
-        read_cubin(kernel.asm["cubin"]),
-        metadata.num_warps,
-        metadata.shared,
-        getattr(metadata, "tmem_size", 0) or 0,
+    code, metadata = read_cubin(kernel.asm["cubin"]), kernel.metadata
+    tensor_memory = getattr(metadata, "tmem_size", 0) or 0
+    return CompiledKernel(
+        **asdict(code),
+        kernel=f"{variant.module.split('.')[1]} {variant.kernel.lstrip('_')}",
+        variant=variant.label,
+        specs=sorted(variant.specs),
+        dtype=variant.dtype,
+        arch=arch,
+        num_warps=metadata.num_warps,
+        num_stages=variant.num_stages,
+        shared_bytes=metadata.shared,
+        tensor_memory=tensor_memory,
+        occupancy=occupancy(
+            arch, metadata.num_warps, code.registers, metadata.shared, tensor_memory
+        ),
     )
 
 
-def spilling(records: Sequence[Record]) -> list[Record]:
+def spilling(records: Sequence[CompiledKernel]) -> list[CompiledKernel]:
     """The records of variants that spill registers to memory."""
-    return [each for each in records if each["spill_store_bytes"] or each["spill_load_bytes"]]
+    return [each for each in records if each.spill_store_bytes or each.spill_load_bytes]
 
 
-def write_records(path: Path, records: Sequence[Record], environment: dict[str, object]) -> None:
+def write_records(
+    path: Path, records: Sequence[CompiledKernel], environment: dict[str, object]
+) -> None:
     """Write {"schema", "environment", "records"} as JSON, whole or not at all."""
-    from actprune_common.files import write_json
-
-    write_json(path, {"schema": 1, "environment": environment, "records": list(records)})
+    write_json(
+        path, {"schema": 1, "environment": environment, "records": list(map(asdict, records))}
+    )
 
 
 def toolchain() -> dict[str, object]:
@@ -128,29 +144,6 @@ def toolchain() -> dict[str, object]:
     return {name: tool and tool.version for name, tool in tools.items()}
 
 
-def _record(variant: Variant, arch: int, compiled: Compiled) -> Record:
-    code = compiled.code
-    return {
-        "kernel": f"{variant.module.split('.')[1]} {variant.kernel.lstrip('_')}",
-        "variant": variant.label,
-        "specs": sorted(variant.specs),
-        "dtype": variant.dtype,
-        "arch": arch,
-        "num_warps": compiled.num_warps,
-        "num_stages": variant.num_stages,
-        "shared_bytes": compiled.shared_bytes,
-        "tensor_memory": compiled.tensor_memory,
-        "occupancy": occupancy(
-            arch,
-            compiled.num_warps,
-            code.registers,
-            compiled.shared_bytes,
-            compiled.tensor_memory,
-        ),
-        **code.figures(),
-    }
-
-
-def _named(variant: Variant, arch: int, future: "Future[Compiled]") -> RuntimeError:
+def _named(variant: KernelVariant, arch: int, future: "Future[CompiledKernel]") -> RuntimeError:
     text = " ".join(str(future.exception()).split())[:300]
     return RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")

@@ -1,8 +1,8 @@
 """Which variants of our Triton kernels a configuration compiles, found without a GPU.
 
 The host side of a kernel runs on meta tensors, where launches are recorded; each is then described
-as Triton's JIT would specialise it on a GPU. Triton's own types stay out of sight: a Variant is
-plain data, so that another process can compile it.
+as Triton's JIT would specialise it on a GPU. Triton's own types stay out of sight: a KernelVariant
+is plain data, so that another process can compile it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +58,7 @@ class Configuration:
 
 
 @dataclass(frozen=True)
-class Variant:
+class KernelVariant:
     """One machine code: a kernel, what it is specialised on, and its launch options."""
 
     module: str
@@ -151,9 +151,9 @@ def has_kernels(name: str) -> bool:
     return find_spec(folder) is not None and find_spec(f"{folder}.triton") is not None
 
 
-def variants(configurations: Iterable[Configuration]) -> list[Variant]:
+def variants(configurations: Iterable[Configuration]) -> list[KernelVariant]:
     """The distinct variants that compress, grad_weight and to_dense launch."""
-    found: dict[Variant, Variant] = {}
+    found: dict[KernelVariant, KernelVariant] = {}
     for configuration in configurations:
         for launch in _launches(configuration):
             variant = specialise(launch)
@@ -162,7 +162,7 @@ def variants(configurations: Iterable[Configuration]) -> list[Variant]:
     return list(found.values())
 
 
-def specialise(launch: Launch) -> Variant:
+def specialise(launch: Launch) -> KernelVariant:
     """The variant that Triton's JIT would compile for this launch.
 
     A tensor is a pointer, aligned to 16 bytes; None and the integer 1 are built in; an integer is
@@ -178,7 +178,7 @@ def specialise(launch: Launch) -> Variant:
         elif isinstance(value, Tensor) or value % 16 == 0:
             aligned.append(name)
     function = launch.kernel.fn
-    return Variant(
+    return KernelVariant(
         function.__module__,
         function.__name__,
         tuple(signature),
@@ -189,7 +189,7 @@ def specialise(launch: Launch) -> Variant:
     )
 
 
-def compile_arguments(variant: Variant) -> tuple[Any, ...]:
+def compile_arguments(variant: KernelVariant) -> tuple[Any, ...]:
     """Kernel, signature, constexprs and attrs, as triton.compiler.ASTSource takes them."""
     kernel = getattr(import_module(variant.module), variant.kernel)
     place = {name: (index,) for index, (name, _) in enumerate(variant.signature)}

@@ -73,14 +73,6 @@ B200 = Device(
 )
 DEVICES = (A100, H100, H200, B200)
 
-H200_REACHED = replace(
-    H200,
-    bytes_per_s=4.3e12,
-    half=790e12,
-    source="what a copy (read + written) and a bf16 matmul were measured to reach elsewhere",
-)
-"""No bound, but what good kernels reach; figures that were not measured are the data sheet's."""
-
 
 @dataclass(frozen=True)
 class Bound:

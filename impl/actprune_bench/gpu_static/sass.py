@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[T0-9]+\s+)?([A-Z][\w.]*)", re.M)
@@ -45,9 +45,6 @@ class MachineCode:
     """TMA."""
     global_stores: int
     global_stores_16_bytes: int
-
-    def figures(self) -> dict[str, int]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,9 @@ from actprune.layers.convert import convert
 from actprune_bench.measure.clock import Clock, clock, wall_clock
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_common.errors import InputError
+from actprune_common.results import OPS, KernelRecord, Op
 from actprune_kernels.backends import resolve
 
-OPS = ("compress", "grad_weight", "linear")
 WARMUP = 2
 ROTATION_BYTES = 96 * 2**20
 """Inputs rotate through this much memory: more than the last-level cache of most machines."""
@@ -46,7 +47,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What one run measures everything with."""
 
     dtype: torch.dtype
@@ -76,8 +77,8 @@ def measure_kernels(
     ops: Sequence[str] = OPS,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-) -> Iterator[dict[str, object]]:
-    """Yield a kernel record per (shape, op, spec); dense is measured too and comes first.
+) -> Iterator[KernelRecord]:
+    """Yield a record per (shape, op, spec); dense is measured too and comes first.
 
     progress is called with a line of text before each (shape, op). Times are milliseconds: of wall
     clock on the CPU, with the threads that torch is set to; of the device on CUDA, between events,
@@ -93,21 +94,21 @@ def measure_kernels(
         raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
-        setting = Setting(dtype, torch.device(device), samples, seed)
-        yield from _measure_shape(shape, formats, setting, ops, progress)
+        conditions = Conditions(dtype, torch.device(device), samples, seed)
+        yield from _measure_shape(shape, formats, conditions, ops, progress)
 
 
 def _measure_shape(
     shape: Shape,
     formats: Sequence[Format],
-    setting: Setting,
+    conditions: Conditions,
     ops: Sequence[str],
     progress: Callable[[str], None] | None,
-) -> Iterator[dict[str, object]]:
-    inputs, grads = rotating_inputs(shape, setting.dtype, setting.seed, setting.device)
-    torch.manual_seed(setting.seed)
-    layer = nn.Linear(shape.features, shape.out_features, dtype=setting.dtype)
-    layer.to(setting.device)
+) -> Iterator[KernelRecord]:
+    inputs, grads = rotating_inputs(shape, conditions.dtype, conditions.seed, conditions.device)
+    torch.manual_seed(conditions.seed)
+    layer = nn.Linear(shape.features, shape.out_features, dtype=conditions.dtype)
+    layer.to(conditions.device)
     cases = [_prepare(format, layer, inputs, grads) for format in formats]
     if cases[0].problem is not None:  # nothing to be a ratio to
         for case in cases[1:]:
@@ -118,7 +119,7 @@ def _measure_shape(
             progress(f"{shape.name} {op}")
         timed = [case for case in cases if case.problem is None]
         steps = [_step(op, case, inputs, grads, buffer) for case in timed]
-        samples = interleave(steps, setting.samples, clock(setting.device))
+        samples = interleave(steps, conditions.samples, clock(conditions.device))
         times = dict(zip(map(id, timed), samples, strict=True))
         dense = statistics.median(times.get(id(cases[0]), [math.nan]))
         for case in cases:
@@ -240,29 +241,29 @@ def _backend(format: Format, store: Compressed) -> str:
 
 def _record(
     op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
-) -> dict[str, object]:
+) -> KernelRecord:
     median = statistics.median(times) if times else None
     spec, x = case.format.spec, case.stores[0]
     size = f"{shape.rows}x{shape.features}x{shape.out_features}"
     dtype = str(x.dtype).removeprefix("torch.")
-    return {
-        "spec": spec,
-        "op": op,
-        "layer": shape.name,
-        "rows": shape.rows,
-        "features": shape.features,
-        "out_features": shape.out_features,
-        "dtype": dtype,
-        "device": str(x.device),
-        "backend": _backend(case.format, x),
-        "samples_ms": times,
-        "median_ms": median,
-        "ratio_to_dense": None if median is None else median / dense_ms,
-        "nbytes": x.nbytes,
-        "nbytes_ratio": x.nbytes / (shape.rows * shape.features * x.dtype.itemsize),
-        "rel_error": case.errors[op],
-        "ok": case.problem is None,
-        "error": case.problem,
-        "command": f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}"
+    return KernelRecord(
+        spec=spec,
+        op=cast(Op, op),
+        layer=shape.name,
+        rows=shape.rows,
+        features=shape.features,
+        out_features=shape.out_features,
+        dtype=dtype,
+        device=str(x.device),
+        backend=_backend(case.format, x),
+        samples_ms=times,
+        median_ms=median,
+        ratio_to_dense=None if median is None else median / dense_ms,
+        nbytes=x.nbytes,
+        nbytes_ratio=x.nbytes / (shape.rows * shape.features * x.dtype.itemsize),
+        rel_error=case.errors[op],
+        ok=case.problem is None,
+        error=case.problem,
+        command=f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}"
         + (f" --device {x.device.type}" if x.device.type != "cpu" else ""),
-    }
+    )

@@ -15,11 +15,9 @@ import torch
 import actprune
 from actprune_common import machine
 from actprune_common.errors import InputError
+from actprune_common.results import SAME
 from actprune_kernels import tuning
 from actprune_kernels.backends import CUSPARSE, TRITON
-
-SAME = ("fingerprint", "commit", "torch")
-"""What results must have in common for their ratios to say something."""
 
 ALLOCATOR = re.compile(r"MALLOC_\w+|GLIBC_TUNABLES|LD_PRELOAD|PYTORCH\w*_ALLOC_CONF")
 """Variables that say how memory is had: they move step times by a quarter (docs/measuring.md)."""

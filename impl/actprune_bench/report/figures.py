@@ -1,22 +1,15 @@
-"""The page's pictures, as plotly figures."""
+"""The page's pictures that plotly draws: step times, epochs, heat maps."""
 
 from collections.abc import Sequence
 from math import log2
 
 import plotly.graph_objects as go
 
-from actprune_bench.records.results import KernelRecord, Results
-from actprune_bench.report.marks import beside, colour, options, place, symbol
+from actprune_bench.report.marks import colour, options, symbol
 from actprune_bench.report.summary import Row
+from actprune_common.results import KernelRecord, Results
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
-_SIDES = {
-    "right": "middle right",
-    "left": "middle left",
-    "above": "top center",
-    "below": "bottom center",
-}
-_WIDE = (900.0, 340.0)  # pixels of the inside of the wide picture, about
 _FASTER_TO_SLOWER = [
     [0, "#08519c"],
     [0.25, "#6baed6"],
@@ -40,44 +33,6 @@ def _layout(figure: go.Figure, x: str, y: str, height: int) -> go.Figure:
     figure.update_xaxes(title=x, gridcolor=_GRID, zeroline=False, linecolor=_GRID)
     figure.update_yaxes(title=y, gridcolor=_GRID, zeroline=False, linecolor=_GRID)
     return figure
-
-
-def pareto(table: Sequence[Row]) -> go.Figure:
-    """Accuracy against saved bytes; bars are the spread over seeds."""
-    shown = [(i, r) for i, r in enumerate(table) if r.accuracy is not None and r.saved_mib]
-    xs = _range([row.saved_mib or 0 for _, row in shown])
-    ends = [(row.accuracy or 0) + s * (row.spread or 0) for _, row in shown for s in (-1, 1)]
-    ys = _range(ends)
-    width, height = _WIDE
-    points = [
-        (
-            ((row.saved_mib or 0) - xs[0]) / (xs[1] - xs[0]) * width,
-            (ys[1] - (row.accuracy or 0)) / (ys[1] - ys[0]) * height,
-        )
-        for _, row in shown
-    ]
-    names = beside([row.spec for row in table])
-    names = [names[index] for index, _ in shown]
-    sides = place(points, names, (0, 0, width, height))
-    figure = go.Figure()
-    for (index, row), name, side in zip(shown, names, sides, strict=True):
-        figure.add_scatter(
-            x=[row.saved_mib],
-            y=[row.accuracy],
-            error_y={"type": "data", "array": [row.spread], "thickness": 1.6, "width": 5}
-            if row.spread is not None
-            else None,
-            mode="markers+text",
-            text=[f"\u00a0{name}\u00a0"],  # a gap to the marker
-            textposition=_SIDES[side],
-            textfont={"color": colour(index), "size": 13},
-            marker={"size": 13, "color": colour(index), "symbol": symbol(index)},
-            name=row.spec,
-            hovertemplate="%{y:.2f} % at %{x:.1f} MiB",
-        )
-    _layout(figure, "saved for the backward pass, MiB", "accuracy, %", 440)
-    figure.update_xaxes(range=xs)
-    return figure.update_yaxes(range=ys)
 
 
 def speed(table: Sequence[Row]) -> go.Figure:
@@ -169,10 +124,3 @@ def _heat_map(found: dict[tuple[str, float], float]) -> go.Figure:
     _layout(figure, "sparsity", "block, rows x features", 300)
     figure.update_xaxes(type="category")
     return figure.update_layout(margin={"l": 74}).update_yaxes(type="category")
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """The ends of an axis that leaves room for what stands beside points."""
-    low, high = min(values), max(values)
-    margin = (high - low) * 0.12 or max(abs(high) * 0.05, 1.0)
-    return low - margin, high + margin

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actprune_bench.records.results import LayerRecord, Results
 from actprune_bench.report.summary import rows
+from actprune_common.results import LayerRecord, Results
 
 BIASED = 1.5
 """A bias of so many times what noise would leave is one."""
@@ -15,7 +15,7 @@ SEEN = 0.005
 
 
 @dataclass(frozen=True)
-class Cell:
+class LayerCell:
     """A layer of a format, over the seeds."""
 
     error: float | None
@@ -36,7 +36,7 @@ class Line:
 
     spec: str
     accuracy: float | None
-    cells: list[Cell | None]
+    cells: list[LayerCell | None]
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,20 @@ def layer_table(results: Results) -> LayerTable:
     return LayerTable(layers, lines)
 
 
-def _cell(records: Sequence[LayerRecord] | None) -> Cell | None:
+def _cell(records: Sequence[LayerRecord] | None) -> LayerCell | None:
     if not records:
         return None
     cosine, norm, error, bias = (
         _mean(records, key) for key in ("cosine", "norm_ratio", "rel_error", "bias")
     )
     if cosine is None or norm is None or error is None or bias is None:
-        return Cell(None, biased=False, words="not finite")
+        return LayerCell(None, biased=False, words="not finite")
     noise = error / math.sqrt(records[0].draws)
     words = (
         f"cosine {cosine:.3f}, norm {norm:.2f} of dense's, relative error {error:.3f}, "
         f"bias {bias:.3f} over {records[0].draws} draws, of which noise would leave {noise:.3f}"
     )
-    return Cell(error, bias > max(BIASED * noise, SEEN), words)
+    return LayerCell(error, bias > max(BIASED * noise, SEEN), words)
 
 
 def _mean(records: Sequence[LayerRecord], figure: str) -> float | None:

@@ -8,7 +8,17 @@ from contextlib import suppress
 COLOURS = ["#6b7785", "#d55e00", "#b8860b", "#0072b2", "#009e73", "#a8438f", "#4b3fa7", "#7a5230"]
 MOST_NAMES = 8
 """Points with their names beside them; more are numbered, as in the key."""
-SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "x", "pentagon"]
+SYMBOLS = {
+    "circle": ("●", "M-7 0a7 7 0 1 0 14 0a7 7 0 1 0-14 0z"),
+    "square": ("■", "M-6-6h12v12h-12z"),
+    "diamond": ("◆", "M0-9 9 0 0 9-9 0z"),
+    "triangle-up": ("▲", "M0-8 8 6h-16z"),
+    "cross": ("✚", "M-3-8h6v5h5v6h-5v5h-6v-5h-5v-6h5z"),
+    "star": ("★", "M0-9 2.4-3.2 8.6-2.8 3.8 1.2 5.3 7.3 0 4-5.3 7.3-3.8 1.2-8.6-2.8-2.4-3.2z"),
+    "x": ("✖", "M-8-4-4-8 0-4 4-8 8-4 4 0 8 4 4 8 0 4-4 8-8 4-4 0z"),
+    "pentagon": ("⬟", "M0-8 7.6-2.5 4.7 6.5-4.7 6.5-7.6-2.5z"),
+}
+"""A marker by plotly's name: as a character, and as the path of an SVG around 0, 0."""
 
 _TEXT_WIDTH, _TEXT_HEIGHT, _GAP = 7.4, 16, 11  # pixels: a letter, a line, from a point to its name
 SIDES = {"right": (1, 0), "left": (-1, 0), "above": (0, -1), "below": (0, 1)}
@@ -22,8 +32,8 @@ def colour(index: int) -> str:
 
 
 def symbol(index: int) -> str:
-    """A format's marker by its place, by plotly's names, another when colours repeat."""
-    return SYMBOLS[(index + index // len(COLOURS)) % len(SYMBOLS)]
+    """A format's marker by its place, of SYMBOLS, another when colours repeat."""
+    return list(SYMBOLS)[(index + index // len(COLOURS)) % len(SYMBOLS)]
 
 
 def options(spec: str) -> dict[str, str]:

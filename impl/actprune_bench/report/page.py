@@ -10,25 +10,14 @@ import jinja2
 import plotly.offline
 from markupsafe import Markup, escape
 
-from actprune_bench.records.results import Results
 from actprune_bench.report import figures
 from actprune_bench.report.layers import layer_table
-from actprune_bench.report.marks import MOST_NAMES, colour, label, symbol
-from actprune_bench.report.summary import OPS, failures, headline, interleaved, kernel_table, rows
+from actprune_bench.report.marks import MOST_NAMES, SYMBOLS, colour, label, symbol
+from actprune_bench.report.picture import draw
+from actprune_bench.report.summary import failures, headline, kernel_table, rows
 from actprune_bench.report.table import text
 from actprune_common.files import write_whole
-
-# plotly's markers, as characters of the key
-_SIGNS = {
-    "circle": "●",
-    "square": "■",
-    "diamond": "◆",
-    "triangle-up": "▲",
-    "cross": "✚",
-    "star": "★",
-    "x": "✖",
-    "pentagon": "⬟",
-}
+from actprune_common.results import OPS, Results
 
 
 def write_page(results: Results, path: Path) -> None:
@@ -49,7 +38,6 @@ def render(results: Results) -> str:
     pictures = {}
     if results.training:
         pictures = {
-            "pareto": figures.pareto(table),
             "speed": figures.speed(table),
             "epochs": figures.epochs(results),
         }
@@ -61,12 +49,14 @@ def render(results: Results) -> str:
         ops=OPS,
         headline=headline(table),
         failures=failures(results),
-        interleaved=interleaved(results),
+        interleaved=results.interleaved,
         kernels=kernel_table(results),
         layers=layer_table(results),
         key=_key([row.spec for row in table]),
         heat_maps=[(f"heat-{index}", layer) for index, (layer, _) in enumerate(heat_maps)],
         # plotly's own JSON, which knows its types; the filter tojson escapes < > & '
+        # Drawn with escaped texts, as a page is.
+        pareto=Markup(draw(table, alone=False)) if results.training else "",
         pictures={name: json.loads(figure.to_json()) for name, figure in pictures.items()},
         # A script of plotly's, not text of a user's: the one thing that is not escaped.
         plotly=Markup(plotly.offline.get_plotlyjs()),
@@ -77,7 +67,7 @@ def _key(specs: Sequence[str]) -> list[tuple[str, str, str]]:
     """Colour, sign and text of each format; numbered where the picture's points are."""
     numbered = len(specs) > MOST_NAMES
     texts = [f"{number} {spec}" if numbered else spec for number, spec in enumerate(specs, 1)]
-    return [(colour(i), _SIGNS[symbol(i)], text) for i, text in enumerate(texts)]
+    return [(colour(i), SYMBOLS[symbol(i)][0], text) for i, text in enumerate(texts)]
 
 
 def _breakable(spec: str) -> Markup:

@@ -2,39 +2,26 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-Record = dict[str, Any]
+from actprune_bench.gpu_static.compilation import CompiledKernel
+from actprune_bench.report.table import spec_table
+
+_HEADINGS = (
+    *("sm_", "variants", "registers", "spilled\nbytes", "shared\nbytes", "code\nKiB"),
+    *("tensor\ncores", "global\nloads", "of 16\nbytes, %", "local\nloads", "occupancy\n%"),
+)
 _TENSOR_CORES = {"hmma": "HMMA", "wgmma": "wgmma", "tcgen05": "tcgen05"}
 
 
-def print_static(records: Sequence[Record], console: Console) -> None:
+def print_static(records: Sequence[CompiledKernel], console: Console) -> None:
     """Print a line per kernel, dtype and architecture, with ranges over its variants."""
-    groups: dict[tuple[str, str, int], list[Record]] = {}
-    for record in sorted(records, key=lambda r: (r["kernel"], r["dtype"], r["arch"])):
-        groups.setdefault((record["kernel"], record["dtype"], record["arch"]), []).append(record)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("kernel", "dtype"):
-        table.add_column(name)
-    for name in (
-        "sm_",
-        "variants",
-        "registers",
-        "spilled\nbytes",
-        "shared\nbytes",
-        "code\nKiB",
-        "tensor\ncores",
-        "global\nloads",
-        "of 16\nbytes, %",
-        "local\nloads",
-        "occupancy\n%",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    groups: dict[tuple[str, str, int], list[CompiledKernel]] = {}
+    for record in sorted(records, key=lambda r: (r.kernel, r.dtype, r.arch)):
+        groups.setdefault((record.kernel, record.dtype, record.arch), []).append(record)
+    table = spec_table("kernel", _HEADINGS, ["dtype"])
     for (kernel, dtype, arch), members in groups.items():
         table.add_row(kernel, dtype, str(arch), *_cells(members))
     table.add_section()
@@ -51,21 +38,25 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _cells(records: Sequence[Record]) -> list[str]:
-    spilled = [record["spill_store_bytes"] + record["spill_load_bytes"] for record in records]
-    wide = [100 * r["global_loads_16_bytes"] // max(1, r["global_loads"]) for r in records]
-    used = [name for key, name in _TENSOR_CORES.items() if any(record[key] for record in records)]
+def _cells(records: Sequence[CompiledKernel]) -> list[str]:
+    spilled = [record.spill_store_bytes + record.spill_load_bytes for record in records]
+    wide = [100 * r.global_loads_16_bytes // max(1, r.global_loads) for r in records]
+    used = [
+        name
+        for key, name in _TENSOR_CORES.items()
+        if any(getattr(record, key) for record in records)
+    ]
     return [
         str(len(records)),
-        _range([record["registers"] for record in records]),
+        _range([record.registers for record in records]),
         f"[bold red]{_range(spilled)}[/]" if any(spilled) else "0",
-        _range([record["shared_bytes"] for record in records]),
-        _range([round(record["code_bytes"] / 1024) for record in records]),
+        _range([record.shared_bytes for record in records]),
+        _range([round(record.code_bytes / 1024) for record in records]),
         "\n".join(used) or "—",
-        _range([record["global_loads"] for record in records]),
+        _range([record.global_loads for record in records]),
         _range(wide),
-        _range([record["local_loads"] for record in records]),
-        _range([round(100 * record["occupancy"]) for record in records]),
+        _range([record.local_loads for record in records]),
+        _range([round(100 * record.occupancy) for record in records]),
     ]
 
 

@@ -3,9 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from actprune_bench.records.results import KernelRecord, Results, TrainingRecord
-
-OPS = ("compress", "grad_weight", "linear")
+from actprune_common.results import OPS, KernelRecord, Results, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,6 @@ def kernel_table(results: Results) -> list[KernelLine]:
         KernelLine(spec, {layer: [ratios.get((spec, layer, op)) for op in OPS] for layer in layers})
         for spec in dict.fromkeys(record.spec for record in full)
     ]
-
-
-def interleaved(results: Results) -> bool:
-    """Whether all formats took turns; the cells of a sweep do not."""
-    return bool(getattr(results.environment, "interleaved", True))
 
 
 def failures(results: Results) -> list[str]:

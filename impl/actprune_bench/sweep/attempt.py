@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprune_bench.records.training import RECORD
+from actprune_bench.measure.runs import RECORD
 from actprune_bench.sweep.cells import DONE, OVER, STOPPED, Outcome, begin, end
 from actprune_common import processes
 

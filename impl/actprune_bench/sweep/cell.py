@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from actprune_bench.measure.peak import can_measure, measure_here, predicted_peak, returned_at_once
+from actprune_bench.measure.runs import RECORD, run_record, with_fidelity
 from actprune_bench.records.environment import environment
-from actprune_bench.records.training import RECORD, training_record, with_fidelity
 from actprune_bench.sweep.cells import CELL, PEAK, RUN, record
 from actprune_bench.training import TrainConfig, run_training
 from actprune_bench.training.step import threads
@@ -28,21 +28,21 @@ def run_cell(folder: Path) -> None:
     Raises InputError as training does.
     """
     path = folder / RECORD
-    if path.exists() and record(folder)["grad_cosine"] is not None:  # its last attempt was lost
+    if path.exists() and record(folder).grad_cosine is not None:  # its last attempt was lost
         return
     config = _config(folder)
     trainer = run_training(config, folder / RUN, resume=True)
     with threads(config.threads):
         if not path.exists():
-            made = training_record(trainer, (predicted_peak(config), None))
+            made = run_record(trainer, predicted_peak(config), None).model_dump(mode="json")
             write_json(path, made | {"environment": environment(config.command())})
-        write_json(path, with_fidelity(record(folder), trainer))
+        write_json(path, with_fidelity(record(folder), trainer).model_dump(mode="json"))
 
 
 def add_peak(folder: Path) -> None:
     """Measure the peak in this process, which is to be a fresh one, and add it to the record."""
-    made = record(folder)
-    write_json(folder / RECORD, {**made, PEAK: measure_here(_config(folder))})
+    made = record(folder).model_dump(mode="json")
+    write_json(folder / RECORD, made | {PEAK: measure_here(_config(folder))})
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         add_peak(folder)
         return
     run_cell(folder)
-    if can_measure() and record(folder)[PEAK] is None:
+    if can_measure() and record(folder).measured_peak_bytes is None:
         words = [sys.executable, "-m", "actprune_bench.sweep.cell", str(folder), PEAK]
         sys.stdout.flush()
         sys.stderr.flush()

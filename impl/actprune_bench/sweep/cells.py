@@ -15,13 +15,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from actprune_bench.records.training import RECORD
+from actprune_bench.measure.runs import RECORD
 from actprune_bench.sweep.config import Retries
 from actprune_bench.training.config import TrainConfig
 from actprune_common.errors import InputError
 from actprune_common.files import write_json
+from actprune_common.results import Environment, RunRecord, read_record
 
 CELL, RUN, ATTEMPTS = "cell.json", "run", "attempts"
 PEAK = "measured_peak_bytes"
@@ -141,11 +141,12 @@ def standing(tried: list[Outcome]) -> Outcome | None:
     return counted[-1] if counted else None
 
 
-def record(folder: Path) -> dict[str, Any]:
+class CellRecord(RunRecord):
+    """What a cell's run says of itself, and where that was."""
+
+    environment: Environment
+
+
+def record(folder: Path) -> CellRecord:
     """The record of a cell that is done. Raises InputError where it is gone or damaged."""
-    path = folder / RECORD
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: not readable ({problem}); remove {folder}") from None
-    return found
+    return read_record(folder / RECORD, CellRecord, folder)

@@ -7,16 +7,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actprune_bench.compare import PAGE, RESULTS
-from actprune_bench.records import results
-from actprune_bench.records.environment import SAME
-from actprune_bench.records.training import against_dense
+from actprune_bench.compare.run import PAGE, RESULTS
+from actprune_bench.measure.runs import against_dense
 from actprune_bench.report.page import write_page
-from actprune_bench.sweep.cells import DONE, Cell, Outcome, attempts, record, standing
+from actprune_bench.sweep.cells import (
+    DONE,
+    Cell,
+    CellRecord,
+    Outcome,
+    attempts,
+    record,
+    standing,
+)
 from actprune_common.files import write_json
+from actprune_common.results import (
+    SAME,
+    SCHEMA,
+    Environment,
+    NotDone,
+    Results,
+    TrainingRecord,
+    write,
+)
 
 CELLS = "cells.json"
-Record = dict[str, Any]
+Group = tuple[Environment, list[TrainingRecord]]
+"""Records that may stand side by side, and where they are from."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class SweepResult:
     """What a sweep came to."""
 
     pages: list[Path]
-    results: list[results.Results]
+    results: list[Results]
     outcomes: dict[str, int]
     """How many cells ended in each way."""
     failed: list[tuple[Cell, Outcome]]
@@ -45,62 +61,64 @@ def gather(cells: Sequence[Cell], out: Path, command: str) -> SweepResult:
     return SweepResult(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
 
 
-def _groups(done: Sequence[Cell]) -> tuple[list[list[Record]], list[Cell]]:
-    """Records that may stand side by side, with their ratios; and cells that have no dense."""
-    groups: defaultdict[tuple[Any, ...], list[tuple[Cell, Record]]] = defaultdict(list)
+def _groups(done: Sequence[Cell]) -> tuple[list[Group], list[Cell]]:
+    """The groups, with their ratios; and cells that have no dense."""
+    groups: defaultdict[tuple[str, ...], list[tuple[Cell, CellRecord]]] = defaultdict(list)
     for cell in done:
         found = record(cell.folder)
-        where = tuple(found["environment"][key] for key in SAME)
-        groups[(found["model"], found["data"], found["data_digest"], *where)].append((cell, found))
+        where = tuple(getattr(found.environment, key) for key in SAME)
+        groups[(found.model, found.data, found.data_digest, *where)].append((cell, found))
     made, alone = [], []
     for pairs in groups.values():
-        dense = {found["seed"]: found for _, found in pairs if found["spec"] == "dense"}
-        alone += [cell for cell, found in pairs if found["seed"] not in dense]
-        kept = [found for _, found in pairs if found["seed"] in dense]
+        dense = {found.seed: found for _, found in pairs if found.spec == "dense"}
+        alone += [cell for cell, found in pairs if found.seed not in dense]
+        kept = [found for _, found in pairs if found.seed in dense]
         if kept:
-            made.append([against_dense(found, dense[found["seed"]]) for found in kept])
+            records = [against_dense(found, dense[found.seed]) for found in kept]
+            made.append((kept[0].environment, records))
     return made, alone
 
 
 def _write(
-    groups: Sequence[list[Record]], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
-) -> list[tuple[Path, results.Results]]:
+    groups: Sequence[Group], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
+) -> list[tuple[Path, Results]]:
     """A folder for each group, which is `out` itself for a single one."""
-    written: list[tuple[Path, results.Results]] = []
+    written: list[tuple[Path, Results]] = []
     if len(groups) != 1:  # those of a smaller grid
         for name in (RESULTS, PAGE):
             (out / name).unlink(missing_ok=True)
-    for records in groups:
+    for environment, records in groups:
         folder = out if len(groups) == 1 else out / _name(records[0], [f for f, _ in written])
-        described = {**records[0]["environment"], "command": command, "interleaved": False}
-        plain = [{k: v for k, v in each.items() if k != "environment"} for each in records]
+        described = environment.model_copy(update={"command": command, "interleaved": False})
         first = records[0]
         lines = [
-            {**_what(cell), "outcome": end.outcome, "why": end.why}
+            NotDone(**_what(cell), outcome=end.outcome, why=end.why)
             for cell, end in failed
-            if (cell.config.model, cell.config.data) == (first["model"], first["data"])
+            if (cell.config.model, cell.config.data) == (first.model, first.data)
         ]
-        made = results.make(described, [], plain, lines)
+        made = Results(
+            schema=SCHEMA, environment=described, kernels=[], training=records, not_done=lines
+        )
         folder.mkdir(exist_ok=True)
-        results.write(folder / RESULTS, made)
+        write(folder / RESULTS, made)
         write_page(made, folder / PAGE)
         written.append((folder, made))
     return written
 
 
-def _name(first: Record, taken: Sequence[Path]) -> str:
+def _name(first: TrainingRecord, taken: Sequence[Path]) -> str:
     """Of a group's folder; a number tells apart what model and data do not."""
-    text = re.sub(r"[^\w.=-]+", "-", f"{first['model']}-{first['data']}")[:100]
+    text = re.sub(r"[^\w.=-]+", "-", f"{first.model}-{first.data}")[:100]
     same = sum(
         re.fullmatch(re.escape(text) + r"(\.\d+)?", folder.name) is not None for folder in taken
     )
     return f"{text}.{same + 1}" if same else text
 
 
-def _what(cell: Cell) -> Record:
+def _what(cell: Cell) -> dict[str, Any]:
     return {key: getattr(cell.config, key) for key in ("spec", "model", "data", "seed")}
 
 
-def _line(cell: Cell, end: Outcome, tried: Sequence[Outcome]) -> Record:
+def _line(cell: Cell, end: Outcome, tried: Sequence[Outcome]) -> dict[str, Any]:
     attempts = [asdict(each) for each in tried]
     return {"id": cell.id, **_what(cell), "outcome": end.outcome, "attempts": attempts}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from actprune_bench.records.environment import SAME, check_same, environment
+from actprune_bench.records.environment import check_same, environment
 from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
 from actprune_bench.sweep.cells import DONE, Cell, attempts, cell_of, settle, standing, to_run
 from actprune_bench.sweep.config import SweepConfig
@@ -19,6 +19,7 @@ from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
 from actprune_common.errors import InputError
 from actprune_common.files import alone, look_in, write_json, write_whole
+from actprune_common.results import SAME
 from actprune_common.strict_yaml import load_yaml
 
 if TYPE_CHECKING:

@@ -3,7 +3,14 @@
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
@@ -22,18 +29,43 @@ def _as_tuple(globs: Any) -> Any:
 Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
+def _known_model(name: str) -> str:
+    if name not in MODELS:
+        raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
+    return name
+
+
+def _known_data(source: str) -> str:
+    check_source(source)
+    return source
+
+
+Model = Annotated[str, AfterValidator(_known_model)]
+Source = Annotated[str, AfterValidator(_known_data)]
+Spec = Annotated[str, AfterValidator(lambda spec: read(spec).spec)]
+"""Made canonical."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class TrainConfig(BaseModel):
     """One training run. `strict_yaml.check(TrainConfig, {...})` gives errors of one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
-    model: str = "resmlp_tiny"
-    data: str = "embedded"
-    spec: str = "dense"
+    model: Model = "resmlp_tiny"
+    """resmlp_tiny, resmlp_s12, ..."""
+    data: Source = "embedded"
+    """embedded, fashion-mnist:DIR, cifar10:DIR or folder:DIR."""
+    spec: Spec = "dense"
+    """The format, such as bsr:sparsity=0.9."""
     include: Globs = ("*",)
     """Globs on the names of the linear layers that are pruned."""
     exclude: Globs = ()
+    """Globs on the names of those of them that are not."""
     epochs: int = Field(default=3, ge=1, le=100_000)
+    """Passes over the training images."""
     batch_size: Count = 128
     """Over all ranks, where torchrun starts several."""
     lr: float = Field(default=1.5e-2, gt=0, le=10)
@@ -42,35 +74,21 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(default=0.05, ge=0, le=10)
     """On matrices and convolutions; biases, affine parameters and LayerScale have none."""
     warmup_epochs: float = Field(default=0.5, ge=0)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    """How long the learning rate rises."""
+    seed: Seed = 0
     """Of the weights, the order of the data and its augmentation."""
     augment: Literal["none", "crop-flip"] = "none"
+    """none or crop-flip."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Of torch on the CPU; torch's own choice where it is not given."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """cuda: one GPU, under torchrun one for each rank of a machine."""
+    """cpu, or cuda: one GPU, under torchrun one for each rank of a machine."""
     limit_train: Count | None = None
+    """So many training images at most, balanced over the classes."""
     limit_test: Count | None = None
+    """The same of the test images."""
     checkpoint_every: Count = 200
     """Steps; there is a checkpoint at the end of every epoch too."""
-
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, name: str) -> str:
-        if name not in MODELS:
-            raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
-        return name
-
-    @field_validator("data")
-    @classmethod
-    def _known_data(cls, source: str) -> str:
-        check_source(source)
-        return source
-
-    @field_validator("spec")
-    @classmethod
-    def _canonical_spec(cls, spec: str) -> str:
-        return read(spec).spec
 
     @model_validator(mode="after")
     def _warmup_within(self) -> "TrainConfig":

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from actprune_bench.training.rendezvous import first_line, meet
+from actprune_bench.training.rendezvous import first_line, shared_store
 from actprune_common.errors import InputError
 
 T = TypeVar("T")
@@ -167,7 +167,7 @@ def joined(device: str = "cpu") -> Iterator[World]:
         return
     if not dist.is_available():
         raise InputError("WORLD_SIZE: expected 1, as this torch is built without distributed")
-    store = meet(world.rank, world.size, world.restarts)
+    store = shared_store(world.rank, world.size, world.restarts)
     # its default arguments would keep the group, if DDP were the first to import it
     import_module("torch.distributed.nn.functional")
     try:

@@ -1,4 +1,4 @@
-"""Where the ranks of a run meet: a store at MASTER_ADDR:MASTER_PORT, found with patience."""
+"""The rendezvous of a run's ranks: a store at MASTER_ADDR:MASTER_PORT, found with patience."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ _GRACE = 1.0  # seconds that torch's own error, which says more than ours, may b
 _SILENCE = 0.2  # seconds after which one that has not spoken may be a store
 
 
-def meet(rank: int, size: int, restarts: int) -> Store:
+def shared_store(rank: int, size: int, restarts: int) -> Store:
     """The store that all ranks have come to.
 
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30), and two, where the store does

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actprune_bench.data import ImageData, load_data
 from actprune_bench.records.environment import environment
@@ -18,14 +21,11 @@ from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.distributed import joined
 from actprune_bench.training.trainer import Trainer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_training(
-    config: TrainConfig, directory: Path, *, resume: bool = False, console: "Console | None" = None
+    config: TrainConfig, directory: Path, *, resume: bool = False, console: Console | None = None
 ) -> Trainer:
     """Train `config` to its end into `directory` and return the trainer.
 
@@ -33,8 +33,6 @@ def run_training(
     130 (143); a second one stops at once. Under torchrun all ranks train one run, and one that it
     has restarted is resumed. Raises InputError as the data, the directory and the ranks do.
     """
-    from rich.console import Console
-
     with joined(config.device) as world:
         console = (console or Console()) if world.first else Console(quiet=True)
         if world.size > 1:
@@ -81,14 +79,12 @@ def _resumed(trainer: Trainer) -> str:
     return text
 
 
-def _say(console: "Console", text: str) -> None:
+def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def _train(trainer: Trainer, console: "Console") -> int:
+def _train(trainer: Trainer, console: Console) -> int:
     """To the end, or to a signal that asks to stop: its number, else 0."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),

@@ -20,8 +20,8 @@ from actprune_bench.advise.advice import (
 )
 from actprune_bench.cli import app
 from actprune_bench.data import DataShape
-from actprune_bench.records import results
 from actprune_bench.records.environment import environment
+from actprune_common import results
 from tests import samples
 
 MIB = 2**20
@@ -105,13 +105,13 @@ def test_settings_of_results() -> None:
     runs = [samples.training(s, seed=seed) for seed in (0, 1) for s in ("dense", spec)]
     for run, delta in zip(runs, (0.0, -1.0, 0.0, -2.0), strict=True):
         run["accuracy_delta"] = delta
-    made = results.make(environment("actprune compare"), [], runs)
+    made = samples.make(environment("actprune compare"), [], runs)
     dense, other = settings_of(made)
     assert (dense.spec, dense.delta, dense.error) == ("dense", 0.0, 0.0)
     assert (other.spec, other.delta, other.error, other.seeds) == (spec, -1.5, 0.5, 2)
     assert other.interleaved
     described = {**environment("actprune sweep"), "interleaved": False}
-    assert not settings_of(results.make(described, [], runs))[1].interleaved
+    assert not settings_of(samples.make(described, [], runs))[1].interleaved
 
 
 def test_what_is_recorded_reads_back_and_parses() -> None:
@@ -145,7 +145,7 @@ def test_the_command_prints_every_setting_and_the_answer(tmp_path: Path) -> None
     spec = "bsr:block=32x32,sparsity=0.9"
     runs = [samples.training("dense"), samples.training(spec)]
     dense = advise("resmlp_tiny", 8, 1, [], shape=SHAPE).dense_peak
-    results.write(path, results.make(environment("actprune compare"), [], runs))
+    results.write(path, samples.make(environment("actprune compare"), [], runs))
     words = ["advise", "--model", "resmlp_tiny", "--batch", "8", "--budget", str(dense - 1)]
     done = CliRunner().invoke(
         app, [*words, "--channels", "1", "--classes", "10", "--results", str(path)]

@@ -14,10 +14,10 @@ import pytest
 import actprune
 from actprune import FORMATS
 from actprune_bench.cli import main
+from actprune_bench.compare import interleaved
 from actprune_bench.measure import kernels as measuring
-from actprune_bench.records import results
-from actprune_bench.records import training as records
-from tests.samples import kernel, sample
+from actprune_common import results
+from tests.samples import kernel, make, sample
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -29,8 +29,10 @@ def call(
     """Runs a command in this process, in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "ROTATION_BYTES", 1)  # of tiny inputs it would be thousands
-    monkeypatch.setattr(records, "predicted_peak", lambda config: 1000)  # they take seconds each
-    monkeypatch.setattr(records, "measured_peak", lambda config: 900)
+    monkeypatch.setattr(
+        interleaved, "predicted_peak", lambda config: 1000
+    )  # they take seconds each
+    monkeypatch.setattr(interleaved, "measured_peak", lambda config: 900)
 
     def run_here(*words: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["actprune", *map(str, words)])
@@ -209,7 +211,7 @@ def test_kernels_alone(tmp_path: Path, call: Call) -> None:
 
 def test_report_from_files(tmp_path: Path, call: Call) -> None:
     results.write(tmp_path / "a.json", sample())
-    kernels_alone = results.make(sample().environment.model_dump(), [kernel("coo")], [])
+    kernels_alone = make(sample().environment.model_dump(), [kernel("coo")], [])
     results.write(tmp_path / "b.json", kernels_alone)
     code, printed, errors = call("report", "a.json", "b.json", "--out", "page")
     assert (code, errors) == (0, "")

@@ -1,6 +1,7 @@
 """The roofline model: bytes and FLOP counted by hand, and what holds for every size."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from actprune import FORMATS, parse
 from actprune_bench.gpu_static.roofline import (
     DEVICES,
     H200,
-    H200_REACHED,
     OPS,
     Device,
     bound,
@@ -146,6 +146,9 @@ def test_a_device_is_found_by_its_whole_name(device: Device) -> None:
 )
 def test_other_cards_are_unknown(name: str) -> None:
     assert find_device(name) is None
+
+
+H200_REACHED = replace(H200, bytes_per_s=4.3e12, half=790e12)  # by good kernels, elsewhere
 
 
 def test_what_was_reached_lies_below_the_peaks() -> None:

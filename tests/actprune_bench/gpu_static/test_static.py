@@ -17,9 +17,9 @@ from rich.console import Console
 
 from actprune import FORMATS
 from actprune_bench.cli import main
-from actprune_bench.gpu_static import compilation as measuring
-from actprune_bench.gpu_static.compilation import spilling
-from actprune_bench.gpu_static.kernel_variants import SHAPES, Variant, named, shipped
+from actprune_bench.cli import static as static_command
+from actprune_bench.gpu_static.compilation import CompiledKernel, spilling
+from actprune_bench.gpu_static.kernel_variants import SHAPES, KernelVariant, named, shipped
 from actprune_bench.gpu_static.sass import MachineCode, occupancy, read_text
 from actprune_bench.report.static import print_static
 from actprune_common.errors import InputError
@@ -143,7 +143,7 @@ def test_what_ships_covers_every_block_scope_and_dtype() -> None:
 def test_a_variant_s_dtype_is_that_of_its_data() -> None:
     def dtype(*types: str, **constants: str) -> str:
         signature = tuple((f"p{i}", kind) for i, kind in enumerate(types))
-        return Variant("m", "k", signature, tuple(constants.items()), (), 4, 3).dtype
+        return KernelVariant("m", "k", signature, tuple(constants.items()), (), 4, 3).dtype
 
     assert dtype("*fp32", "*bf16") == "bfloat16"
     assert dtype("*fp32", PRECISION="tf32") == "tf32"
@@ -153,7 +153,7 @@ def test_a_variant_s_dtype_is_that_of_its_data() -> None:
 
 def test_no_variant_spills(compiled: tuple[str, dict[str, Any]]) -> None:
     records = compiled[1]["records"]
-    assert spilling(records) == []
+    assert spilling([CompiledKernel(**record) for record in records]) == []
     assert all(r["local_loads"] == r["local_stores"] == r["stack_bytes"] == 0 for r in records)
 
 
@@ -220,7 +220,8 @@ def test_the_table_has_a_line_per_kernel_dtype_and_architecture(
 
 
 def test_spills_are_red(compiled: tuple[str, dict[str, Any]]) -> None:
-    record = compiled[1]["records"][0] | {"spill_store_bytes": 24, "spill_load_bytes": 16}
+    values = compiled[1]["records"][0] | {"spill_store_bytes": 24, "spill_load_bytes": 16}
+    record = CompiledKernel(**values)
     console = Console(
         file=io.StringIO(), record=True, width=140, force_terminal=True, color_system="standard"
     )
@@ -282,12 +283,12 @@ def test_a_spill_makes_the_exit_code_1(
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(sys, "argv", ["actprune", "static"])
-    found = compiled[1]["records"][0] | {"spill_load_bytes": 4}
-    monkeypatch.setattr(measuring, "compile_all", lambda *args, **kwargs: [found])
+    found = CompiledKernel(**compiled[1]["records"][0] | {"spill_load_bytes": 4})
+    monkeypatch.setattr(static_command, "compile_all", lambda *args, **kwargs: [found])
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 1
-    assert found["kernel"] in capsys.readouterr().out
+    assert found.kernel in capsys.readouterr().out
 
 
 def test_a_kernel_that_does_not_compile_is_named(
@@ -298,7 +299,7 @@ def test_a_kernel_that_does_not_compile_is_named(
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(sys, "argv", ["actprune", "static"])
-    monkeypatch.setattr(measuring, "compile_all", fail)
+    monkeypatch.setattr(static_command, "compile_all", fail)
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 1

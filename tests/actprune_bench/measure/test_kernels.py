@@ -7,8 +7,9 @@ from torch import Tensor
 from actprune import Compressed, InputError, parse
 from actprune.formats.bsr import Bsr
 from actprune.formats.dense import Dense
-from actprune_bench.measure.kernels import OPS, Shape, compress_error, measure_kernels
+from actprune_bench.measure.kernels import Shape, compress_error, measure_kernels
 from actprune_bench.measure.tolerance import TOLERANCE, tolerance
+from actprune_common.results import OPS
 
 SHAPE = Shape("fc", 96, 64, 32)
 SPECS = ["coo:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=priority"]
@@ -22,22 +23,22 @@ def test_a_record_per_shape_op_and_spec() -> None:
     assert len(records) == 2 * len(OPS) * 3
     assert lines == [f"{name} {op}" for name in ("fc", "t") for op in OPS]
     for record in records:
-        times, median, ratio = record["samples_ms"], record["median_ms"], record["ratio_to_dense"]
+        times, median, ratio = record.samples_ms, record.median_ms, record.ratio_to_dense
         assert isinstance(times, list)
         assert isinstance(median, float)
         assert isinstance(ratio, float)
         assert len(times) == 3
         assert median == sorted(times)[1]
         assert ratio > 0
-        if record["spec"] == "dense":
+        if record.spec == "dense":
             assert ratio == 1
-        assert record["ok"] is True
-        assert record["error"] is None
-        assert record["backend"] == ("torch" if record["spec"] == "dense" else "cpu")
-        assert f"--format '{record['spec']}'" in str(record["command"])
+        assert record.ok is True
+        assert record.error is None
+        assert record.backend == ("torch" if record.spec == "dense" else "cpu")
+        assert f"--format '{record.spec}'" in str(record.command)
     store = parse(SPECS[1]).compress(torch.randn(96, 64))
-    assert records[2]["nbytes"] == store.nbytes
-    assert records[2]["nbytes_ratio"] == store.nbytes / (96 * 64 * 4)
+    assert records[2].nbytes == store.nbytes
+    assert records[2].nbytes_ratio == store.nbytes / (96 * 64 * 4)
 
 
 def test_a_wrong_kernel_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,13 +52,13 @@ def test_a_wrong_kernel_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bsr, "grad_weight", wrong)
     records = list(measure_kernels(SPECS, [SHAPE], samples=2))
     for record in records:
-        if str(record["spec"]).startswith("bsr"):
-            assert record["ok"] is False
-            assert str(record["error"]).startswith("grad_weight: relative error 0.0")
-            assert record["samples_ms"] == []
-            assert record["median_ms"] is record["ratio_to_dense"] is None
+        if str(record.spec).startswith("bsr"):
+            assert record.ok is False
+            assert str(record.error).startswith("grad_weight: relative error 0.0")
+            assert record.samples_ms == []
+            assert record.median_ms is record.ratio_to_dense is None
         else:
-            assert record["ok"] is True
+            assert record.ok is True
 
 
 def test_a_wrong_selection_is_found() -> None:
@@ -93,9 +94,9 @@ def test_without_a_right_dense_nothing_has_a_time(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Dense, "product", lambda self, buffers, grad, features: grad.t() @ grad * 0)
     shape = Shape("square", 40, 32, 32)
     for record in measure_kernels(["csr:sparsity=0.5"], [shape], samples=1):
-        assert record["ok"] is False
-        assert record["ratio_to_dense"] is None
-        assert "grad_weight: relative error 1 is over the tolerance" in str(record["error"])
+        assert record.ok is False
+        assert record.ratio_to_dense is None
+        assert "grad_weight: relative error 1 is over the tolerance" in str(record.error)
 
 
 def test_the_tolerance_grows_with_the_length_of_a_sum() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actprune_bench.records import results
 from actprune_bench.records.environment import environment
-from actprune_bench.report.figures import heat_maps, pareto
+from actprune_bench.report.figures import heat_maps, speed
 from actprune_bench.report.layers import layer_table
 from actprune_bench.report.marks import label, place, ticks
 from actprune_bench.report.page import render, write_page
@@ -17,7 +16,8 @@ from actprune_bench.report.picture import draw
 from actprune_bench.report.picture import main as picture_main
 from actprune_bench.report.summary import failures, headline, kernel_table, rows
 from actprune_bench.report.table import print_table
-from tests.samples import LAYERS, SPECS, kernel, layer, sample, training
+from actprune_common import results
+from tests.samples import LAYERS, SPECS, kernel, layer, make, sample, training
 
 
 def printed(made: results.Results, width: int) -> str:
@@ -40,7 +40,7 @@ def test_the_table_fits_and_has_every_format(width: int) -> None:
 
 def test_a_plan_is_shown_whole() -> None:
     spec = "lean+blocks.[01].*=>csr:sparsity=0.5;*=>dense"
-    made = results.make(environment("x"), [], [training("dense"), training(spec)])
+    made = make(environment("x"), [], [training("dense"), training(spec)])
     assert "lean+blocks.[01].*=>csr:sparsity=0.5; *=>dense" in printed(made, 180)
     shown = "lean+blocks.[01].*=&gt;<wbr>csr:<wbr>sparsity=0.5;<wbr>*=&gt;<wbr>dense"
     assert shown in render(made)
@@ -55,7 +55,7 @@ def test_a_failed_check_shows_no_time() -> None:
         ok=False,
         error="grad_weight: relative error 0.5 is over the tolerance",
     )
-    made = results.make(environment("x"), [kernel("dense"), failed], [])
+    made = make(environment("x"), [kernel("dense"), failed], [])
     text = printed(made, 140)
     assert "csr:sparsity=0.9 at fc1: no times, grad_weight: relative error 0.5 is over" in text
     assert re.search(r"csr:sparsity=0\.9 .*—", text)
@@ -68,7 +68,7 @@ def test_rows_average_over_seeds_and_take_the_median_over_layers() -> None:
         for layer, ratio in (("a", 0.2), ("b", 0.9), ("c", 0.4))
     ]
     runs = [training("dense", seed, accuracy=accuracy) for seed, accuracy in ((0, 70.0), (1, 80.0))]
-    (row,) = rows(results.make(environment("x"), kernels, runs))
+    (row,) = rows(make(environment("x"), kernels, runs))
     assert row.kernels["linear"] == 0.4
     assert row.accuracy == 75
     assert row.spread == pytest.approx(7.0711, abs=1e-4)
@@ -96,7 +96,7 @@ def test_the_page_loads_nothing() -> None:
 
 def test_text_of_a_user_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
-    made = results.make(
+    made = make(
         environment(evil),
         [kernel("dense"), kernel("csr:sparsity=0.9", error=evil, layer=evil)],
         [training("dense", command=evil, data=evil), training(evil)],
@@ -108,7 +108,7 @@ def test_text_of_a_user_is_escaped() -> None:
 
 
 def test_kernels_alone_make_a_page() -> None:
-    made = results.make(environment("x"), [kernel("dense")], [])
+    made = make(environment("x"), [kernel("dense")], [])
     html = render(made)
     assert "Kernels only: no training run was compared." in html
     assert "No training was measured in this run" in html
@@ -148,7 +148,7 @@ def test_the_gradients_of_each_layer_stand_beside_the_accuracy() -> None:
 def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> None:
     fair = layer("a", 0.8, bias=0.8 / 8**0.5)
     runs = [training("csr", layers=[fair]), training("coo", layers=[layer("b", float("nan"))])]
-    made = results.make(environment("x"), [], [training("dense"), *runs])
+    made = make(environment("x"), [], [training("dense"), *runs])
     (first, gap), (other_gap, lost) = (line.cells for line in layer_table(made).lines)
     assert (gap, other_gap) == (None, None)
     assert first is not None
@@ -156,31 +156,41 @@ def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> 
     assert lost is not None
     assert (lost.error, lost.words, lost.tint) == (None, "not finite", 0)
     assert ">—</td>" in render(made)
-    dense = results.make(environment("x"), [], [training("dense")])
+    dense = make(environment("x"), [], [training("dense")])
     assert layer_table(dense).lines == []
     assert '<table id="layers">' not in render(dense)
 
 
-def test_the_picture_is_an_svg_with_every_format() -> None:
-    tree = ET.fromstring(draw(rows(sample())))
-    circles = tree.findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2 * len(SPECS)
-    for circle in circles:
-        assert 0 < float(circle.get("cx", -1)) < 860
-        assert 0 < float(circle.get("cy", -1)) < 420
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_picture_is_an_svg_with_every_format(alone: bool) -> None:
+    tree = ET.fromstring(draw(rows(sample()), alone=alone))
+    marks = tree.findall(".//{http://www.w3.org/2000/svg}path")
+    assert len(marks) == (2 if alone else 1) * len(SPECS)  # the key has one too
+    for mark in marks:
+        x, y = re.findall(r"[\d.]+", mark.get("transform", ""))
+        assert 0 < float(x) < (860 if alone else 980)
+        assert 0 < float(y) < 420
+    titles = [title.text for title in tree.findall(".//{http://www.w3.org/2000/svg}title")]
+    assert [title and title.partition(": ")[0] for title in titles[:1]] == SPECS[:1]
+    assert len(titles) == len(SPECS)
+    assert titles[0] == "dense: 80.50 % at 128.7 MiB"
 
 
 @pytest.mark.parametrize("count", [8, 9])
 def test_many_formats_are_numbered_and_no_two_look_the_same(count: int) -> None:
     specs = ["dense", *(f"csr:sparsity=0.{digit}" for digit in range(1, count))]
     runs = [training(spec, 0) | {"spec": spec} for spec in specs]
-    made = results.make(environment("actprune compare"), [], runs)
+    made = make(environment("actprune compare"), [], runs)
     beside = [re.findall(r'font-size="12.5">(.*?)<', draw(rows(made)))]
-    beside.append([trace.text[0].strip("\u00a0") for trace in pareto(rows(made)).data])
+    bare = draw(rows(made), alone=False)
+    beside.append(re.findall(r'font-size="12.5">(.*?)<', bare))
     names = [label(spec) for spec in specs] if count == 8 else [str(i + 1) for i in range(count)]
     assert beside == [names, names]
-    marks = [(trace.marker.color, trace.marker.symbol) for trace in pareto(rows(made)).data]
-    assert len(set(marks)) == count
+    assert len(set(re.findall(r'<path d="(.*?)".* fill="(.*?)"', bare))) == count
+    assert (
+        len({(trace.marker.color, trace.marker.symbol) for trace in speed(rows(made)).data})
+        == count
+    )
     page = render(made)
     assert (f"</span> 2 {specs[1]}<" in page) == (count == 9)
     assert "one seed, so how far accuracies are apart by chance is not known" in page
@@ -189,7 +199,7 @@ def test_many_formats_are_numbered_and_no_two_look_the_same(count: int) -> None:
 
 def test_the_picture_needs_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = tmp_path / "r.json", tmp_path / "p.svg"
-    results.write(file, results.make(environment("x"), [kernel("dense")], []))
+    results.write(file, make(environment("x"), [kernel("dense")], []))
     assert picture_main([str(file), str(picture)]) == 2
     said = "actprune: error: results: expected training runs to draw, got none\n"
     assert capsys.readouterr().err == said
@@ -225,7 +235,7 @@ def test_kernels_of_one_failed_layer_have_no_summary() -> None:
     }
     kernels = [kernel("dense"), kernel("dense", layer="fc2"), kernel("coo", layer="fc2")]
     kernels += [kernel("coo") | failed]
-    made = results.make(environment("x"), kernels, [])
+    made = make(environment("x"), kernels, [])
     assert [row.kernels["linear"] for row in rows(made)] == [1, None]
     assert failures(made) == ["coo at fc1: no times, its check failed"]
     lines = kernel_table(made)

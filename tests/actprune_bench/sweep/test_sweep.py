@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from actprune_bench import cli
-from actprune_bench.records import results
 from actprune_bench.records.environment import environment
 from actprune_bench.sweep import attempt as attempting
 from actprune_bench.sweep import engine_local
@@ -39,6 +38,7 @@ from actprune_bench.sweep.config import Retries, SweepConfig
 from actprune_bench.sweep.gather import SweepResult
 from actprune_bench.sweep.run import find_config, run_sweep
 from actprune_bench.training.config import TrainConfig
+from actprune_common import results
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import check, load_yaml
 

@@ -1,32 +1,22 @@
-"""Several specs trained against each other in one process: the training records of results.json."""
+"""Several specs trained against each other in one process, in turns."""
 
 import hashlib
-import json
-import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from actprune.inspect.fidelity import fidelity, mean_cosine
-from actprune.inspect.gradients import loss_of
-from actprune.inspect.memory import saved_bytes
-from actprune.strategies.grammar import read
 from actprune_bench.data import ImageData, load_data
 from actprune_bench.measure.peak import measured_peak, predicted_peak
+from actprune_bench.measure.runs import RECORD, against_dense, run_record, with_fidelity
 from actprune_bench.training.checkpoint import open_directory
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import threads
 from actprune_bench.training.trainer import Trainer
 from actprune_common.errors import InputError
 from actprune_common.files import write_json
+from actprune_common.results import RunRecord, TrainingRecord, read_record
 
-RECORD = "record.json"
-DRAWS = 8
-"""Of each random selection, for the gradients' bias."""
 _MAY_DIFFER = {"spec", "seed", "include", "exclude"}
 
-Record = dict[str, Any]
 Peaks = tuple[int, int | None]  # predicted and measured, bytes
 Progress = Callable[[str, int, int], None]
 """Called with a description, the steps made of all runs, and the steps to make."""
@@ -39,7 +29,7 @@ def train_specs(
     directory: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-) -> Iterator[Record]:
+) -> Iterator[TrainingRecord]:
     """Train `configs` (specs x seeds) and yield a training record per run as its seed finishes.
 
     The specs of a seed advance in turns of `chunk` steps, another one first each time, so that
@@ -60,61 +50,12 @@ def train_specs(
         total = trainers[0].total_steps * len(configs)
         for label in _interleave(trainers, chunk):
             if progress:
-                made = trained + sum(trainer.step for trainer in trainers)
-                progress(f"training {label}, seed {seed}", made, total)
+                steps = trained + sum(trainer.step for trainer in trainers)
+                progress(f"training {label}, seed {seed}", steps, total)
         trained += sum(trainer.total_steps for trainer in trainers)
-        yield from _records(trainers, peaks)
-
-
-def training_record(trainer: Trainer, peaks: Peaks) -> Record:
-    """What one finished run says of itself, in the memory that its training had.
-
-    What its gradients lose comes with `with_fidelity`, ratios to dense with `against_dense`.
-    """
-    config = trainer.config
-    images, labels = trainer.batch(0)
-    accuracies = [epoch["accuracy"] for epoch in trainer.history]
-    predicted, measured = peaks
-    return {
-        "spec": config.spec,
-        "model": config.model,
-        "data": config.data,
-        "data_digest": trainer.data.digest,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "steps": trainer.total_steps,
-        "batch_size": config.batch_size,
-        "step_ms": statistics.median(trainer.samples_ms),
-        "step_samples_ms": trainer.samples_ms,
-        "saved_bytes": saved_bytes(
-            loss_of, trainer.model, images, labels, hidden=read(config.spec).hides
-        ),
-        "predicted_peak_bytes": predicted,
-        "measured_peak_bytes": measured,
-        "accuracy": accuracies[-1],
-        "accuracy_per_epoch": accuracies,
-        "grad_cosine": None,
-        "layers": [],
-        "command": config.command(),
-    }
-
-
-def with_fidelity(record: Record, trainer: Trainer) -> Record:
-    """The record with its gradients' fidelity, which takes the memory of dense gradients."""
-    layers = fidelity(trainer.model, trainer.batch(0), draws=DRAWS)
-    return record | {
-        "grad_cosine": mean_cosine(layers),
-        "layers": [asdict(layer) for layer in layers],
-    }
-
-
-def against_dense(record: Record, dense: Record) -> Record:
-    """The record with its ratios to the dense run of the same seed."""
-    return record | {
-        "ratio_to_dense": record["step_ms"] / dense["step_ms"],
-        "saved_ratio": record["saved_bytes"] / dense["saved_bytes"],
-        "accuracy_delta": record["accuracy"] - dense["accuracy"],
-    }
+        made = {trainer.config.spec: _record(trainer, peaks) for trainer in trainers}
+        for record in made.values():
+            yield against_dense(record, made["dense"])
 
 
 def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:
@@ -132,29 +73,18 @@ def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:
                 yield trainer.config.spec
 
 
-def _records(trainers: list[Trainer], peaks: dict[str, Peaks]) -> Iterator[Record]:
-    made = {trainer.config.spec: _record(trainer, peaks) for trainer in trainers}
-    for record in made.values():
-        yield against_dense(record, made["dense"])
-
-
-def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> Record:
+def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> RunRecord:
     """The run's own figures, read back where they were found before."""
     path = trainer.directory / RECORD if trainer.directory else None
     if path and path.exists():
-        try:
-            record: Record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise InputError(f"{path}: not readable ({problem}); remove it") from None
-        return record
-    spec = trainer.config.spec
-    if spec not in peaks:
-        config = trainer.config
-        peaks[spec] = (predicted_peak(config), measured_peak(config))
-    with threads(trainer.config.threads):
-        record = with_fidelity(training_record(trainer, peaks[spec]), trainer)
+        return read_record(path, RunRecord, path)
+    config = trainer.config
+    if config.spec not in peaks:
+        peaks[config.spec] = (predicted_peak(config), measured_peak(config))
+    with threads(config.threads):
+        record = with_fidelity(run_record(trainer, *peaks[config.spec]), trainer)
     if path:
-        write_json(path, record)
+        write_json(path, record.model_dump(mode="json"))
     return record
 
 

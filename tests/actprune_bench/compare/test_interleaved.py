@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from actprune import InputError
+from actprune_bench.compare import interleaved as module
+from actprune_bench.compare.interleaved import train_specs
 from actprune_bench.data import load_data
-from actprune_bench.records import training as module
-from actprune_bench.records.training import Record, train_specs
 from actprune_bench.training import TrainConfig, Trainer
+from actprune_common.results import TrainingRecord
 
 KEYS = {
     "spec", "model", "data", "data_digest", "seed", "epochs", "steps", "batch_size", "step_ms",
@@ -55,32 +56,33 @@ def configs(seeds: tuple[int, ...] = (0,), **changes: Any) -> list[TrainConfig]:
     ]
 
 
-def steady(records: list[Record]) -> list[Record]:
+def steady(records: list[TrainingRecord]) -> list[dict[str, Any]]:
     """Without what is timed."""
-    timed = ("step_ms", "step_samples_ms", "ratio_to_dense")
-    return [{k: v for k, v in record.items() if k not in timed} for record in records]
+    timed = {"step_ms", "step_samples_ms", "ratio_to_dense"}
+    return [record.model_dump(exclude=timed) for record in records]
 
 
 def test_records_compare_specs_within_a_seed(peaks_found: list[str]) -> None:
     calls: list[tuple[str, int, int]] = []
     made = list(train_specs(configs((0, 4)), chunk=3, progress=lambda *call: calls.append(call)))
-    assert [(r["spec"], r["seed"]) for r in made] == [(s, n) for n in (0, 4) for s in SPECS]
-    assert all(set(record) == KEYS for record in made)
+    assert [(r.spec, r.seed) for r in made] == [(s, n) for n in (0, 4) for s in SPECS]
+    assert all(set(dict(record)) == KEYS for record in made)
     dense, bsr = made[:2]
-    assert (dense["ratio_to_dense"], dense["saved_ratio"], dense["accuracy_delta"]) == (1, 1, 0)
-    assert dense["grad_cosine"] == 1
-    assert bsr["accuracy_delta"] == bsr["accuracy"] - dense["accuracy"]
-    assert bsr["saved_ratio"] == bsr["saved_bytes"] / dense["saved_bytes"]
-    assert 0.3 < bsr["saved_ratio"] < 0.9
-    assert 0 < bsr["grad_cosine"] < 1
-    assert dense["layers"] == []
-    assert len(bsr["layers"]) == 10
-    assert bsr["grad_cosine"] == fmean(layer["cosine"] for layer in bsr["layers"])
-    assert {layer["draws"] for layer in bsr["layers"]} == {8}
-    assert bsr["ratio_to_dense"] == bsr["step_ms"] / dense["step_ms"]
-    assert len(bsr["step_samples_ms"]) == bsr["steps"] == 10
-    assert len(bsr["accuracy_per_epoch"]) == 2
-    assert bsr["command"].startswith("actprune train --out run --spec bsr:block=1x32,sparsity=0.9")
+    assert (dense.ratio_to_dense, dense.saved_ratio, dense.accuracy_delta) == (1, 1, 0)
+    assert dense.grad_cosine == 1
+    assert bsr.accuracy_delta == bsr.accuracy - dense.accuracy
+    assert bsr.saved_ratio == bsr.saved_bytes / dense.saved_bytes
+    assert 0.3 < bsr.saved_ratio < 0.9
+    assert bsr.grad_cosine is not None
+    assert 0 < bsr.grad_cosine < 1
+    assert dense.layers == []
+    assert len(bsr.layers) == 10
+    assert bsr.grad_cosine == fmean(layer.cosine or 0 for layer in bsr.layers)
+    assert {layer.draws for layer in bsr.layers} == {8}
+    assert bsr.ratio_to_dense == bsr.step_ms / dense.step_ms
+    assert len(bsr.step_samples_ms) == bsr.steps == 10
+    assert len(bsr.accuracy_per_epoch) == 2
+    assert bsr.command.startswith("actprune train --out run --spec bsr:block=1x32,sparsity=0.9")
     assert peaks_found == list(SPECS)
     assert [made for _, made, _ in calls] == sorted(made for _, made, _ in calls)
     assert calls[0] == ("training dense, seed 0", 3, 40)
@@ -105,8 +107,8 @@ def test_turns_change_no_result() -> None:
     data = load_data("embedded", 32, 40, 20)
     trainer = Trainer(config, data)
     trainer.advance(10)
-    assert record["accuracy_per_epoch"] == [h["accuracy"] for h in trainer.history]
-    assert alone["data_digest"] == record["data_digest"] == data.digest
+    assert record.accuracy_per_epoch == [h["accuracy"] for h in trainer.history]
+    assert alone.data_digest == record.data_digest == data.digest
 
 
 def test_stopped_and_resumed_gives_the_same_records(tmp_path: Path, peaks_found: list[str]) -> None:
@@ -126,7 +128,7 @@ def test_stopped_and_resumed_gives_the_same_records(tmp_path: Path, peaks_found:
     peaks_found.clear()
     resumed = list(train_specs(runs, chunk=3, directory=tmp_path, resume=True))
     assert steady(resumed) == steady(whole)
-    assert all(len(record["step_samples_ms"]) == 10 for record in resumed)
+    assert all(len(record.step_samples_ms) == 10 for record in resumed)
     peaks_found.clear()
     assert list(train_specs(runs, directory=tmp_path, resume=True)) == resumed
     assert peaks_found == [], "a finished run's record is read back"

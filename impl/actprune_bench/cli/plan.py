@@ -1,0 +1,72 @@
+"""`actprune plan`."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from actprune_bench.advise.advice import parse_budget
+from actprune_bench.advise.planning import (
+    ASSUMED,
+    Planned,
+    Setup,
+    default_specs,
+    dumped,
+    plan,
+    sentence,
+)
+from actprune_bench.cli.common import (
+    Channels,
+    Classes,
+    Formats,
+    Json,
+    check_new,
+    predicting,
+    terminal,
+)
+from actprune_bench.data import DataShape
+from actprune_bench.report.table import breakable, spec_table
+
+
+def command(
+    model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_b24, ...")],
+    batch: Annotated[int, typer.Option(help="Images in a batch, over all devices.")],
+    device_memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each: 80GiB, 800MiB, ...")],
+    devices: Annotated[int, typer.Option(help="GPUs, or other devices of equal size.")] = 1,
+    parallel: Annotated[str, typer.Option(help="none, ddp or fsdp.")] = "none",
+    format: Formats = None,
+    channels: Channels = 3,
+    classes: Classes = 1000,
+    json: Json = None,
+) -> None:
+    """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
+    check_new(json)
+    memory = parse_budget(device_memory, "device-memory")
+    setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
+    console = terminal()
+    with predicting(console) as progress:
+        planned = plan(setup, format or default_specs(), progress=progress)
+    _print(setup, planned, console)
+    if json is not None:
+        json.write_text(dumped(setup, planned), encoding="utf-8")
+
+
+def _print(setup: Setup, planned: Sequence[Planned], console: Console) -> None:
+    """A line per spec, the least memory first, the answer in words and what is assumed."""
+    out = spec_table("spec", ("peak per\ndevice MiB", "of its\nmemory", "fits", "largest\nbatch"))
+    for one in planned:
+        out.add_row(
+            breakable(one.spec),
+            f"{one.peak / 2**20:,.0f}",
+            f"{one.peak / setup.memory:.1%}",
+            "yes" if one.fits else "no",
+            f"{one.largest_batch:,}" if one.largest_batch else "none",
+        )
+    console.print(out)
+    console.print(sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"Assumed: {ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
+        "communication library and fragmentation take, so leave them some room.",
+        highlight=False,
+    )

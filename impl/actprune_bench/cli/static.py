@@ -1,0 +1,66 @@
+"""`actprune static`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actprune_bench.cli.common import (
+    Formats,
+    Shapes,
+    check_new,
+    command_line,
+    shape_of,
+    terminal,
+)
+from actprune_bench.gpu_static.compilation import (
+    check_able,
+    compile_all,
+    spilling,
+    toolchain,
+    write_records,
+)
+from actprune_bench.gpu_static.kernel_variants import DTYPES, SHAPES, named, shipped
+from actprune_bench.gpu_static.sass import ARCHES
+from actprune_bench.records.environment import environment
+from actprune_bench.report.static import counting, print_static
+from actprune_common.errors import InputError
+
+
+def command(
+    arch: Annotated[
+        list[int] | None, typer.Option("--arch", metavar="N", help="80, 90 or 100; repeat.")
+    ] = None,
+    format: Formats = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --format: bfloat16, float16, float32 or tf32; repeat."),
+    ] = None,
+    shape: Shapes = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the records there, as JSON.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Compilations at a time.", min=1)] = 2,
+) -> None:
+    """Compile every GPU kernel, without a GPU: registers, spills, instructions, occupancy.
+
+    Exit code 1 where a kernel spills registers or does not compile.
+    """
+    check_new(out)
+    if (dtype or shape) and not format:
+        raise InputError("--format: expected with --dtype and --shape, got none")
+    sizes = [(s.rows, s.features, s.out_features) for s in map(shape_of, shape or [])]
+    check_able(arch or ARCHES)
+    chosen = named(format, dtype or DTYPES, sizes or SHAPES) if format else shipped()
+    try:
+        with counting("compiled") as progress:
+            records = compile_all(chosen, arch or ARCHES, jobs=jobs, progress=progress)
+    except RuntimeError as problem:
+        typer.echo(f"actprune: error: {problem}", err=True)
+        raise typer.Exit(1) from None
+    print_static(records, terminal())
+    if out is not None:
+        found = environment(command_line()) | toolchain()
+        write_records(out, records, found)
+    if spilling(records):
+        raise typer.Exit(1)

@@ -1,0 +1,325 @@
+"""results.json: its records, its reader and its writer (docs/results-format.md).
+
+`python -m actprune_common.results FILE` prints a line per spec; exit code 2 on a bad file.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from actprune_common.errors import InputError
+from actprune_common.files import write_whole
+
+SCHEMA: Literal[1] = 1
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
+Op = Literal["compress", "grad_weight", "linear"]
+OPS: tuple[Op, ...] = ("compress", "grad_weight", "linear")
+SAME = ("fingerprint", "commit", "torch")
+"""Of an environment: what results must have in common for their ratios to say something."""
+
+
+def _null_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _some_text(value: str) -> str:
+    if not value:
+        raise ValueError("expected some text, got none")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_some_text)]
+Figure = Annotated[float | None, BeforeValidator(_null_unless_finite)]
+"""A number, or null where there is none: JSON has no NaN."""
+
+
+class Record(BaseModel):
+    """What holds at least its fields, and keeps what else stands in it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
+
+
+class Environment(Record):
+    """The code, the machine and the libraries of a run."""
+
+    date: str
+    command: str
+    commit: str | None
+    dirty: bool | None
+    fingerprint: str
+    platform: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    isa: str
+    gpu: str | None
+    driver: str | None
+    threads: int
+    allocator: str | None = None  # absent in older files
+    python: str
+    actprune: str
+    torch: str
+    numpy: str | None
+    triton: str | None
+
+
+class KernelRecord(Record):
+    """One operation of one format on one layer; no times where its check failed."""
+
+    spec: Text
+    op: Op
+    layer: str
+    rows: int
+    features: int
+    out_features: int
+    dtype: str
+    device: str
+    backend: str
+    samples_ms: list[float]
+    median_ms: float | None
+    ratio_to_dense: float | None
+    nbytes: int
+    nbytes_ratio: float
+    rel_error: Figure
+    ok: bool
+    error: str | None
+    command: str
+
+    @model_validator(mode="after")
+    def _timed_where_correct(self) -> "KernelRecord":
+        for key in ("median_ms", "ratio_to_dense"):
+            if (getattr(self, key) is not None) != self.ok:
+                expected = "a number where ok is true" if self.ok else "null where ok is false"
+                raise ValueError(f"{key}: expected {expected}, got {getattr(self, key)}")
+        return self
+
+
+class LayerRecord(Record):
+    """One layer's weight gradient with pruning against that without (actprune.inspect.fidelity)."""
+
+    layer: Text
+    cosine: Figure
+    norm_ratio: Figure
+    rel_error: Figure
+    bias: Figure
+    draws: int
+
+
+class RunRecord(Record):
+    """One training run, by itself."""
+
+    spec: Text
+    model: str
+    data: str
+    data_digest: str
+    seed: int
+    epochs: int
+    steps: int
+    batch_size: int
+    step_ms: float
+    step_samples_ms: list[float]
+    saved_bytes: int
+    predicted_peak_bytes: int
+    measured_peak_bytes: int | None
+    accuracy: float
+    accuracy_per_epoch: list[float]
+    grad_cosine: Figure
+    layers: list[LayerRecord] = []
+    """Empty where no gradient is approximate, and in files from before there was this field."""
+    command: str
+
+
+class TrainingRecord(RunRecord):
+    """One training run beside the dense run of the same seed."""
+
+    ratio_to_dense: float
+    saved_ratio: float
+    accuracy_delta: float
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class NotDone(Record):
+    """A run of a sweep that came to nothing, and why (docs/sweep.md)."""
+
+    spec: Text
+    model: str
+    data: str
+    seed: int
+    outcome: str
+    why: str
+
+
+class Results(Record):
+    """A results.json."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    environment: Environment
+    kernels: list[KernelRecord]
+    training: list[TrainingRecord]
+    not_done: list[NotDone] = []
+    """Written by sweeps alone."""
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether all formats took turns; the cells of a sweep do not."""
+        return bool(getattr(self.environment, "interleaved", True))
+
+
+def json_schema() -> str:
+    """The JSON Schema of results.json, as shipped in results.schema.json."""
+    return json.dumps(Results.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+def read(path: Path) -> Results:
+    """The results at `path`; InputError names the file and the first field that is wrong."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
+        raise InputError(f"{path}: not JSON ({problem})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected an object with schema, environment, kernels, training")
+    schema = values.get("schema", SCHEMA)
+    if schema != SCHEMA or schema is True:
+        raise InputError(f"{path}: schema: expected {SCHEMA}, got {schema!r}")
+    return validate(values, str(path))
+
+
+def validate(values: dict[str, Any], where: str) -> Results:
+    """Results from plain values; InputError names `where` and the first field that is wrong."""
+    try:
+        return Results.model_validate(values)
+    except ValidationError as problem:
+        raise InputError(f"{where}: {_first_error(problem)}") from None
+
+
+def read_record(path: Path, kind: type[AnyRecord], remove: Path) -> AnyRecord:
+    """A record that stands alone; InputError where it is damaged says what to `remove`."""
+    try:
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as problem:
+        why = _first_error(problem) if isinstance(problem, ValidationError) else problem
+        what = "it" if remove == path else remove
+        raise InputError(f"{path}: not readable ({why}); remove {what}") from None
+
+
+def write(path: Path, results: Results) -> None:
+    """Write `results` whole or not at all, a line per record."""
+    values = results.model_dump(mode="json", by_alias=True)
+    parts = [f'"{key}": {_line(values.pop(key))}' for key in ("schema", "environment")]
+    for key, records in values.items():
+        if records or key != "not_done":
+            parts.append(f'"{key}": [{_lines(records)}]')
+    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def merge(parts: Sequence[Results]) -> Results:
+    """All records of several files of one machine, one commit and one torch.
+
+    Raises InputError where they are of several: their ratios would say nothing together.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        for key in SAME:
+            one, other = getattr(first.environment, key), getattr(part.environment, key)
+            if one != other:
+                raise InputError(f"{key}: the files differ ({one!r} and {other!r}): no common page")
+    lists = ("kernels", "training", "not_done")
+    return first.model_copy(
+        update={key: [record for part in parts for record in getattr(part, key)] for key in lists}
+    )
+
+
+def summary(results: Results) -> dict[str, dict[str, float | None]]:
+    """Per spec, in order of appearance, its medians; None where it has no record for a figure.
+
+    Of the kernels: one ratio to dense per op, over those that passed their check, and how many did
+    not. Of the training runs: the ratios of step time and saved bytes, and the mean accuracy.
+    """
+    figures: dict[str, dict[str, float | None]] = {}
+    specs = [k.spec for k in results.kernels] + [t.spec for t in results.training]
+    for spec in dict.fromkeys(specs):
+        kernels = [k for k in results.kernels if k.spec == spec]
+        runs = [t for t in results.training if t.spec == spec]
+        figures[spec] = {
+            **{op: _median(k.ratio_to_dense for k in kernels if k.op == op) for op in OPS},
+            "failed": sum(not k.ok for k in kernels),
+            "step": _median(t.ratio_to_dense for t in runs),
+            "saved": _median(t.saved_ratio for t in runs),
+            "accuracy": fmean(t.accuracy for t in runs) if runs else None,
+        }
+    return figures
+
+
+def table(results: Results) -> str:
+    """The summary as plain text: one line per spec, '-' where there is no figure."""
+    rows = [["spec", *OPS, "failed", "step", "saved", "accuracy"]]
+    for spec, figures in summary(results).items():
+        rows.append([spec, *("-" if f is None else f"{round(f, 3):g}" for f in figures.values())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``arguments`` without the program's name; returns the exit code."""
+    try:
+        if len(arguments) != 1:
+            raise InputError("usage: python -m actprune_common.results FILE")
+        sys.stdout.write(table(read(Path(arguments[0]))) + "\n")
+    except InputError as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 2
+    return 0
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _first_error(problem: ValidationError) -> str:
+    error = problem.errors()[0]
+    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
+    if error["type"] == "missing":
+        return f"{loc}: is missing"
+    if error["type"] == "value_error":  # our own validators say what came
+        return f"{loc}: {error['msg'].removeprefix('Value error, ')}"
+    expected = "expected an object" if error["type"] == "model_type" else error["msg"]
+    got = repr(error["input"])
+    short = got if len(got) <= 60 else f"{got[:57]}..."
+    return f"{loc}: {expected.replace('Input should be', 'expected')}, got {short}"
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+
+
+def _lines(records: Sequence[object]) -> str:
+    return "\n" + ",\n".join(map(_line, records)) + "\n" if records else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
