@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from actprune.budget.knapsack import Errors, Sizes, choose
 from actprune.formats import Format, parse
-from actprune.inspect.gradients import Loss, backward, loss_of, twin
+from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.strategies.grammar import plan, undo
 from actprune_common.errors import InputError
 
@@ -77,7 +77,7 @@ class Profile:
         if isinstance(budget, bool) or not isinstance(budget, int):
             raise InputError(
                 f"budget: expected a whole number of bytes, got {budget!r}; "
-                "actprune_bench.advise.advice.parse_budget reads 4MiB"
+                "actprune.parse_bytes reads 4MiB"
             )
         least = int(self.nbytes.min(1).sum())
         if budget < least:
@@ -157,7 +157,7 @@ def profile(
 
 @dataclass
 class _Cost:
-    """Of one layer, over its uses: by candidate the bytes and the squared errors."""
+    """The bytes and squared errors of one layer over its uses, by candidate."""
 
     nbytes: Sizes
     squares: Errors
@@ -174,7 +174,7 @@ def _layers(
     model: nn.Module, batch: Sequence[Tensor], formats: Sequence[Format], loss: Loss
 ) -> dict[str, _Cost]:
     """What each linear layer that takes part in the loss would cost."""
-    plain, count = undo(twin(model)), len(formats)
+    plain, count = undo(training_copy(model)), len(formats)
     costs: dict[str, _Cost] = {}
     if not all(tensor.numel() for tensor in batch):
         raise InputError("batch: expected at least one sample, got none")
@@ -184,7 +184,7 @@ def _layers(
             measure = partial(_measure, name, costs[name], formats)
             layer.register_forward_hook(partial(_watch, measure), with_kwargs=True)
     if costs:
-        backward(plain, batch, loss)
+        backpropagate(plain, batch, loss)
     used = {name: cost for name, cost in costs.items() if cost.gradient is not None}
     if not used:
         raise InputError(

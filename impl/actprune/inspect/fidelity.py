@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from actprune.inspect.gradients import Loss, backward, loss_of, twin
+from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.layers.convert import draws as random_selections
 from actprune.layers.convert import pruned
 from actprune.strategies.grammar import undo
@@ -56,10 +56,10 @@ def fidelity(
     layers = _layers(model)
     if not layers:
         return []
-    dense = twin(model)
+    dense = training_copy(model)
     undo(dense)
     tallies = {name: _Tally(g) for name, g in _gradients(dense, layers, batch, loss).items()}
-    sparse = twin(model)
+    sparse = training_copy(model)
     for _ in range(draws if random_selections(model) else 1):
         for name, gradient in _gradients(sparse, layers, batch, loss).items():
             tallies[name].add(gradient)
@@ -81,7 +81,7 @@ def _gradients(
     model: nn.Module, layers: Iterable[str], batch: Sequence[Tensor], loss: Loss
 ) -> dict[str, Tensor]:
     """Weight gradients by layer, in float64; a layer that takes no part in the loss has none."""
-    backward(model, batch, loss)
+    backpropagate(model, batch, loss)
     found = {name: model.get_submodule(name).weight.grad for name in layers}
     return {name: grad.double() for name, grad in found.items() if isinstance(grad, Tensor)}
 

@@ -7,12 +7,11 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
 
 from actprune.formats import Dense, Format, parse
-from actprune.layers.attention import PrunedMultiheadAttention, refusal
+from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
+from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import check_unsharded, own_class
 from actprune_common.errors import InputError
 
@@ -51,10 +50,10 @@ def convert(
         if isinstance(text, str) and ("+" in text or "=>" in text):
             raise InputError(
                 f"spec: expected a format, or a mapping of globs to formats, got {text!r}; "
-                "actprune.strategies.apply takes strategies and plans"
+                "actprune.apply takes strategies and plans"
             )
     formats = {glob: parse(text) for glob, text in rules.items()}
-    linears = {name: m for name, m in model.named_modules() if _refusal(m) is None}
+    linears = {name: m for name, m in model.named_modules() if refusal(m) is None}
     wanted = _globs("include", include)
     unwanted = _globs("exclude", exclude)
     for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
@@ -94,28 +93,6 @@ def revert(model: Model) -> Model:
 def pruned(model: nn.Module) -> dict[str, Pruned]:
     """The pruned layers of `model` by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, Pruned)}
-
-
-def survey(model: nn.Module) -> dict[str, str]:
-    """What each module of `model` that has matrices of its own keeps, or why it is left alone."""
-    found: dict[str, str] = {}
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if inside and name.startswith(inside):
-            continue
-        if isinstance(module, Pruned):
-            found[name] = module.spec
-        elif _refusal(module) is None:
-            found[name] = "dense"
-        elif isinstance(module, nn.Linear) or any(
-            map(_is_matrix, module.parameters(recurse=False))
-        ):
-            found[name] = f"left alone: {_refusal(module)}"
-        if isinstance(module, nn.MultiheadAttention):
-            inside = (f"{name}.",)
-        elif is_parametrized(module):
-            inside = (f"{name}.parametrizations.",)
-    return found
 
 
 def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
@@ -175,31 +152,6 @@ def _stream(name: str, rank: int = 0) -> int:
     return zlib.crc32((f"{name}@{rank}" if rank else name).encode())
 
 
-def _refusal(module: nn.Module) -> str | None:
-    """Why convert leaves a module as it is; None where it does not."""
-    kind = own_class(module)
-    if kind is nn.Linear or kind in _PLAIN:
-        return None
-    if kind is nn.MultiheadAttention:
-        assert isinstance(module, nn.MultiheadAttention)
-        return refusal(module)
-    if any(map(is_lazy, module.parameters(recurse=False))):
-        return f"its sizes are not known before its first batch ({kind.__name__})"
-    if is_parametrized(module):
-        return f"parametrized ({kind.__name__}): its weight is computed anew at each call"
-    if isinstance(module, tuple(_PRUNED)):
-        return f"a subclass ({kind.__name__}), whose forward may be its own"
-    if isinstance(module, nn.RNNBase):
-        return f"{kind.__name__} multiplies over all its steps in one operator"
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return "an embedding keeps indices alone"
-    return f"no nn.Linear ({kind.__name__})"
-
-
-def _is_matrix(parameter: nn.Parameter) -> bool:
-    return is_lazy(parameter) or parameter.dim() > 1
-
-
 def _prune(linear: nn.Module, name: str, format: Format) -> None:
     # The class is swapped, not the module: whoever holds it (a parent, a tied twin, a hook, an
     # optimizer) goes on holding the same object.
@@ -241,9 +193,8 @@ def _check_globs(
         if not any(fnmatchcase(name, glob) for name in linears):
             known = ", ".join(list(linears)[:6]) or "none"
             more = f" and {len(linears) - 6} more" if len(linears) > 6 else ""
-            words = survey(model)
-            alone = next((name for name in words if fnmatchcase(name, glob)), None)
-            reason = f" ({alone} is {words[alone]})" if alone is not None else ""
+            alone = ((name, why) for name, why in multiplying(model) if fnmatchcase(name, glob))
+            reason = next((f" ({name} is left alone: {why})" for name, why in alone), "")
             raise InputError(
                 f"{argument}: {glob!r} matches no nn.Linear{reason}; the model has {known}{more}"
             )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
+from actprune.layers.blocks import blocks_of
 from actprune_common.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def shard(
     """
     from torch.distributed.fsdp import fully_shard
 
-    chosen = _listed(model) if units is None else list(units)
+    chosen = blocks_of(model) if units is None else list(units)
     if not chosen:
         raise InputError("units: expected modules to shard, or a model with an nn.ModuleList")
     for unit in chosen:
@@ -56,9 +57,3 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     kind = type(module)
     found: type[nn.Module] = kind.__bases__[1] if is_sharded(module) else kind
     return found
-
-
-def _listed(module: nn.Module) -> list[nn.Module]:
-    if isinstance(module, nn.ModuleList):
-        return list(module)
-    return [unit for child in module.children() for unit in _listed(child)]

@@ -21,12 +21,13 @@ def advise(
     ] = None,
 ) -> None:
     """Say which setting fits a budget of memory, by predicted peaks and recorded runs."""
+    from actprune import parse_bytes
     from actprune_bench.advise import advice as advising
     from actprune_bench.data import DataShape
     from actprune_bench.records.results import read
     from actprune_bench.report.table import print_advice
 
-    size = advising.parse_budget(budget)
+    size = parse_bytes(budget)
     files = [read(path) for path in results or []]
     known = [setting for file in files for setting in advising.settings_of(file)]
     console = terminal()
@@ -56,8 +57,8 @@ def plan(
     ] = None,
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
+    from actprune import parse_bytes
     from actprune_bench.advise import planning
-    from actprune_bench.advise.advice import parse_budget
     from actprune_bench.data import DataShape
     from actprune_bench.report.table import print_plan
 
@@ -65,7 +66,7 @@ def plan(
         raise InputError(f"{json}: is there already; name another file")
     if json is not None and not json.absolute().parent.is_dir():
         raise InputError(f"{json}: its folder is not there")
-    memory = parse_budget(device_memory, "device-memory")
+    memory = parse_bytes(device_memory, "device-memory")
     setup = planning.Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
     console = terminal()
     with console.status("predicting peaks") as status:

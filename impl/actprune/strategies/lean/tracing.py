@@ -19,11 +19,9 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actprune.layers.linear import Pruned
-from actprune.strategies.lean.forward import forward_of, own_way, parameters_of, stand_in
-from actprune_bench.models.resmlp import Block
+from actprune.strategies.lean.forms import has_form
+from actprune.strategies.lean.forward import is_replaced, own_way, parameters_of
 
-LEAVES = (Block, Pruned, nn.Linear)
-"""Modules that a graph calls, whatever is in them."""
 AUGMENTED = tuple(
     getattr(operator, f"i{name}")
     for name in (
@@ -54,7 +52,7 @@ def trace(module: nn.Module) -> fx.Graph:
     Placeholders are the arguments that have none. Modules within that have hooks or a forward of
     their own are called, not looked into. `module` is left as it was. Raises UntraceableError.
     """
-    if stand_in(module) is not forward_of(module):
+    if is_replaced(module):
         raise UntraceableError("its forward is replaced")
     parameters = parameters_of(module)
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
@@ -83,6 +81,11 @@ def trace(module: nn.Module) -> fx.Graph:
     return graph
 
 
+def is_called(module: nn.Module) -> bool:
+    """Whether a graph calls a module, whatever is in it."""
+    return isinstance(module, Pruned | nn.Linear) or has_form(module)
+
+
 class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +93,7 @@ class _Tracer(fx.Tracer):
         self.modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, LEAVES) or own_way(m):
+        if is_called(m) or own_way(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
