@@ -34,7 +34,12 @@ _DRAWS = 2
 
 @dataclass(frozen=True)
 class Allocation(Mapping[str, str]):
-    """Layers, or globs on their names, to specs: what `actprune.convert` takes."""
+    """Layers, or globs on their names, to specs: what `actprune.convert` takes.
+
+    Example:
+        >>> actprune.Allocation({"fc1": "csr", "*": "dense"}, nbytes=64, error=0.1).spec
+        'fc1=>csr:sparsity=0.9;*=>dense'
+    """
 
     formats: dict[str, str]
     nbytes: int
@@ -59,7 +64,14 @@ class Allocation(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Profile:
-    """What every candidate costs every group of layers."""
+    """What every candidate costs every group of layers.
+
+    Example:
+        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
+        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense", "csr"])
+        >>> made.allocate(400).formats
+        {'*': 'csr:sparsity=0.9'}
+    """
 
     groups: tuple[str, ...]
     """Globs; a layer of its own is the glob that matches its name alone."""
@@ -112,13 +124,32 @@ def allocate(
     candidates: Iterable[str | Format] = CANDIDATES,
     loss: Loss = loss_of,
 ) -> Allocation:
-    """A format for each linear layer of `model`, so that all keep at most `budget` bytes.
-
-        model = actprune.convert(model, actprune.allocate(model, (images, labels), 2**24))
+    """Choose a format for each linear layer of a model, so that all keep at most `budget` bytes.
 
     The sum of the layers' relative squared errors of the weight gradient is within 1 % of the
-    least. Arguments and errors are those of `profile`, and InputError where budget is below what
-    the candidates can reach, with the least possible. Several budgets: `profile` once.
+    least. For several budgets, `profile` once.
+
+    Args:
+        model: any with an nn.Linear; it stays as it is.
+        batch: what `loss(model, *batch)` takes, by default images and labels.
+        budget: bytes over all layers, for one backward pass of this batch.
+        groups: globs on layer names, the layers of each sharing a format; without it each layer has
+            its own.
+        candidates: formats to choose from.
+        loss: a scalar to differentiate; by default the cross-entropy.
+
+    Returns:
+        A spec for each group, which `convert` takes, with its bytes and error.
+
+    Raises:
+        InputError: as `profile`, and where the budget is below what the candidates can reach, with
+            the least possible.
+
+    Example:
+        >>> model, batch = nn.Linear(64, 10), (torch.randn(4, 64), torch.tensor([1, 2, 3, 4]))
+        >>> chosen = actprune.allocate(model, batch, 400, candidates=["dense", "csr:sparsity=0.8"])
+        >>> actprune.convert(model, chosen).spec, chosen.nbytes
+        ('csr:sparsity=0.8', 385)
     """
     made = profile(model, batch, groups=groups, candidates=candidates, loss=loss)
     return made.allocate(budget)
@@ -132,14 +163,31 @@ def profile(
     candidates: Iterable[str | Format] = CANDIDATES,
     loss: Loss = loss_of,
 ) -> Profile:
-    """Compress every linear layer's activation of one batch in every way, on a copy of `model`.
+    """Compress every linear layer's activation of one batch in every way, on a copy of a model.
 
-    batch: what `loss(model, *batch)` takes, by default images and labels for the cross-entropy;
-    one forward and backward pass in training mode. groups: globs on layer names, of which the first
-    that matches decides; the layers of each share a format, and others are left as they are.
-    Without it each layer has its own. Counted are layers whose weight has a gradient; bytes are
-    those of their stores, a dense one's its input. Raises InputError where there is no such layer,
-    a glob matches none, or a gradient is not finite.
+    Counted are layers whose weight has a gradient; bytes are those of their stores, a dense one's
+    its input.
+
+    Args:
+        model: any with an nn.Linear; it stays as it is.
+        batch: what `loss(model, *batch)` takes, by default images and labels; one forward and
+            backward pass in training mode.
+        groups: globs on layer names, of which the first that matches decides; the layers of each
+            share a format, and others are left as they are. Without it each layer has its own.
+        candidates: formats to measure.
+        loss: a scalar to differentiate; by default the cross-entropy.
+
+    Returns:
+        Bytes and errors by group and candidate.
+
+    Raises:
+        InputError: there is no such layer, a glob matches none, or a gradient is not finite.
+
+    Example:
+        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
+        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense"])
+        >>> made.nbytes.tolist(), made.errors.tolist()
+        ([[1024]], [[0.0]])
     """
     formats = [parse(candidate) for candidate in candidates]
     if not formats:

@@ -30,9 +30,19 @@ __all__ = ["FORMATS", "RIVALS", "Compressed", "Dense", "Format", "PruningFormat"
 
 
 def parse(spec: "str | Format") -> Format:
-    """The format that a spec such as `bsr:block=1x32,sparsity=0.9` describes.
+    """Return the format that a spec such as `bsr:block=1x32,sparsity=0.9` describes.
 
-    A format passes through, so that every function takes either; `parse(spec).spec` is the spec in
-    its canonical form. Raises InputError naming the option, what was expected and what came.
+    Args:
+        spec: text, or a format, which passes through, so that every function takes either.
+
+    Returns:
+        The format; its `spec` is the text in its canonical form.
+
+    Raises:
+        InputError: the text is wrong; it names the option, what was expected and what came.
+
+    Example:
+        >>> actprune.parse("bsr:sparsity=0.90").spec
+        'bsr:block=32x32,sparsity=0.9'
     """
     return spec if isinstance(spec, Format) else read_spec(spec, FORMATS)

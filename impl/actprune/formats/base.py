@@ -18,6 +18,12 @@ class Format(ABC):
 
     A format is its options; `store`, `empty`, `product` and `expand` are pure functions between
     tensors, called through the operators in actprune.ops, which torch can trace.
+
+    Example:
+        >>> x = torch.tensor([[1.0, -3.0], [0.0, 2.0]])
+        >>> actprune.parse("coo:sparsity=0.5").compress(x).to_dense()
+        tensor([[ 1., -3.],
+                [ 0.,  0.]])
     """
 
     seed = 0
@@ -105,7 +111,13 @@ class Format(ABC):
 
 @dataclass(frozen=True)
 class Compressed:
-    """All that the backward pass keeps of an activation: a format, a shape and its buffers."""
+    """All that the backward pass keeps of an activation: a format, a shape and its buffers.
+
+    Example:
+        >>> kept = actprune.parse("bsr:block=1x4,sparsity=0.5").compress(torch.ones(8, 8))
+        >>> kept.nnz, kept.grad_weight(torch.ones(8, 3)).shape
+        (32, torch.Size([3, 8]))
+    """
 
     format: Format
     shape: tuple[int, int]

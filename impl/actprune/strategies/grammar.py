@@ -27,7 +27,13 @@ _ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
 
 @dataclass(frozen=True)
 class Plan:
-    """A format for each glob on layer names, in order, and strategies in that of STRATEGIES."""
+    """A format for each glob on layer names, in order, and strategies in that of STRATEGIES.
+
+    Example:
+        >>> made = actprune.read("lean+*.fc1=>dense;*=>csr")
+        >>> [strategy.name for strategy in made.strategies], [glob for glob, _ in made.rules]
+        (['lean'], ['*.fc1', '*'])
+    """
 
     rules: tuple[tuple[str, Format], ...]
     strategies: tuple[Strategy, ...] = ()

@@ -8,7 +8,7 @@ from actprune.layers.sharding import check_unsharded
 from actprune.strategies.base import put_back, replace
 from actprune.strategies.lean.forms import FORMS, LeanForm
 from actprune.strategies.lean.forward import LeanForward, forward_of
-from actprune.strategies.lean.search import gelus_of, search
+from actprune.strategies.lean.search import find_chains, gelus_of
 from actprune_common.errors import InputError
 from actprune_kernels.gelu import BITS
 
@@ -43,7 +43,7 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
         raise InputError(f"gelu: expected 2 or 4 bits, or None, got {gelu!r}")
     unlean(model)
     forms = [module for module in model.modules() if type(module) in FORMS]
-    found = search(model, gelu)
+    found = find_chains(model, gelu)
     if not forms and not found.parts:
         reasons = "; ".join(f"{name}: {word}" for name, word in list(found.words.items())[:4])
         raise InputError(
@@ -77,7 +77,7 @@ def chains(model: nn.Module) -> dict[str, str]:
         >>> actprune.chains(model)
         {'0': 'linear-GELU-linear', '2': 'linear-GELU-linear'}
     """
-    return search(model, gelu=None).words
+    return find_chains(model, gelu=None).words
 
 
 def around_gelus(model: nn.Module) -> set[str]:

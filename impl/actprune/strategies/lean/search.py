@@ -37,7 +37,7 @@ class Search:
     words: dict[str, str] = field(default_factory=dict)
 
 
-def search(model: nn.Module, gelu: int | None) -> Search:
+def find_chains(model: nn.Module, gelu: int | None) -> Search:
     """Look for chains in every part of `model` that has no lean form by hand."""
     result = Search()
     _search(model, "", result, gelu)
