@@ -149,7 +149,9 @@ def _keep_products(
 
 def _contexts(module: nn.Module) -> tuple[Any, Any]:
     """Return the contexts of a block's first pass and of its second."""
-    first, again = create_selective_checkpoint_contexts(_keep_products)
+    first, again = create_selective_checkpoint_contexts(  # type: ignore[no-untyped-call]
+        _keep_products
+    )
 
     @contextmanager
     def second() -> Iterator[None]:

@@ -165,7 +165,7 @@ def test_copies_hooks_pickles_and_undo(strategy: str) -> None:
         each.layers[0].register_forward_hook(lambda module, *_: seen.append(module))
         assert {type(module) for module in each.modules()} == {type(m) for m in plain.modules()}
         each(x).backward()
-        assert each.layers[0].mlp[0].weight.grad is not None
+        assert all(p.grad is not None for p in each.layers[0].parameters())
     assert len(seen) == 2
     undo(made)
     assert not any("forward" in vars(module) for module in made.modules())
@@ -278,9 +278,10 @@ def test_models_of_transformers(name: str, strategy: str) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, ids: Tensor) -> Tensor:
-            out: Tensor = self.model(ids).last_hidden_state
+        def forward(self, ids: Tensor, use_cache: bool | None = None) -> Tensor:
+            out: Tensor = self.model(ids, use_cache=use_cache).last_hidden_state
             return out
 
     made = Hidden(apply(copy.deepcopy(plain), f"{strategy}+dense"))
-    assert_same(trained(made, ids), trained(Hidden(plain), ids))
+    # of keys out of a cache the products are in another order
+    assert_same(trained(made, ids), trained(Hidden(plain), ids, False))
