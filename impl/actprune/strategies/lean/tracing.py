@@ -8,7 +8,6 @@ that needs no value (whether it is None, of which type it is) has the wrong answ
 import copy
 import operator
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -64,7 +63,8 @@ def trace(module: nn.Module) -> fx.Graph:
     numbers = random.getstate(), np.random.get_state()
     try:
         with torch.enable_grad(), _NoTensors():  # type: ignore[no-untyped-call]
-            graph = _Tracer().trace(module)
+            tracer = _Tracer()
+            graph = tracer.trace(module)
     except Exception as problem:  # whatever a forward does with a tensor that has no values
         raise UntraceableError(
             str(problem).partition("\n")[0] or type(problem).__name__
@@ -78,6 +78,8 @@ def trace(module: nn.Module) -> fx.Graph:
         raise UntraceableError(f"its forward changes {', '.join(dict.fromkeys(changed))}")
     if drawn:
         raise UntraceableError("its forward draws a random number")
+    if tracer.asked:
+        raise UntraceableError("its forward asks of which type a value is")
     return graph
 
 
@@ -91,6 +93,8 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.proxy_buffer_attributes = True
         self.modes = _modes()
+        self.asked = False
+        """Whether anybody but torch.fx asked of which type a placeholder is."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if is_called(m) or own_way(m):
@@ -123,18 +127,20 @@ class _Tracer(fx.Tracer):
             )
         return super().create_node(*args, **kwargs)
 
+    def create_arg(self, a: Any) -> Any:
+        # not by way of torch's own, which asks of which types a placeholder is not
+        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
 
 class _Proxy(fx.Proxy):
-    """A placeholder that does not say of which type it is, but to torch."""
+    """A placeholder that notes where somebody asks of which type it is."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        if asking.partition(".")[0] != "torch":
-            raise UntraceableError("its forward asks of which type a value is")
+        self.tracer.asked = True  # type: ignore[attr-defined]
         return _Proxy
 
 
