@@ -6,41 +6,53 @@
 and the rest of a training script stays as it is.
 """
 
-from actprune.budget.allocate import Allocation, allocate
+from actprune.budget.allocate import Allocation, Profile, allocate, profile
+from actprune.budget.sizes import parse_bytes
 from actprune.formats import FORMATS, Compressed, Format, parse
+from actprune.inspect.fidelity import LayerFidelity, fidelity
 from actprune.inspect.memory import saved_bytes
+from actprune.inspect.survey import survey
 from actprune.layers import ops
-from actprune.layers.convert import (
-    convert,
-    draws,
-    pruned,
-    revert,
-    set_draws,
-    set_rank,
-    survey,
-    weigh,
-)
+from actprune.layers.convert import convert, draws, pruned, revert, set_draws, set_rank, weigh
 from actprune.layers.linear import PrunedLinear
+from actprune.layers.sharding import shard
+from actprune.strategies import STRATEGIES
+from actprune.strategies.grammar import Plan, apply, read, undo
+from actprune.strategies.lean import chains, lean, unlean
 from actprune_common.errors import InputError
 
 __version__ = "0.1.0"
 __all__ = [
     "FORMATS",
+    "STRATEGIES",
     "Allocation",
     "Compressed",
     "Format",
     "InputError",
+    "LayerFidelity",
+    "Plan",
+    "Profile",
     "PrunedLinear",
     "allocate",
+    "apply",
+    "chains",
     "convert",
     "draws",
+    "fidelity",
+    "lean",
     "ops",
     "parse",
+    "parse_bytes",
+    "profile",
     "pruned",
+    "read",
     "revert",
     "saved_bytes",
     "set_draws",
     "set_rank",
+    "shard",
     "survey",
+    "undo",
+    "unlean",
     "weigh",
 ]

@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is one line that says which argument, what was expected and what came. The command
     line prints it without a traceback and exits with code 2.
+
+    Example:
+        >>> try:
+        ...     actprune.parse("bsr:sparsity=1.2")
+        ... except actprune.InputError as problem:
+        ...     print(problem)
+        sparsity: expected 0 <= s < 1, got 1.2
     """

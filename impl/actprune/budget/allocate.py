@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from actprune.budget.knapsack import Errors, Sizes, choose
 from actprune.formats import Format, parse
-from actprune.inspect.gradients import Loss, backward, loss_of, twin
+from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.strategies.grammar import plan, undo
 from actprune_common.errors import InputError
 
@@ -34,7 +34,12 @@ _DRAWS = 2
 
 @dataclass(frozen=True)
 class Allocation(Mapping[str, str]):
-    """Layers, or globs on their names, to specs: what `actprune.convert` takes."""
+    """Layers, or globs on their names, to specs: what `actprune.convert` takes.
+
+    Example:
+        >>> actprune.Allocation({"fc1": "csr", "*": "dense"}, nbytes=64, error=0.1).spec
+        'fc1=>csr:sparsity=0.9;*=>dense'
+    """
 
     formats: dict[str, str]
     nbytes: int
@@ -59,7 +64,14 @@ class Allocation(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Profile:
-    """What every candidate costs every group of layers."""
+    """What every candidate costs every group of layers.
+
+    Example:
+        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
+        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense", "csr"])
+        >>> made.allocate(400).formats
+        {'*': 'csr:sparsity=0.9'}
+    """
 
     groups: tuple[str, ...]
     """Globs; a layer of its own is the glob that matches its name alone."""
@@ -77,7 +89,7 @@ class Profile:
         if isinstance(budget, bool) or not isinstance(budget, int):
             raise InputError(
                 f"budget: expected a whole number of bytes, got {budget!r}; "
-                "actprune_bench.advise.advice.parse_budget reads 4MiB"
+                "actprune.parse_bytes reads 4MiB"
             )
         least = int(self.nbytes.min(1).sum())
         if budget < least:
@@ -112,13 +124,32 @@ def allocate(
     candidates: Iterable[str | Format] = CANDIDATES,
     loss: Loss = loss_of,
 ) -> Allocation:
-    """A format for each linear layer of `model`, so that all keep at most `budget` bytes.
-
-        model = actprune.convert(model, actprune.allocate(model, (images, labels), 2**24))
+    """Choose a format for each linear layer of a model, so that all keep at most `budget` bytes.
 
     The sum of the layers' relative squared errors of the weight gradient is within 1 % of the
-    least. Arguments and errors are those of `profile`, and InputError where budget is below what
-    the candidates can reach, with the least possible. Several budgets: `profile` once.
+    least. For several budgets, `profile` once.
+
+    Args:
+        model: any with an nn.Linear; it stays as it is.
+        batch: what `loss(model, *batch)` takes, by default images and labels.
+        budget: bytes over all layers, for one backward pass of this batch.
+        groups: globs on layer names, the layers of each sharing a format; without it each layer has
+            its own.
+        candidates: formats to choose from.
+        loss: a scalar to differentiate; by default the cross-entropy.
+
+    Returns:
+        A spec for each group, which `convert` takes, with its bytes and error.
+
+    Raises:
+        InputError: as `profile`, and where the budget is below what the candidates can reach, with
+            the least possible.
+
+    Example:
+        >>> model, batch = nn.Linear(64, 10), (torch.randn(4, 64), torch.tensor([1, 2, 3, 4]))
+        >>> chosen = actprune.allocate(model, batch, 400, candidates=["dense", "csr:sparsity=0.8"])
+        >>> actprune.convert(model, chosen).spec, chosen.nbytes
+        ('csr:sparsity=0.8', 385)
     """
     made = profile(model, batch, groups=groups, candidates=candidates, loss=loss)
     return made.allocate(budget)
@@ -132,14 +163,31 @@ def profile(
     candidates: Iterable[str | Format] = CANDIDATES,
     loss: Loss = loss_of,
 ) -> Profile:
-    """Compress every linear layer's activation of one batch in every way, on a copy of `model`.
+    """Compress every linear layer's activation of one batch in every way, on a copy of a model.
 
-    batch: what `loss(model, *batch)` takes, by default images and labels for the cross-entropy;
-    one forward and backward pass in training mode. groups: globs on layer names, of which the first
-    that matches decides; the layers of each share a format, and others are left as they are.
-    Without it each layer has its own. Counted are layers whose weight has a gradient; bytes are
-    those of their stores, a dense one's its input. Raises InputError where there is no such layer,
-    a glob matches none, or a gradient is not finite.
+    Counted are layers whose weight has a gradient; bytes are those of their stores, a dense one's
+    its input.
+
+    Args:
+        model: any with an nn.Linear; it stays as it is.
+        batch: what `loss(model, *batch)` takes, by default images and labels; one forward and
+            backward pass in training mode.
+        groups: globs on layer names, of which the first that matches decides; the layers of each
+            share a format, and others are left as they are. Without it each layer has its own.
+        candidates: formats to measure.
+        loss: a scalar to differentiate; by default the cross-entropy.
+
+    Returns:
+        Bytes and errors by group and candidate.
+
+    Raises:
+        InputError: there is no such layer, a glob matches none, or a gradient is not finite.
+
+    Example:
+        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
+        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense"])
+        >>> made.nbytes.tolist(), made.errors.tolist()
+        ([[1024]], [[0.0]])
     """
     formats = [parse(candidate) for candidate in candidates]
     if not formats:
@@ -157,7 +205,7 @@ def profile(
 
 @dataclass
 class _Cost:
-    """Of one layer, over its uses: by candidate the bytes and the squared errors."""
+    """The bytes and squared errors of one layer over its uses, by candidate."""
 
     nbytes: Sizes
     squares: Errors
@@ -174,7 +222,7 @@ def _layers(
     model: nn.Module, batch: Sequence[Tensor], formats: Sequence[Format], loss: Loss
 ) -> dict[str, _Cost]:
     """What each linear layer that takes part in the loss would cost."""
-    plain, count = undo(twin(model)), len(formats)
+    plain, count = undo(training_copy(model)), len(formats)
     costs: dict[str, _Cost] = {}
     if not all(tensor.numel() for tensor in batch):
         raise InputError("batch: expected at least one sample, got none")
@@ -184,7 +232,7 @@ def _layers(
             measure = partial(_measure, name, costs[name], formats)
             layer.register_forward_hook(partial(_watch, measure), with_kwargs=True)
     if costs:
-        backward(plain, batch, loss)
+        backpropagate(plain, batch, loss)
     used = {name: cost for name, cost in costs.items() if cost.gradient is not None}
     if not used:
         raise InputError(

@@ -30,7 +30,7 @@ __all__ = ["BASELINES", "FORMATS", "Compressed", "Dense", "Format", "PruningForm
 
 
 def parse(spec: "str | Format") -> Format:
-    """The format that a spec describes.
+    """Return the format that a spec describes.
 
     Args:
         spec: A name of FORMATS, then its options: `bsr:block=1x32,sparsity=0.9`. An option that
@@ -43,5 +43,9 @@ def parse(spec: "str | Format") -> Format:
     Raises:
         InputError: The text is no spec; the error names the option, what was expected and what
             came.
+
+    Example:
+        >>> actprune.parse("bsr:sparsity=0.90").spec
+        'bsr:block=32x32,sparsity=0.9'
     """
     return spec if isinstance(spec, Format) else read_spec(spec, FORMATS)

@@ -25,6 +25,12 @@ class Format(ABC):
     have an activation call `compress`. What the operators in actprune.layers.ops call, which torch
     can trace, are pure functions between tensors: `compress_tensors`, `grad_weight`, `to_dense` and
     `row_dot`. Most of a format is its kernels, which take what is kept by the names in `fields`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, -3.0], [0.0, 2.0]])
+        >>> actprune.parse("coo:sparsity=0.5").compress(x).to_dense()
+        tensor([[ 1., -3.],
+                [ 0.,  0.]])
     """
 
     name: ClassVar[str]
@@ -129,6 +135,11 @@ class Compressed:
 
     `tensors` gives them by name, such as `store.tensors["colptr"]`; which there are, and their
     shapes, the module of the format's kernels says.
+
+    Example:
+        >>> kept = actprune.parse("bsr:block=1x4,sparsity=0.5").compress(torch.ones(8, 8))
+        >>> kept.nnz, kept.grad_weight(torch.ones(8, 3)).shape
+        (32, torch.Size([3, 8]))
     """
 
     format: Format

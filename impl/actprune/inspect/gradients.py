@@ -12,17 +12,17 @@ Loss = Callable[..., Tensor]
 
 
 def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of a batch, a scalar."""
+    """Return the mean cross-entropy of a batch, a scalar."""
     return F.cross_entropy(model(images), labels)
 
 
-def twin(model: nn.Module) -> nn.Module:
-    """A copy of `model` in training mode."""
+def training_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` in training mode."""
     return copy.deepcopy(model).train()
 
 
-def backward(model: nn.Module, batch: Sequence[Tensor], loss: Loss) -> None:
-    """One forward and backward pass; fresh gradients are then in `model`'s parameters.
+def backpropagate(model: nn.Module, batch: Sequence[Tensor], loss: Loss) -> None:
+    """Run one forward and backward pass; fresh gradients are then in `model`'s parameters.
 
     torch's random numbers (dropout's) are the same in every call, and afterwards go on as if there
     had been none.

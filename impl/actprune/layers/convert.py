@@ -7,12 +7,11 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
 
 from actprune.formats import Dense, Format, parse
-from actprune.layers.attention import PrunedMultiheadAttention, refusal
+from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
+from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import check_unsharded, own_class
 from actprune_common.errors import InputError
 
@@ -31,18 +30,33 @@ def convert(
     include: str | Iterable[str] = "*",
     exclude: str | Iterable[str] = (),
 ) -> Model:
-    """Make every nn.Linear of `model` that matches keep its input compressed; returns `model`.
+    """Make the linear layers of a model keep their inputs compressed, in place.
 
-    An nn.MultiheadAttention counts as one layer, of which the projections keep theirs.
+    An nn.MultiheadAttention counts as one layer, of which the projections keep theirs. Parameters,
+    their names and the state_dict stay as they were, and so do hooks. A layer that is pruned
+    already takes the new spec; `dense` makes it the plain layer again. Subclasses are left alone,
+    as their forward may be their own: `survey` says which, and why. Where an error is raised, the
+    model is untouched.
 
-    spec: one spec for all, or a mapping of glob to spec: the first glob that matches a layer's name
-    decides. include, exclude: globs on module names (`blocks.*.mlp.fc?`). Parameters, their names
-    and the state_dict stay as they were, and so do hooks. A layer that is pruned already takes the
-    new spec; `dense` makes it the plain layer again. Subclasses are left alone, as their forward
-    may be their own: `survey` says which, and why.
+    Args:
+        model: any; a layer within a unit of fully_shard can be converted, a unit itself cannot.
+        spec: one spec for all, or a mapping of glob to spec: the first glob that matches a layer's
+            name decides.
+        include: globs on module names (`blocks.*.mlp.fc?`) of layers to convert.
+        exclude: globs on the names of those to leave.
 
-    Raises InputError, with the model untouched, where a spec is wrong, a glob matches no layer, or
-    a layer is itself a unit of fully_shard (a layer within a unit can be converted after it, too).
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: a spec is wrong, a glob matches no layer, or a layer is itself a unit of
+            fully_shard.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        >>> model = actprune.convert(model, "bsr:block=1x32,sparsity=0.5", exclude="2")
+        >>> model[0]
+        PrunedLinear(in_features=64, out_features=64, bias=True, spec='bsr:block=1x32,sparsity=0.5')
     """
     rules = dict(spec) if isinstance(spec, Mapping) else {"*": spec}
     if not rules:
@@ -51,10 +65,10 @@ def convert(
         if isinstance(text, str) and ("+" in text or "=>" in text):
             raise InputError(
                 f"spec: expected a format, or a mapping of globs to formats, got {text!r}; "
-                "actprune.strategies.apply takes strategies and plans"
+                "actprune.apply takes strategies and plans"
             )
     formats = {glob: parse(text) for glob, text in rules.items()}
-    linears = {name: m for name, m in model.named_modules() if _refusal(m) is None}
+    linears = {name: m for name, m in model.named_modules() if refusal(m) is None}
     wanted = _globs("include", include)
     unwanted = _globs("exclude", exclude)
     for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
@@ -74,9 +88,20 @@ def convert(
 
 
 def revert(model: Model) -> Model:
-    """Turn every pruned layer of `model` back into the layer it was; returns `model`.
+    """Turn every pruned layer of a model back into the layer that it was.
 
-    Raises InputError, with the model untouched, where a layer's class was exchanged since.
+    Args:
+        model: any; untouched where an error is raised.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: a layer's class was exchanged since, or it is a unit of fully_shard.
+
+    Example:
+        >>> actprune.revert(actprune.convert(nn.Linear(4, 2), "csr"))
+        Linear(in_features=4, out_features=2, bias=True)
     """
     layers = pruned(model)
     check_unsharded(layers.items())
@@ -92,40 +117,40 @@ def revert(model: Model) -> Model:
 
 
 def pruned(model: nn.Module) -> dict[str, Pruned]:
-    """The pruned layers of `model` by name."""
+    """Return the pruned layers of a model by name.
+
+    Args:
+        model: any.
+
+    Returns:
+        Each layer, with its `spec`.
+
+    Example:
+        >>> model = actprune.convert(nn.Sequential(nn.Linear(4, 2)), "csr")
+        >>> {name: layer.spec for name, layer in actprune.pruned(model).items()}
+        {'0': 'csr:sparsity=0.9'}
+    """
     return {name: m for name, m in model.named_modules() if isinstance(m, Pruned)}
 
 
-def survey(model: nn.Module) -> dict[str, str]:
-    """What each module of `model` that has matrices of its own keeps, or why it is left alone."""
-    found: dict[str, str] = {}
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if inside and name.startswith(inside):
-            continue
-        if isinstance(module, Pruned):
-            found[name] = module.spec
-        elif _refusal(module) is None:
-            found[name] = "dense"
-        elif isinstance(module, nn.Linear) or any(
-            map(_is_matrix, module.parameters(recurse=False))
-        ):
-            found[name] = f"left alone: {_refusal(module)}"
-        if isinstance(module, nn.MultiheadAttention):
-            inside = (f"{name}.",)
-        elif is_parametrized(module):
-            inside = (f"{name}.parametrizations.",)
-    return found
-
-
 def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
-    """Say what each sample of the next batches is worth to the selections of `model`'s layers.
+    """Say what each sample of the next batches is worth to the selections of a model's layers.
 
-    weights: (batch,), positive, or None: all alike. A layer's rows are those of the samples in
-    their order, as they are where the batch is the first dimension. Random selections
-    (select=priority) stay unbiased whatever the weights; the closer these are to the norms of the
-    samples' gradients, the less noise they add. Raises InputError on other shapes, dtypes and
-    values, for which it waits for the device.
+    A layer's rows are those of the samples in their order, as they are where the batch is the first
+    dimension. Random selections (select=priority) stay unbiased whatever the weights; the closer
+    these are to the norms of the samples' gradients, the less noise they add.
+
+    Args:
+        model: a converted one.
+        weights: (batch,), floating-point, positive; None: all alike.
+
+    Raises:
+        InputError: other shapes, dtypes and values, for which it waits for the device.
+
+    Example:
+        >>> model = actprune.convert(nn.Linear(8, 2), "csr:sparsity=0.5,select=priority")
+        >>> actprune.weigh(model, torch.tensor([1.0, 3.0]))
+        >>> out = model(torch.randn(2, 8))
     """
     if weights is not None:
         if weights.dim() != 1 or not weights.is_floating_point():
@@ -143,12 +168,39 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
 
 
 def draws(model: nn.Module) -> dict[str, int]:
-    """Selections made so far by each layer that selects at random: a checkpoint keeps them."""
+    """Return how many selections each layer that selects at random has made.
+
+    Args:
+        model: any.
+
+    Returns:
+        Counts by layer name, which a checkpoint keeps and `set_draws` takes.
+
+    Example:
+        >>> model = actprune.convert(nn.Sequential(nn.Linear(8, 2)), "csr:select=priority")
+        >>> out = model(torch.randn(3, 8))
+        >>> actprune.draws(model)
+        {'0': 1}
+    """
     return {name: int(m.draw[2]) for name, m in pruned(model).items() if m.draw is not None}
 
 
 def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
-    """Continue the random selections from `counts`; raises InputError on other layer names."""
+    """Continue the random selections of a model from counts.
+
+    Args:
+        model: a converted one.
+        counts: what `draws` returned of one with the same layers.
+
+    Raises:
+        InputError: the counts are of other layers.
+
+    Example:
+        >>> model = actprune.convert(nn.Sequential(nn.Linear(8, 2)), "csr:select=priority")
+        >>> actprune.set_draws(model, {"0": 7})
+        >>> actprune.draws(model)
+        {'0': 7}
+    """
     layers = {name: m.draw for name, m in pruned(model).items() if m.draw is not None}
     if set(layers) != set(counts):
         differing = ", ".join(sorted(set(layers) ^ set(counts)))
@@ -158,10 +210,21 @@ def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
 
 
 def set_rank(model: nn.Module, rank: int) -> None:
-    """Let the random selections of `model` be those of one rank of several that train it together.
+    """Let the random selections of a model be those of one rank of several that train it together.
 
     Each rank then draws its own, and what they add to the mean of the gradients averages out; rank
-    0 draws what a single process would. Call it after `convert`. Raises InputError below 0.
+    0 draws what a single process would.
+
+    Args:
+        model: one that is converted already.
+        rank: 0 or more.
+
+    Raises:
+        InputError: the rank is below 0.
+
+    Example:
+        >>> model = actprune.convert(nn.Linear(8, 2), "csr:select=priority")
+        >>> actprune.set_rank(model, 1)
     """
     if rank < 0:
         raise InputError(f"rank: expected 0 or more, got {rank}")
@@ -173,31 +236,6 @@ def set_rank(model: nn.Module, rank: int) -> None:
 def _stream(name: str, rank: int = 0) -> int:
     """32 bits, as kernels take no more."""
     return zlib.crc32((f"{name}@{rank}" if rank else name).encode())
-
-
-def _refusal(module: nn.Module) -> str | None:
-    """Why convert leaves a module as it is; None where it does not."""
-    kind = own_class(module)
-    if kind is nn.Linear or kind in _PLAIN:
-        return None
-    if kind is nn.MultiheadAttention:
-        assert isinstance(module, nn.MultiheadAttention)
-        return refusal(module)
-    if any(map(is_lazy, module.parameters(recurse=False))):
-        return f"its sizes are not known before its first batch ({kind.__name__})"
-    if is_parametrized(module):
-        return f"parametrized ({kind.__name__}): its weight is computed anew at each call"
-    if isinstance(module, tuple(_PRUNED)):
-        return f"a subclass ({kind.__name__}), whose forward may be its own"
-    if isinstance(module, nn.RNNBase):
-        return f"{kind.__name__} multiplies over all its steps in one operator"
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return "an embedding keeps indices alone"
-    return f"no nn.Linear ({kind.__name__})"
-
-
-def _is_matrix(parameter: nn.Parameter) -> bool:
-    return is_lazy(parameter) or parameter.dim() > 1
 
 
 def _prune(linear: nn.Module, name: str, format: Format) -> None:
@@ -241,9 +279,8 @@ def _check_globs(
         if not any(fnmatchcase(name, glob) for name in linears):
             known = ", ".join(list(linears)[:6]) or "none"
             more = f" and {len(linears) - 6} more" if len(linears) > 6 else ""
-            words = survey(model)
-            alone = next((name for name in words if fnmatchcase(name, glob)), None)
-            reason = f" ({alone} is {words[alone]})" if alone is not None else ""
+            alone = ((name, why) for name, why in multiplying(model) if fnmatchcase(name, glob))
+            reason = next((f" ({name} is left alone: {why})" for name, why in alone), "")
             raise InputError(
                 f"{argument}: {glob!r} matches no nn.Linear{reason}; the model has {known}{more}"
             )

@@ -145,6 +145,11 @@ class PrunedLinear(Pruned, nn.Linear):
 
     `actprune.convert` turns layers into this class in place; parameters, names and state_dict stay
     those of nn.Linear.
+
+    Example:
+        >>> layer = actprune.convert(nn.Linear(8, 2), "csr:sparsity=0.5")
+        >>> isinstance(layer, actprune.PrunedLinear), layer.spec
+        (True, 'csr:sparsity=0.5')
     """
 
     def forward(self, input: Tensor) -> Tensor:

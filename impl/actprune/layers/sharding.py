@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
+from actprune.layers.blocks import blocks_of
 from actprune_common.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,16 +18,33 @@ Model = TypeVar("Model", bound=nn.Module)
 def shard(
     model: Model, mesh: "DeviceMesh | None" = None, units: Sequence[nn.Module] | None = None
 ) -> Model:
-    """fully_shard each of `units` over `mesh`, then what is left of `model`; returns `model`.
+    """Shard each unit of a model by fully_shard, then what is left of the model.
 
-    units: what is gathered and freed as one; by default every member of the outermost
-    nn.ModuleLists, which are the blocks of ResMLP and of most transformers. A lean chain reads its
-    layers' parameters itself, so a unit holds the whole chain. mesh: all ranks by default. Convert
-    before, make the optimizer after. Raises InputError where there is no unit.
+    A lean chain reads its layers' parameters itself, so a unit holds the whole chain. Convert
+    before, make the optimizer after.
+
+    Args:
+        model: one within a process group, as torchrun makes it.
+        mesh: the devices; all ranks by default.
+        units: what is gathered and freed as one; by default the blocks of the model, the members of
+            its outermost nn.ModuleLists and those of nn.Sequentials whose class is repeated.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: there is no unit.
+
+    Example:
+        >>> try:
+        ...     actprune.shard(nn.Linear(2, 2))
+        ... except actprune.InputError as problem:
+        ...     print(problem)
+        units: expected modules to shard, or a model with an nn.ModuleList
     """
     from torch.distributed.fsdp import fully_shard
 
-    chosen = _listed(model) if units is None else list(units)
+    chosen = blocks_of(model) if units is None else list(units)
     if not chosen:
         raise InputError("units: expected modules to shard, or a model with an nn.ModuleList")
     for unit in chosen:
@@ -56,9 +74,3 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     kind = type(module)
     found: type[nn.Module] = kind.__bases__[1] if is_sharded(module) else kind
     return found
-
-
-def _listed(module: nn.Module) -> list[nn.Module]:
-    if isinstance(module, nn.ModuleList):
-        return list(module)
-    return [unit for child in module.children() for unit in _listed(child)]

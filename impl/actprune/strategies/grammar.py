@@ -1,86 +1,90 @@
-"""What is done to a model to keep less: formats for its linears, and a strategy beside them.
+"""What is done to a model to keep less: formats for its linears, and strategies beside them.
 
 A format for all, `bsr:block=1x32,sparsity=0.9`, or one for each glob on layer names, of which the
-first that matches decides: `*.attn=>csr:sparsity=0.5;*=>bsr:block=1x32,sparsity=0.9`. A strategy
-stands before it and is joined by +: `lean+bsr:block=1x32,sparsity=0.9`, `bf16+checkpoint+dense`.
+first that matches decides: `*.attn=>csr:sparsity=0.5;*=>bsr:block=1x32,sparsity=0.9`. Strategies
+stand before it, each followed by +: `lean+bsr:block=1x32,sparsity=0.9`, `bf16+checkpoint+dense`.
+checkpoint and selective take a glob that says which modules are the blocks, where the model does
+not say it itself: `checkpoint(encoder.*)+dense`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
+from torch import nn
 
 from actprune.formats import Dense, Format, parse
 from actprune.layers.convert import convert, revert
 from actprune.layers.sharding import check_unsharded
-from actprune.strategies.lean import lean, unlean
-from actprune.strategies.wrappers import WRAPPERS, unwrap, wrap
-from actprune_bench.models.resmlp import Block
+from actprune.strategies import STRATEGIES
+from actprune.strategies.base import Strategy
 from actprune_common.errors import InputError
 
-_LEAN = {"lean": 2, "lean-4bit": 4, "lean-exact": None}
-BLOCKS = ("checkpoint", "selective", *_LEAN)
-"""Of which a plan has one at most. checkpoint: every ResMLP block is computed again in the backward
-pass; selective: the same, but for its products, whose outputs are kept; lean: actprune.lean;
-lean-4bit and lean-exact: the same, with 4 bits of GELU's derivative and with its input whole."""
-COMPILE, WEIGHTED = "compile", "weighted"
-STRATEGIES = (COMPILE, WEIGHTED, *WRAPPERS, *BLOCKS)
-"""compile: torch.compile of the whole model; weighted: training weighs the selection of an image's
-rows by its last error, which changes no model (actprune.training.importance); bf16: the forward
-pass under autocast; offload: what autograd saves goes to host memory."""
 Model = TypeVar("Model", bound=nn.Module)
-_ALL, _THEN, _NEXT = "*", "=>", ";"
+_ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A format for each glob on layer names, in order, and strategies, joined by +."""
+    """A format for each glob on layer names, in order, and strategies in that of STRATEGIES.
+
+    Example:
+        >>> made = actprune.read("lean+*.fc1=>dense;*=>csr")
+        >>> [strategy.name for strategy in made.strategies], [glob for glob, _ in made.rules]
+        (['lean'], ['*.fc1', '*'])
+    """
 
     rules: tuple[tuple[str, Format], ...]
-    strategy: str = ""
+    strategies: tuple[Strategy, ...] = ()
 
     @property
     def spec(self) -> str:
-        """As text; `read` reads it back."""
+        """The plan as text; `read` reads it back."""
         globs = [glob for glob, _ in self.rules]
         if globs == [_ALL]:
             text = self.rules[0][1].spec
         else:
             text = _NEXT.join(f"{glob}{_THEN}{format.spec}" for glob, format in self.rules)
-        return f"{self.strategy}+{text}" if self.strategy else text
+        return _PLUS.join([*(strategy.spec for strategy in self.strategies), text])
 
     @property
     def hides(self) -> bool:
         """Whether it keeps tensors that autograd does not hold (saved_bytes' `hidden`)."""
-        strategies = self.strategy.split("+")
-        return "selective" in strategies and COMPILE not in strategies
+        compiles = any(strategy.compiles for strategy in self.strategies)
+        return not compiles and any(strategy.hides for strategy in self.strategies)
 
     @property
     def format(self) -> Format | None:
         """The one format that all of this is, which kernels can be measured with; else None."""
-        alone = len(self.rules) == 1 and self.rules[0][0] == _ALL and not self.strategy
+        alone = len(self.rules) == 1 and self.rules[0][0] == _ALL and not self.strategies
         return self.rules[0][1] if alone else None
 
 
 def read(spec: str) -> Plan:
-    """The plan that a spec describes. Raises InputError naming what is wrong in it."""
+    """Return the plan that a spec describes.
+
+    Args:
+        spec: a format, a format for each glob, or either behind strategies.
+
+    Returns:
+        Its rules and strategies; `Plan.spec` is the text in its one canonical form.
+
+    Raises:
+        InputError: a format, a strategy or a glob is wrong; the text names which, and the known.
+
+    Example:
+        >>> actprune.read("checkpoint + bf16 + csr").spec
+        'bf16+checkpoint+csr:sparsity=0.9'
+    """
     if isinstance(spec, str) and spec.strip() in STRATEGIES:
         raise InputError(f"spec: expected a format after {spec!r}, such as {spec.strip()}+dense")
-    strategy, plus, text = spec.rpartition("+") if isinstance(spec, str) else ("", "", spec)
-    return Plan(_rules(text), _strategy(strategy) if plus else "")
+    strategies, plus, text = spec.rpartition(_PLUS) if isinstance(spec, str) else ("", "", spec)
+    return Plan(_rules(text), _strategies(strategies) if plus else ())
 
 
-def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
-    """The plan of a mapping of globs to specs, as `actprune.convert` takes it.
+def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
+    """Return the plan of a mapping of globs to specs, as `actprune.convert` takes it.
 
     Raises InputError on a glob that the text of a plan cannot hold.
     """
@@ -90,55 +94,88 @@ def plan(formats: Mapping[str, str | Format], strategy: str = "") -> Plan:
                 f"spec: expected a glob without spaces and ; + = > before '=>', got {glob!r}"
             )
     rules = tuple((glob, parse(text)) for glob, text in formats.items())
-    return Plan(rules, _strategy(strategy) if strategy else "")
+    return Plan(rules, _strategies(strategies) if strategies else ())
 
 
 def apply(
     model: Model, spec: str, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
 ) -> Model:
-    """Make `model`, in place, what a spec says, in place of what an earlier one said; returns it.
+    """Make a model, in place, what a spec says, in place of what an earlier one said.
 
     A `model.compile()` of your own comes after it, and `weighted` takes `actprune.weigh` for every
-    batch, as `actprune train` does it. Raises as convert and lean do.
+    batch, as `actprune train` does it.
+
+    Args:
+        model: any model; `checkpoint` and `selective` want one with blocks, `lean` with chains.
+        spec: what `read` reads.
+        include: globs on the names of layers that may take a format.
+        exclude: globs on the names of layers that take none.
+
+    Returns:
+        The same model. `undo` makes it what it was.
+
+    Raises:
+        InputError: a spec or glob is wrong, the model has not what a strategy needs, or it is
+            sharded already.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+        >>> list(actprune.pruned(actprune.apply(model, "bf16+lean+csr:sparsity=0.5")))
+        ['0', '2']
+        >>> actprune.pruned(actprune.undo(model))
+        {}
     """
     chosen = read(spec)
-    strategies = chosen.strategy.split("+")
-    if WEIGHTED in strategies:
-        _check_weighted(chosen)
+    for strategy in chosen.strategies:
+        strategy.check([format for _, format in chosen.rules], chosen.spec)
     undo(model)
     if any(not isinstance(format, Dense) for _, format in chosen.rules):
         convert(model, dict(chosen.rules), include, exclude)
-    if "checkpoint" in strategies:
-        checkpointed(model)
-    if "selective" in strategies:
-        checkpointed(model, CheckpointedButProducts)
-    for word in _LEAN.keys() & strategies:
-        lean(model, gelu=_LEAN[word])
-    wrap(model, [name for name in strategies if name in WRAPPERS])
-    if COMPILE in strategies:
-        model.compile(dynamic=False)  # one batch size in training; another is compiled anew
+    for strategy in reversed(chosen.strategies):
+        strategy.apply(model)
     return model
 
 
-def _check_weighted(chosen: Plan) -> None:
-    """Raises InputError unless what selects draws: weights would bias the largest."""
-    selecting = [getattr(format, "select", None) for _, format in chosen.rules]
-    if "priority" not in selecting or "topk" in selecting:
-        raise InputError(f"weighted: expected formats with select=priority, got {chosen.spec!r}")
+def undo(model: Model) -> Model:
+    """Turn every block and layer of a model back into the plain one that it was.
+
+    Args:
+        model: one to which `apply`, `convert` or `lean` was applied, or any other.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: it is sharded, or a layer's class was exchanged since.
+
+    Example:
+        >>> model = actprune.convert(nn.Linear(4, 2), "csr")
+        >>> actprune.undo(model)
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    check_unsharded(model.named_modules())
+    for strategy in STRATEGIES.values():
+        strategy.undo(model)
+    return revert(model)
 
 
-def _strategy(text: str) -> str:
-    """Strategies in the order of STRATEGIES. Raises InputError."""
-    found = [name.strip() for name in text.split("+")]
-    for name in found:
-        if name not in STRATEGIES:
+def _strategies(text: str) -> tuple[Strategy, ...]:
+    """The strategies that stand before a format, in the order of STRATEGIES. Raises InputError."""
+    found: dict[str, Strategy] = {}
+    for part in text.split(_PLUS):
+        name, opened, argument = part.strip().partition("(")
+        if name not in STRATEGIES or (opened and not argument.endswith(")")):
             known = ", ".join(STRATEGIES)
-            raise InputError(f"spec: expected a strategy of {known} before '+', got {name!r}")
-        if found.count(name) > 1:
+            got = part.strip() if name in STRATEGIES else name
+            raise InputError(f"spec: expected a strategy of {known} before '+', got {got!r}")
+        if name in found:
             raise InputError(f"spec: strategy {name!r} is given twice in {text!r}")
-    if sum(name in BLOCKS for name in found) > 1:
-        raise InputError(f"spec: expected one of {', '.join(BLOCKS)}, got {text!r}")
-    return "+".join(sorted(found, key=STRATEGIES.index))
+        strategy = STRATEGIES[name]
+        found[name] = strategy.given(argument[:-1]) if opened else strategy
+    if sum(strategy.of_blocks for strategy in found.values()) > 1:
+        known = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.of_blocks)
+        raise InputError(f"spec: expected one of {known}, got {text!r}")
+    return tuple(found[name] for name in STRATEGIES if name in found)
 
 
 def _rules(text: str) -> tuple[tuple[str, Format], ...]:
@@ -154,75 +191,3 @@ def _rules(text: str) -> tuple[tuple[str, Format], ...]:
             raise InputError(f"spec: glob {glob!r} is given twice in {text!r}")
         formats[glob] = format
     return plan(formats).rules
-
-
-class CheckpointedBlock(Block):
-    """A Block that keeps its input alone and is computed again in the backward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, patches, dim) to the same shape."""
-        if not self.training:
-            return super().forward(x)
-        if torch.is_grad_enabled() and not x.requires_grad:
-            if not any(parameter.requires_grad for parameter in self.parameters()):
-                return super().forward(x)
-            # behind a frozen stem: reentrant checkpoints give parameters a gradient only where an
-            # input has one
-            x = x.detach().requires_grad_()
-        # reentrant: the other kind hides its inputs from the hooks that count saved bytes, and
-        # compresses what it then computes again
-        out: Tensor = checkpoint(super().forward, x, use_reentrant=True)
-        return out
-
-
-class CheckpointedButProducts(Block):
-    """A Block that keeps its input and the outputs of its products; the rest is computed again.
-
-    Of a pruned layer it keeps the dense output, so that pruning saves it nothing between forward
-    and backward.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, patches, dim) to the same shape."""
-        if not self.training:
-            return super().forward(x)
-        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-        out: Tensor = checkpoint(super().forward, x, use_reentrant=False, context_fn=contexts)
-        return out
-
-
-_PRODUCTS = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
-}
-
-
-def _keep_products(
-    context: object, op: object, *args: object, **kwargs: object
-) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def undo(model: Model) -> Model:
-    """Turn every block and linear of `model` back into the plain one that it was; returns it."""
-    check_unsharded(model.named_modules())
-    model._compiled_call_impl = None
-    unwrap(model)
-    for module in model.modules():
-        if isinstance(module, CheckpointedBlock | CheckpointedButProducts):
-            module.__class__ = Block  # type: ignore[assignment]
-    unlean(model)
-    return revert(model)
-
-
-def checkpointed(model: Model, kind: type[Block] = CheckpointedBlock) -> Model:
-    """Make every ResMLP block of `model` a `kind`, in place. Raises InputError without one."""
-    check_unsharded(model.named_modules())
-    found = [module for module in model.modules() if type(module) is Block]
-    if not found:
-        raise InputError("checkpoint: expected a model with ResMLP blocks, got one without")
-    for block in found:
-        block.__class__ = kind
-    return model

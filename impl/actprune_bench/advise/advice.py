@@ -97,18 +97,6 @@ def advise(
     return Advice(options, dense, budget, _best([option for option in options if option.fits]))
 
 
-def parse_budget(text: str, argument: str = "budget") -> int:
-    """Bytes from a text such as 4GiB or 800MB. Raises InputError on any other."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError:
-        raise InputError(
-            f"{argument}: expected a size such as 4GiB or 800MB, got {text!r}"
-        ) from None
-
-
 def settings_of(results: Results) -> list[Setting]:
     """What a results.json says of each spec that was trained in it."""
     specs = dict.fromkeys(record.spec for record in results.training)

@@ -9,7 +9,6 @@ from rich.console import Console
 from actprune_bench.advise.advice import (
     Advice,
     advise,
-    parse_budget,
     recorded,
     sentence,
     settings_of,
@@ -32,7 +31,7 @@ def command(
     ] = None,
 ) -> None:
     """Say which setting fits a budget of memory, by predicted peaks and recorded runs."""
-    size = parse_budget(budget)
+    size = parse_bytes(budget)
     known = [setting for path in results or [] for setting in settings_of(read(path))]
     settings = known if results else recorded()
     console = terminal()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from actprune_bench.advise.advice import parse_budget
+from actprune import parse_bytes
 from actprune_bench.advise.planning import (
     ASSUMED,
     Planned,
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
     check_new(json)
-    memory = parse_budget(device_memory, "device-memory")
+    memory = parse_bytes(device_memory, "device-memory")
     setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
     console = terminal()
     with predicting(console) as progress:

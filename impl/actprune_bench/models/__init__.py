@@ -1,5 +1,6 @@
 """The models that are trained: ResMLP in its published sizes, and a tiny one for small images."""
 
+from actprune_bench.models.lean import LeanBlock, LeanResMLP
 from actprune_bench.models.reference import load_reference_state_dict
 from actprune_bench.models.resmlp import MODELS, Affine, Block, Mlp, PatchEmbed, ResMLP, Variant
 
@@ -7,6 +8,8 @@ __all__ = [
     "MODELS",
     "Affine",
     "Block",
+    "LeanBlock",
+    "LeanResMLP",
     "Mlp",
     "PatchEmbed",
     "ResMLP",

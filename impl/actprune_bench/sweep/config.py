@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from actprune.budget.sizes import parse_bytes
 from actprune.strategies.grammar import read
-from actprune_bench.advise.advice import parse_budget
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
 from actprune_bench.training.config import TrainConfig
@@ -147,7 +147,7 @@ class SweepConfig(_SweepPart):
 
 def _bytes(text: str) -> int:
     try:
-        size = parse_budget(text)
+        size = parse_bytes(text)
     except InputError:
         size = 0
     if size < 1:

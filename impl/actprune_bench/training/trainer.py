@@ -11,7 +11,8 @@ from torch import Tensor
 
 from actprune.inspect.gradients import loss_of
 from actprune.layers.convert import draws, set_draws, set_rank, weigh
-from actprune.strategies.grammar import WEIGHTED, read
+from actprune.strategies import STRATEGIES
+from actprune.strategies.grammar import read
 from actprune_bench.data import DataShape, ImageData
 from actprune_bench.training.checkpoint import CHECKPOINT, METRICS, load_checkpoint, save_checkpoint
 from actprune_bench.training.config import TrainConfig
@@ -62,7 +63,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.samples_ms: list[float] = []
         self._loss_sum = 0.0  # over the steps of this epoch
-        weighted = WEIGHTED in read(config.spec).strategy.split("+")
+        weighted = STRATEGIES["weighted"] in read(config.spec).strategies
         self._importance = Importance(self.model, len(data.train)) if weighted else None
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
         self.replica = parallel(self.model, world)

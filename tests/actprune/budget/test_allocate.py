@@ -189,7 +189,7 @@ def test_what_has_no_gradient_costs_no_error() -> None:
         ),
         (
             {"budget": "4MiB"},
-            "^budget: expected a whole number of bytes, got '4MiB'; actprune_bench.advise.advice",
+            "^budget: expected a whole number of bytes, got '4MiB'; actprune.parse_bytes",
         ),
         ({"budget": float("inf")}, "^budget: expected a whole number of bytes, got inf"),
         ({"candidates": []}, "^candidates: expected at least one format, got none$"),

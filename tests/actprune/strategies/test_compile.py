@@ -19,8 +19,8 @@ SPECS = [
     "lean+bsr:block=1x8,sparsity=0.75,select=priority",
     "lean-4bit+*fc2=>bsr:block=1x8,sparsity=0.5,values=int4;*=>csr:sparsity=0.5",
     "bf16+lean+bsr:block=1x8,sparsity=0.75",
-    "checkpoint+bsr:block=1x8,sparsity=0.75",
-    "selective+bsr:block=1x8,sparsity=0.75",
+    "checkpoint(block)+bsr:block=1x8,sparsity=0.75",
+    "selective(block)+bsr:block=1x8,sparsity=0.75",
 ]
 
 

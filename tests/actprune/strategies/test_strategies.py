@@ -9,18 +9,12 @@ import yaml
 
 from actprune import InputError, PrunedLinear, convert, parse, pruned, saved_bytes
 from actprune.inspect.fidelity import fidelity, mean_cosine
-from actprune.strategies.grammar import (
-    STRATEGIES,
-    CheckpointedBlock,
-    CheckpointedButProducts,
-    apply,
-    plan,
-    read,
-    undo,
-)
-from actprune.strategies.lean import LeanBlock
-from actprune.strategies.wrappers import moved_to_host
-from actprune_bench.models import Block, ResMLP
+from actprune.strategies import STRATEGIES
+from actprune.strategies.base import replacements
+from actprune.strategies.checkpoint import KeepingInputs, KeepingProducts
+from actprune.strategies.grammar import apply, plan, read, undo
+from actprune.strategies.offload import moved_to_host
+from actprune_bench.models import Block, LeanBlock, ResMLP
 from actprune_bench.models.resmlp import Variant
 from actprune_bench.training.config import TrainConfig
 
@@ -56,11 +50,9 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
         read("lean+nothing")
     with pytest.raises(InputError, match=r"expected a format after 'bf16', such as bf16\+dense"):
         read("bf16")
-    with pytest.raises(
-        InputError, match=r"got 'lean\+dense'; actprune\.strategies\.apply takes str"
-    ):
+    with pytest.raises(InputError, match=r"got 'lean\+dense'; actprune\.apply takes str"):
         convert(torch.nn.Linear(2, 2), "lean+dense")
-    with pytest.raises(InputError, match="checkpoint: expected a model with ResMLP blocks"):
+    with pytest.raises(InputError, match="checkpoint: expected a model with blocks, repeated"):
         apply(torch.nn.Sequential(torch.nn.Linear(2, 2)), "checkpoint+dense")
 
 
@@ -130,9 +122,10 @@ def test_a_bad_plan_says_what_was_expected(spec: str, message: str) -> None:
 def test_apply_and_undo(spec: str) -> None:
     plain = model()
     made = apply(copy.deepcopy(plain), spec)
-    kinds = {"checkpoint": CheckpointedBlock, "selective": CheckpointedButProducts}
-    kind = next((kind for word, kind in kinds.items() if word in spec), LeanBlock)
-    assert all(type(block) is kind for block in made.blocks)
+    kinds = {"checkpoint": [KeepingInputs], "selective": [KeepingProducts]}
+    kind = next((kind for word, kind in kinds.items() if word in spec), [])
+    assert all(type(block) is (Block if kind else LeanBlock) for block in made.blocks)
+    assert all([type(one) for one in replacements(block)] == kind for block in made.blocks)
     assert list(made.state_dict()) == list(plain.state_dict())
     images = torch.randn(2, 1, 16, 16)
     near = 0.05 if "bf16" in spec else 1e-5
@@ -140,6 +133,7 @@ def test_apply_and_undo(spec: str) -> None:
     undo(made)
     assert torch.equal(made(images), plain(images))
     assert all(type(block) is Block for block in made.blocks)
+    assert not any("forward" in vars(module) for module in made.modules())
     assert not pruned(made)
     assert saved_bytes(made, images) == saved_bytes(plain, images)
 
@@ -149,7 +143,10 @@ def test_apply_and_undo(spec: str) -> None:
 def test_apply_replaces_what_was_applied_before(first: str, second: str) -> None:
     x = torch.randn(4, 1, 16, 16)
     twice, once = apply(apply(model(), first), second), apply(model(), second)
-    names = [{name: type(m) for name, m in each.named_modules()} for each in (twice, once)]
+    names = [
+        {n: (type(m), *map(type, replacements(m))) for n, m in each.named_modules()}
+        for each in (twice, once)
+    ]
     assert names[0] == names[1]
     assert twice(x).dtype == once(x).dtype == torch.float32
     torch.testing.assert_close(twice(x), once(x))
@@ -293,7 +290,7 @@ def test_wrappers_go_around_what_is_there_and_come_off() -> None:
     lean_forward = vars(apply(made, "lean+dense"))["forward"]
     apply(made, "bf16+lean+dense")
     assert made(x).dtype == torch.float32
-    assert type(vars(made)["forward"].inner) is type(lean_forward)
+    assert type(vars(made)["forward"].beneath) is type(lean_forward)
     twin = copy.deepcopy(made)
     for parameter in twin[2].parameters():
         parameter.data.zero_()

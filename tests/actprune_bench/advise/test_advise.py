@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from actprune import InputError
+from actprune import InputError, parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.advise.advice import (
     Setting,
     advise,
     dumped,
-    parse_budget,
     recorded,
     sentence,
     settings_of,
@@ -122,12 +121,12 @@ def test_what_is_recorded_reads_back_and_parses() -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("4GiB", 4 * 2**30), ("800MB", 800_000_000), ("7", 7)])
 def test_budgets(text: str, size: int) -> None:
-    assert parse_budget(text) == size
+    assert parse_bytes(text) == size
 
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="budget: expected a size such as 4GiB or 800MB, got 'x'"):
-        parse_budget("x")
+        parse_bytes("x")
     with pytest.raises(InputError, match="budget: expected 1 byte or more, got 0"):
         advise("resmlp_tiny", 8, 0, [], shape=SHAPE)
     words = ["advise", "--batch", "8", "--budget", "1GiB"]

@@ -20,7 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
 from actprune import InputError, convert, draws, saved_bytes, set_draws
 from actprune.inspect.gradients import loss_of
 from actprune.layers.sharding import shard
-from actprune.strategies.grammar import checkpointed, undo
+from actprune.strategies import STRATEGIES
+from actprune.strategies.grammar import undo
 from actprune.strategies.lean import lean
 from actprune_bench.training import TrainConfig
 from actprune_bench.training.step import build, optimizer_of, training_step
@@ -135,7 +136,7 @@ def refused() -> list[str]:
     said = []
     for spec, change in (
         ("dense", lean),
-        ("dense", checkpointed),
+        ("dense", STRATEGIES["checkpoint"].apply),
         ("lean+dense", undo),
     ):
         said.append(_error(lambda s=spec, c=change: c(sharded(s)[0])))  # type: ignore[misc]

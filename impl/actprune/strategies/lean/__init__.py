@@ -5,80 +5,115 @@ from typing import TypeVar
 from torch import nn
 
 from actprune.layers.sharding import check_unsharded
-from actprune.strategies.lean.blocks import LeanBlock, LeanResMLP
-from actprune.strategies.lean.forward import LeanForward, forward_of, place
-from actprune.strategies.lean.search import gelus_of, search
-from actprune_bench.models.resmlp import Block, ResMLP
+from actprune.strategies.base import put_back, replace
+from actprune.strategies.lean.forms import FORMS, LeanForm
+from actprune.strategies.lean.forward import LeanForward, forward_of
+from actprune.strategies.lean.search import find_chains, gelus_of
 from actprune_common.errors import InputError
 from actprune_kernels.gelu import BITS
 
-__all__ = ["LeanBlock", "around_gelus", "chains", "lean", "unlean"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def lean(model: Model, *, gelu: int | None = 2) -> Model:
-    """Make every ResMLP block of `model` lean, and every chain of other layers; returns `model`.
+    """Make every chain of a model's layers keep what its linears keep, and little else.
 
-    Chains are linear-GELU-linear and affine-linear-scale; `chains` says which are recognised. What
-    their linears keep is as `actprune.convert` made them: a plain one keeps a copy of its input. A
-    call that is not what was traced runs a module's own forward (docs/your-model.md).
-    Parameters, their names and the state_dict stay. gelu: bits that are kept of GELU's derivative,
-    2 or 4; None: its input whole. Raises InputError on other bits, on a model that fully_shard has
-    sharded and, with the reasons, where there is no block and no chain.
+    Chains are linear-GELU-linear and affine-linear-scale, and ResMLP's blocks; `chains` says which
+    are recognised. What their linears keep is as `actprune.convert` made them: a plain one keeps a
+    copy of its input. A call that is not what was traced runs a module's own forward
+    (docs/your-model.md). Parameters, their names and the state_dict stay.
+
+    Args:
+        model: one that is not sharded yet.
+        gelu: bits that are kept of GELU's derivative, 2 or 4; None: its input whole.
+
+    Returns:
+        The same model. `unlean` makes it what it was.
+
+    Raises:
+        InputError: other bits, a sharded model, or, with the reasons, no chain in it.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+        >>> out = actprune.lean(model)(torch.randn(3, 4))
+        >>> out.grad_fn.name()
+        'ChainBackward'
     """
     if gelu is not None and gelu not in BITS:
         raise InputError(f"gelu: expected 2 or 4 bits, or None, got {gelu!r}")
-    check_unsharded(model.named_modules())
-    blocks = [module for module in model.modules() if type(module) in (Block, LeanBlock)]
     unlean(model)
-    found = search(model, gelu)
-    if not blocks and not found.parts:
+    forms = [module for module in model.modules() if type(module) in FORMS]
+    found = find_chains(model, gelu)
+    if not forms and not found.parts:
         reasons = "; ".join(f"{name}: {word}" for name, word in list(found.words.items())[:4])
         raise InputError(
             "lean: expected ResMLP blocks, linear-GELU-linear or affine-linear-scale, found none "
             f"({reasons or 'no linear'})"
         )
-    for block in blocks:
-        block.__class__ = LeanBlock
-        assert isinstance(block, LeanBlock)
-        block.gelu = gelu
-    for module in model.modules():
-        if type(module) is ResMLP:
-            module.__class__ = LeanResMLP
+    for module in forms:
+        module.__class__ = FORMS[type(module)]
+        assert isinstance(module, LeanForm)
+        module.gelu = gelu
     for part in found.parts:
-        place(part.module, LeanForward(part.module, part.graph, part.inlined))
+        made = LeanForward(part.module, part.graph, part.inlined)
+        replace(part.module, made, innermost=True)
     return model
 
 
 def chains(model: nn.Module) -> dict[str, str]:
-    """Of each linear outside ResMLP blocks: the chain that lean makes of it, or why none.
+    """Say of each linear which chain lean makes of it, or why none.
 
-    Of those in blocks, too, where hooks or a replaced forward keep the block from being lean.
+    Linears in ResMLP blocks are left out, but where hooks or a replaced forward keep the block from
+    being lean.
+
+    Args:
+        model: any, which stays as it is.
+
+    Returns:
+        A text by the linear's name, such as linear-GELU-linear.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+        >>> actprune.chains(model)
+        {'0': 'linear-GELU-linear', '2': 'linear-GELU-linear'}
     """
-    return search(model, gelu=None).words
+    return find_chains(model, gelu=None).words
 
 
 def around_gelus(model: nn.Module) -> set[str]:
-    """The names of the linears before and after the GELUs of which a lean model keeps bits."""
+    """Return the names of the linears around the GELUs of which a lean model keeps bits."""
     found = set[str]()
     for name, module in model.named_modules():
-        forward, within = forward_of(module), set[str]()
-        if isinstance(module, LeanBlock):
-            within = {"mlp.fc1", "mlp.fc2"}
-        elif forward is not None:
-            within = gelus_of(forward)
+        forward = forward_of(module)
+        within = set(module.around_gelu) if isinstance(module, LeanForm) else set[str]()
+        if forward is not None:
+            within |= gelus_of(forward)
         found |= {f"{name}.{linear}".lstrip(".") for linear in within}
     return found
 
 
-def unlean(model: nn.Module) -> None:
-    """Turn everything lean back into what it was. Raises InputError on a sharded model."""
+def unlean(model: Model) -> Model:
+    """Turn everything lean in a model back into what it was; what convert made stays.
+
+    Args:
+        model: any that is not sharded.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: it is sharded.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+        >>> out = actprune.unlean(actprune.lean(model))(torch.randn(3, 4))
+        >>> out.grad_fn.name()
+        'AddmmBackward0'
+    """
     check_unsharded(model.named_modules())
     for module in model.modules():
-        if isinstance(module, LeanBlock):
+        if isinstance(module, LeanForm):
             del module.gelu
-            module.__class__ = Block  # type: ignore[assignment]
-        if isinstance(module, LeanResMLP):
-            module.__class__ = ResMLP  # type: ignore[assignment]
-        if forward_of(module) is not None:
-            place(module, None)
+            module.__class__ = module.plain  # type: ignore[assignment]
+        put_back(module, LeanForward)
+    return model

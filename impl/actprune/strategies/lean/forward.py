@@ -9,13 +9,13 @@ from torch import fx, nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from actprune.layers.sharding import is_sharded
-from actprune.strategies.wrappers import Within
+from actprune.strategies.base import Replacement, replacements
 
 _OWN = vars(nn.Module()).keys()
 _PLAIN = (bool, int, float, str, type(None))
 
 
-class LeanForward:
+class LeanForward(Replacement):
     """A module's forward with its chains lean in training; it replaces the module's own.
 
     The module's own runs, whose parts are lean by themselves where they can be, in eval mode,
@@ -26,14 +26,15 @@ class LeanForward:
     """
 
     def __init__(self, module: nn.Module, graph: fx.Graph, inlined: Iterable[nn.Module]) -> None:
-        self.module, self.graph = module, graph
+        super().__init__(module)
+        self.graph = graph
         self.seen = tuple((part, _attributes(part), dict(part._modules)) for part in inlined)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         lean = self.module.training and torch.is_grad_enabled() and not is_fx_symbolic_tracing()
         inputs = self._inputs(*args, **kwargs) if lean and self._holds() else None
         if inputs is None:
-            return type(self.module).forward(self.module, *args, **kwargs)
+            return self.replaced(*args, **kwargs)
         return fx.Interpreter(self.module, graph=self.graph).run(*inputs)
 
     def _inputs(self, *args: Any, **kwargs: Any) -> list[Any] | None:
@@ -78,27 +79,15 @@ def own_way(module: nn.Module) -> str:
     return "" if found is None or isinstance(found, LeanForward) else "its forward is replaced"
 
 
-def stand_in(module: nn.Module) -> object:
-    """What runs in place of the forward of `module`'s class, beneath a wrapper; None: nothing."""
-    found = vars(module).get("forward")
-    return found.inner if isinstance(found, Within) else found
-
-
 def forward_of(module: nn.Module) -> LeanForward | None:
-    """The one that `place` gave it."""
-    found = stand_in(module)
-    return found if isinstance(found, LeanForward) else None
+    """Return a module's lean forward, beneath a wrapper where there is one."""
+    return next((one for one in replacements(module) if isinstance(one, LeanForward)), None)
 
 
-def place(module: nn.Module, forward: LeanForward | None) -> None:
-    """Give `module` a lean forward, within its wrapper where it has one; None takes it away."""
-    found = vars(module).get("forward")
-    if isinstance(found, Within):
-        found.inner = forward
-    elif forward is not None:
-        module.forward = forward
-    elif isinstance(found, LeanForward):
-        del module.forward
+def is_replaced(module: nn.Module) -> bool:
+    """Whether somebody else's function runs in place of the forward of a module's class."""
+    found = replacements(module)
+    return (found[-1].beneath if found else vars(module).get("forward")) is not None
 
 
 def _attributes(part: nn.Module) -> dict[str, object]:

@@ -21,7 +21,7 @@ _MULTIPLY, _ADD = (operator.mul, torch.mul, "mul"), (operator.add, torch.add, "a
 
 
 @dataclass
-class Found:
+class FoundChain:
     """One chain in a graph, and the nodes that it replaces, in their order."""
 
     nodes: list[fx.Node]
@@ -40,14 +40,14 @@ class Found:
         return "-".join([*parts, *["scale"] * (self.scale is not None)])
 
 
-def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[Found]:
+def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[FoundChain]:
     """The chains in `module`'s graph, which share no node."""
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     taken: set[fx.Node] = set()
     for node in graph.nodes:
         if node in taken or not _is_linear(module, node) or calls.count(node.target) > 1:
             continue
-        chain = Found([node], _input(node), [str(node.target)])
+        chain = FoundChain([node], _input(node), [str(node.target)])
         second = _second(module, node)
         if second and calls.count(second[-1].target) == 1:
             chain.nodes += second
@@ -60,7 +60,7 @@ def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[Found]:
             yield chain
 
 
-def _is_written_within(module: nn.Module, chain: Found) -> bool:
+def _is_written_within(module: nn.Module, chain: FoundChain) -> bool:
     """Whether anything is changed in place between its nodes, where the chain runs as one."""
     node = chain.nodes[0]
     while node is not chain.nodes[-1]:
@@ -91,7 +91,7 @@ def after(module: nn.Module, node: fx.Node) -> Iterator[fx.Node]:
         user = _only_user(user) if _is_idle(module, user) else None
 
 
-def _add_affine(module: nn.Module, chain: Found) -> None:
+def _add_affine(module: nn.Module, chain: FoundChain) -> None:
     """α x + β, as a sum of a product or by torch.addcmul, before the chain."""
     node = chain.x
     if len(node.users) > 1:
@@ -119,7 +119,7 @@ def _add_affine(module: nn.Module, chain: Found) -> None:
         chain.affine, chain.x = (alphas[0], beta), inputs[0]
 
 
-def _add_scale(module: nn.Module, chain: Found) -> None:
+def _add_scale(module: nn.Module, chain: FoundChain) -> None:
     """γ times the chain, after it."""
     nodes = list(after(module, chain.nodes[-1]))
     if not nodes or not _is_one_of(nodes[-1], _MULTIPLY):

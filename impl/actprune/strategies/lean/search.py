@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
+from actprune.strategies.lean.chain import Chain, Options
+from actprune.strategies.lean.forms import has_form
 from actprune.strategies.lean.forward import LeanForward, own_way
-from actprune.strategies.lean.functions import Chain, Options, kept, weights
-from actprune.strategies.lean.patterns import LINEARS, Found, after, called_by, chains_of
-from actprune.strategies.lean.tracing import LEAVES, UntraceableError, trace
-from actprune_bench.models.resmlp import Block
+from actprune.strategies.lean.linears import kept, weights
+from actprune.strategies.lean.patterns import LINEARS, FoundChain, after, called_by, chains_of
+from actprune.strategies.lean.tracing import UntraceableError, is_called, trace
 
 _NONE = "no GELU to another linear, no affine before, no scale after"
 
@@ -36,8 +37,8 @@ class Search:
     words: dict[str, str] = field(default_factory=dict)
 
 
-def search(model: nn.Module, gelu: int | None) -> Search:
-    """Look for chains in every part of `model` that is no ResMLP block."""
+def find_chains(model: nn.Module, gelu: int | None) -> Search:
+    """Look for chains in every part of `model` that has no lean form by hand."""
     result = Search()
     _search(model, "", result, gelu)
     return result
@@ -79,9 +80,9 @@ def gelus_of(forward: LeanForward) -> set[str]:
 
 def _search(module: nn.Module, prefix: str, result: Search, gelu: int | None) -> set[str]:
     """Add to `result`; the full names of the linears within that are in a chain."""
-    if isinstance(module, Block):
-        result.words.update(_words_of_block(module, prefix))
-    if isinstance(module, LEAVES):
+    if has_form(module):
+        result.words.update(_words_of_form(module, prefix))
+    if is_called(module):
         return set()
     names, graph = _linears_of(module), None
     if names and type(module).forward is not nn.Module.forward:
@@ -146,7 +147,7 @@ def _why_none(module: nn.Module, graph: fx.Graph, name: str) -> str:
     return _NONE
 
 
-def _words_of_block(block: Block, prefix: str) -> dict[str, str]:
+def _words_of_form(block: nn.Module, prefix: str) -> dict[str, str]:
     """Of its linears, where they are not lean."""
     own = [(name, why) for name, part in block.named_modules() if name and (why := own_way(part))]
     linears = [name for name, part in block.named_modules() if type(part) in LINEARS]
@@ -154,13 +155,13 @@ def _words_of_block(block: Block, prefix: str) -> dict[str, str]:
 
 
 def _linears_of(module: nn.Module) -> list[str]:
-    """The names of its linears, but for those of ResMLP blocks."""
-    blocks = [f"{name}." for name, part in module.named_modules() if isinstance(part, Block)]
+    """The names of its linears, but for those of modules with a lean form by hand."""
+    blocks = [f"{name}." for name, part in module.named_modules() if has_form(part)]
     linears = [name for name, part in module.named_modules() if type(part) in LINEARS]
     return [name for name in linears if not name.startswith(tuple(blocks))]
 
 
-def _replace(graph: fx.Graph, chain: Found, gelu: int | None) -> None:
+def _replace(graph: fx.Graph, chain: FoundChain, gelu: int | None) -> None:
     last = chain.nodes[-1]
     with graph.inserting_before(last):
         layers = [graph.create_node("get_attr", name) for name in chain.linears]

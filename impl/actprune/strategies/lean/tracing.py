@@ -8,7 +8,6 @@ that needs no value (whether it is None, of which type it is) has the wrong answ
 import copy
 import operator
 import random
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,11 +18,9 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actprune.layers.linear import Pruned
-from actprune.strategies.lean.forward import forward_of, own_way, parameters_of, stand_in
-from actprune_bench.models.resmlp import Block
+from actprune.strategies.lean.forms import has_form
+from actprune.strategies.lean.forward import is_replaced, own_way, parameters_of
 
-LEAVES = (Block, Pruned, nn.Linear)
-"""Modules that a graph calls, whatever is in them."""
 AUGMENTED = tuple(
     getattr(operator, f"i{name}")
     for name in (
@@ -54,7 +51,7 @@ def trace(module: nn.Module) -> fx.Graph:
     Placeholders are the arguments that have none. Modules within that have hooks or a forward of
     their own are called, not looked into. `module` is left as it was. Raises UntraceableError.
     """
-    if stand_in(module) is not forward_of(module):
+    if is_replaced(module):
         raise UntraceableError("its forward is replaced")
     parameters = parameters_of(module)
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
@@ -66,7 +63,8 @@ def trace(module: nn.Module) -> fx.Graph:
     numbers = random.getstate(), np.random.get_state()
     try:
         with torch.enable_grad(), _NoTensors():  # type: ignore[no-untyped-call]
-            graph = _Tracer().trace(module)
+            tracer = _Tracer()
+            graph = tracer.trace(module)
     except Exception as problem:  # whatever a forward does with a tensor that has no values
         raise UntraceableError(
             str(problem).partition("\n")[0] or type(problem).__name__
@@ -80,7 +78,14 @@ def trace(module: nn.Module) -> fx.Graph:
         raise UntraceableError(f"its forward changes {', '.join(dict.fromkeys(changed))}")
     if drawn:
         raise UntraceableError("its forward draws a random number")
+    if tracer.asked:
+        raise UntraceableError("its forward asks of which type a value is")
     return graph
+
+
+def is_called(module: nn.Module) -> bool:
+    """Whether a graph calls a module, whatever is in it."""
+    return isinstance(module, Pruned | nn.Linear) or has_form(module)
 
 
 class _Tracer(fx.Tracer):
@@ -88,9 +93,11 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.proxy_buffer_attributes = True
         self.modes = _modes()
+        self.asked = False
+        """Whether anybody but torch.fx asked of which type a placeholder is."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, LEAVES) or own_way(m):
+        if is_called(m) or own_way(m):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -120,18 +127,20 @@ class _Tracer(fx.Tracer):
             )
         return super().create_node(*args, **kwargs)
 
+    def create_arg(self, a: Any) -> Any:
+        # not by way of torch's own, which asks of which types a placeholder is not
+        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
 
 class _Proxy(fx.Proxy):
-    """A placeholder that does not say of which type it is, but to torch."""
+    """A placeholder that notes where somebody asks of which type it is."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        asking = sys._getframe(1).f_globals.get("__name__", "")
-        if asking.partition(".")[0] != "torch":
-            raise UntraceableError("its forward asks of which type a value is")
+        self.tracer.asked = True  # type: ignore[attr-defined]
         return _Proxy
 
 

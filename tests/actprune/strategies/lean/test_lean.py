@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from actprune import convert, parse, saved_bytes
-from actprune.strategies.lean import LeanBlock, lean, unlean
+from actprune.strategies.lean import lean, unlean
 from actprune_bench.measure.tolerance import relative_error
-from actprune_bench.models import MODELS, Block
+from actprune_bench.models import MODELS, Block, LeanBlock
 from actprune_common.errors import InputError
 from actprune_kernels import gelu
 from actprune_kernels.gelu import BITS, EDGE, cell, cpu, naive

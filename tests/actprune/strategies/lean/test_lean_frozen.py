@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actprune import convert, saved_bytes
-from actprune.strategies.lean import LeanBlock, lean
-from actprune.strategies.lean.functions import Across, Chain, Kept, Options
-from actprune_bench.models import MODELS, Block
+from actprune.strategies.lean import lean
+from actprune.strategies.lean.across import Across
+from actprune.strategies.lean.chain import Chain, Options
+from actprune.strategies.lean.linears import Kept
+from actprune_bench.models import MODELS, Block, LeanBlock
 
 WHOLE = Kept("bsr:block=1x4,sparsity=0", None, None)
 PRUNED = Kept("bsr:block=1x4,sparsity=0.9", None, None)

@@ -1,6 +1,6 @@
-"""Chains of layers as one autograd function each, in which what a linear keeps serves the others.
+"""Chains of layers as one autograd function, in which what a linear keeps serves the others.
 
-Each keeps the compressed inputs of its linears and 2 or 4 bits of GELU, each only where a gradient
+It keeps the compressed inputs of its linears and 2 or 4 bits of GELU, each only where a gradient
 that is asked for reads it; affine and LayerScale keep nothing. What is kept and multiplied has the
 dtype of the linears' weights, all else that of the plain layers. docs/math.md derives the
 gradients; the plain layers are the twins that they are tested against.
@@ -10,23 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from actprune.layers.linear import PrunedLinear
-from actprune.layers.ops import compress, gelu_, gelu_backward_, row_dot
-from actprune.layers.ops import grad_weight as product
-from actprune_common.errors import InputError
-from actprune_kernels.sizes import wide
-
-
-class Kept(NamedTuple):
-    """How one linear's input is kept."""
-
-    spec: str
-    draw: Tensor | None
-    weights: Tensor | None
-    """(rows,), as actprune.weigh says."""
+from actprune.layers import ops
+from actprune.strategies.lean.linears import Kept, needed
 
 
 class Options(NamedTuple):
@@ -36,79 +24,6 @@ class Options(NamedTuple):
     """Bits that are kept of GELU's derivative; None: its input is kept whole."""
     residual: bool
     """The chain's input is added to its output."""
-
-
-class Across(torch.autograd.Function):
-    """x + γ (W (α x + β) + b), W acting across the patches of x (batch, patches, dim).
-
-    The matrix that is kept is x with its rows (batch, channel) and its patches as features.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        alpha: Tensor,
-        beta: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        gamma: Tensor,
-        kept: Kept,
-    ) -> Tensor:
-        batch, patches, dim = x.shape
-        x_needs, alpha_needs, beta_needs, weight_needs, _, gamma_needs = ctx.needs_input_grad[:6]
-        a = torch.empty(batch, dim, patches, dtype=weight.dtype, device=x.device)
-        a.copy_(x.transpose(1, 2))
-        buffers = []
-        if alpha_needs or weight_needs or gamma_needs:
-            buffers = compress(a.view(-1, patches), *kept)
-        a.mul_(alpha[:, None]).add_(beta[:, None])
-        across = F.linear(a, weight, bias)
-        del a
-        ctx.spec, ctx.dtypes = kept.spec, (x.dtype, weight.dtype)
-        through = x_needs or alpha_needs or beta_needs or gamma_needs
-        multiplied = weight if through else None, bias if gamma_needs else None
-        ctx.save_for_backward(alpha, beta, gamma, *multiplied, *buffers)
-        dtype = torch.promote_types(across.dtype, torch.promote_types(x.dtype, gamma.dtype))
-        return torch.addcmul(x, across.to(dtype).transpose(1, 2), gamma)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        alpha, beta, gamma, weight, bias, *buffers = ctx.saved_tensors
-        x_needs, alpha_needs, beta_needs, weight_needs, bias_needs, gamma_needs = (
-            ctx.needs_input_grad[:6]
-        )
-        grad_x = grad_alpha = grad_beta = grad_weight = grad_bias = grad_gamma = None
-        batch, patches, dim = grad_out.shape
-        dtype, (x_dtype, weight_dtype) = wide(ctx.dtypes[1]), ctx.dtypes
-        rows = torch.empty(batch, dim, patches, dtype=weight_dtype, device=grad_out.device)
-        rows.copy_(grad_out.transpose(1, 2))
-        if weight is not None:  # v: batch, dim, patches: the gradient by α x + β, but for γ
-            v = rows @ weight
-        if alpha_needs or gamma_needs:
-            dots = row_dot(buffers, v.view(-1, patches), ctx.spec).view(batch, dim).sum(0)
-            grad_alpha = gamma * dots
-        if beta_needs or gamma_needs:
-            sums = v.sum((0, 2), dtype=dtype)
-            grad_beta = gamma * sums
-        if gamma_needs:
-            of_bias = (rows.sum(0, dtype=dtype) @ bias.to(dtype)).to(dtype)
-            grad_gamma = alpha * dots + beta * sums + of_bias
-        if weight_needs or bias_needs:
-            rows.mul_(gamma[:, None])
-            grad_bias = rows.sum((0, 1))
-        if weight_needs:
-            shift = torch.einsum("bdp,d->p", rows, beta.to(rows.dtype))
-            rows.mul_(alpha[:, None])
-            grad_weight = product(buffers, rows.view(-1, patches), ctx.spec, patches)
-            grad_weight += shift[:, None]
-        del rows, buffers
-        if x_needs:
-            through = v.transpose(1, 2).to(grad_out.dtype)
-            grad_x = torch.addcmul(grad_out, through, gamma * alpha).to(x_dtype)
-        of_all = grad_x, grad_alpha, grad_beta, grad_weight, grad_bias, grad_gamma
-        return *_needed(ctx, of_all), None
 
 
 class Chain(torch.autograd.Function):
@@ -136,14 +51,14 @@ class Chain(torch.autograd.Function):
         dtype, slope = weight1.dtype, None
         buffers1, buffers2 = [], []
         if needs.first(single):
-            buffers1 = compress(rows.to(dtype), *kept[0])
+            buffers1 = ops.compress(rows.to(dtype), *kept[0])
         h = rows if alpha is None or beta is None else torch.addcmul(beta, rows, alpha)
         u = F.linear(h.to(dtype), weight1, bias1)
         del h
         if weight2 is not None:
             u, slope = _gelu(u, options.gelu, needs.inner)
             if needs.second:
-                buffers2 = compress(u, *kept[1])
+                buffers2 = ops.compress(u, *kept[1])
             u = F.linear(u, weight2, bias2)
         ctx.specs, ctx.first, ctx.options = [k.spec for k in kept], len(buffers1), options
         ctx.single, ctx.features = single, (x.shape[-1], weight1.shape[0])
@@ -186,7 +101,7 @@ class Chain(torch.autograd.Function):
                 grad_x.add_(d_out)
             grad_x = grad_x.to(x_dtype).view(*grad_out.shape[:-1], grad_x.shape[-1])
         of_all = grad_x, grad_alpha, grad_beta, grad_weight1, grad_bias1, *others
-        return *_needed(ctx, of_all), None, None
+        return *needed(ctx, of_all), None, None
 
 
 def _of_one(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
@@ -197,7 +112,7 @@ def _of_one(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
     dh = g = grad_gamma = None
     sums = d_out.sum(0)
     if needs.first(single=True):
-        g = product(buffers, d_out.to(dtype), ctx.specs[0], ctx.features[0])
+        g = ops.grad_weight(buffers, d_out.to(dtype), ctx.specs[0], ctx.features[0])
     if needs.gamma:
         s = g if alpha is None else g * alpha + sums[:, None] * beta
         grad_gamma = _of_scale(weight1, bias, s, sums)
@@ -214,7 +129,7 @@ def _of_two(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
     dh = g = s = grad_bias1 = grad_gamma = None
     sums = d_out.sum(0)
     if needs.second:
-        s = product(buffers[ctx.first :], d_out.to(dtype), ctx.specs[1], ctx.features[1])
+        s = ops.grad_weight(buffers[ctx.first :], d_out.to(dtype), ctx.specs[1], ctx.features[1])
     if needs.gamma:
         grad_gamma = _of_scale(weight2, bias, s, sums)
     grad_weight2, grad_bias2 = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
@@ -223,7 +138,7 @@ def _of_two(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
         dh = _gelu_backward(dh, slope, ctx.options.gelu)
         grad_bias1 = dh.sum(0)
     if needs.first(single=False):
-        g = product(buffers[: ctx.first], dh, ctx.specs[0], ctx.features[0])
+        g = ops.grad_weight(buffers[: ctx.first], dh, ctx.specs[0], ctx.features[0])
     return dh, g, grad_bias1, grad_weight2, grad_bias2, grad_gamma
 
 
@@ -268,7 +183,7 @@ def _gelu(u: Tensor, bits: int | None, needed: bool) -> tuple[Tensor, Tensor | N
         return torch.ops.aten.gelu_(u), None
     if bits is None:
         return F.gelu(u), u
-    slope = gelu_(u, bits)
+    slope = ops.gelu_(u, bits)
     return u, slope
 
 
@@ -277,14 +192,8 @@ def _gelu_backward(dh: Tensor, slope: Tensor, bits: int | None) -> Tensor:
     if bits is None:
         grad: Tensor = torch.ops.aten.gelu_backward(dh, slope)
         return grad
-    gelu_backward_(dh, slope, bits)
+    ops.gelu_backward_(dh, slope, bits)
     return dh
-
-
-def _needed(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """The gradients of the first arguments, None where none is asked for."""
-    given = ctx.needs_input_grad[: len(grads)]  # False where there is no such parameter
-    return [grad if needed else None for grad, needed in zip(grads, given, strict=True)]
 
 
 def _of_scale(weight: Tensor, bias: Tensor | None, s: Any, sums: Tensor) -> Tensor:
@@ -298,28 +207,3 @@ def _scaled(s: Any, gamma: Tensor | None) -> Any:
     if s is None or gamma is None:
         return s
     return s.mul_(gamma[:, None]) if s.dim() == 2 else gamma * s
-
-
-def kept(layer: nn.Linear, device: torch.device, rows: int) -> Kept:
-    """How a linear keeps its `rows` rows: as actprune.convert made it, a plain one by a copy."""
-    if isinstance(layer, PrunedLinear):
-        return Kept(layer.spec, layer.next_draw(device), layer.per_row(rows))
-    return Kept("dense", None, None)
-
-
-def weights(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias as they are multiplied: in autocast's dtype, where it is on.
-
-    Raises InputError where they are sharded: the chain runs in place of the layer, so fully_shard
-    gathers them with the chain's own unit or not at all.
-    """
-    if not torch.compiler.is_compiling() and hasattr(layer.weight, "device_mesh"):
-        raise InputError(
-            "lean: expected whole weights, got a sharded one: fully_shard the block that holds the "
-            "chain, not its layers"
-        )
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return layer.weight, layer.bias
-    dtype = torch.get_autocast_dtype(kind)
-    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)

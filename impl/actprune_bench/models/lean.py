@@ -1,25 +1,28 @@
-"""The lean ResMLP block."""
+"""The lean forms of ResMLP and its blocks."""
 
 import torch
 from torch import Tensor
 
 from actprune.layers.sharding import is_sharded
+from actprune.strategies.lean.across import Across
+from actprune.strategies.lean.chain import Chain, Options
+from actprune.strategies.lean.forms import LeanForm, register
 from actprune.strategies.lean.forward import own_way
-from actprune.strategies.lean.functions import Across, Chain, Options, kept, weights
+from actprune.strategies.lean.linears import kept, weights
 from actprune_bench.models.resmlp import Block, ResMLP
 
 
-class LeanBlock(Block):
+@register
+class LeanBlock(LeanForm, Block):
     """A Block that keeps the compressed inputs of its three linears, few bits of GELU, and no more.
 
     Outputs are the Block's. Gradients are exact but for what pruning takes from those of weights,
     α and γ, and for GELU's derivative, off by up to 0.16 in 2 bits and 0.04 in 4. In eval mode and
-    without gradients, and while a layer in it has hooks
-    or a replaced forward, it is the Block.
+    without gradients, and while a layer in it has hooks or a replaced forward, it is the Block.
     """
 
-    gelu: int | None
-    """Bits that are kept of GELU's derivative; None: its input is kept whole."""
+    plain = Block
+    around_gelu = ("mlp.fc1", "mlp.fc2")
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, patches, dim) to the same shape."""
@@ -51,8 +54,12 @@ class LeanBlock(Block):
         return any(own_way(part) and not is_sharded(part) for part in parts)
 
 
-class LeanResMLP(ResMLP):
+@register
+class LeanResMLP(LeanForm, ResMLP):
     """A ResMLP that applies its last affine to the mean over patches: the same, nothing kept."""
+
+    plain = ResMLP
+    whole = False
 
     def pooled(self, x: Tensor) -> Tensor:
         """(batch, patches, dim) to (batch, dim)."""
