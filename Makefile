@@ -1,5 +1,7 @@
 # `make` alone lists the commands. Each of them makes .venv on its first run and is quick after it.
 #   PYTHON=python3.12   the interpreter that .venv is made from (3.10 to 3.13)
+#   CONSTRAINTS=FILE    the versions in .venv: constraints/oldest.txt, constraints/image.txt; others
+#                       than before make it anew
 #   OUT=DIR ARGS='...'  for compare: where the page goes, and more options for `actprune compare`
 #                       for nightly: the night's folder, and more options for `actprune-ci nightly`
 #   ARGS='...'          for test and bench: more options for pytest or the script of targets
@@ -9,6 +11,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CONSTRAINTS ?= constraints.txt
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -72,17 +75,19 @@ python: ## print the Python that .venv would be made from
 	echo 'no usable Python: need 3.10 to 3.13 with venv and pip (Debian: apt-get install python3-venv).' >&2; \
 	echo 'tried: $(PYTHONS). Name another with PYTHON=/path/to/python.' >&2; exit 1
 
-# The stamp is written last and says where: an installation that was interrupted, or a folder that was
-# moved or copied (its scripts would run the old place's code), is made anew by the next command.
-MOVED := $(shell test -e $(STAMP) && ! grep -qxF '$(CURDIR)' $(STAMP) && echo moved)
+# The stamp is written last and says where and with what: an installation that was interrupted, has
+# other versions, or lies in a folder that was moved or copied (its scripts would run the old place's
+# code), is made anew by the next command.
+MADE := $(CURDIR) $(CONSTRAINTS)
+MOVED := $(shell test -e $(STAMP) && ! grep -qxF '$(MADE)' $(STAMP) && echo moved)
 .PHONY: moved
 
-$(STAMP): pyproject.toml constraints.txt $(MOVED)
-	@if ! { grep -qsxF '$(CURDIR)' $@ && $(BIN)/python -m pip --version >/dev/null 2>&1; }; then \
+$(STAMP): pyproject.toml $(CONSTRAINTS) $(MOVED)
+	@if ! { grep -qsxF '$(MADE)' $@ && $(BIN)/python -m pip --version >/dev/null 2>&1; }; then \
 	  p=$$($(MAKE) --silent --no-print-directory python) || exit 1; \
 	  printf '==> making %s with %s (%s)\n' '$(VENV)' "$$p" "$$("$$p" --version)"; \
 	  "$$p" -m venv --clear $(VENV) || exit 1; \
 	fi
 	$(say) 'installing the requirements into $(VENV) (some minutes the first time)'
-	@$(INSTALL) -c constraints.txt -e '.[dev]'
-	@echo '$(CURDIR)' > $@
+	@$(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
+	@echo '$(MADE)' > $@

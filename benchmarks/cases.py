@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -152,9 +153,16 @@ MOVED = {
 def since(module: str, *names: str) -> tuple[Any, ...]:
     """Names of a module of actprune. Raises NotImplementedError where this commit lacks one."""
     try:
-        if find_spec(module.partition(".")[0]) is None:
+        if not _beside_actprune(module.partition(".")[0]):
             module = MOVED.get(module, module)
         found = import_module(module)
         return tuple(getattr(found, name) for name in names)
     except (ImportError, AttributeError) as problem:
         raise NotImplementedError(f"this commit lacks it: {problem}") from None
+
+
+def _beside_actprune(package: str) -> bool:
+    """Whether it lies where actprune does: one that is installed is of another commit."""
+    specs = [find_spec(name) for name in ("actprune", package)]
+    places = {Path(spec.origin).parents[1] for spec in specs if spec is not None and spec.origin}
+    return None not in specs and len(places) == 1

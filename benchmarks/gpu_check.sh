@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All that a visit to a GPU needs, in under 8 minutes: the CUDA tests, then the figures, into OUT.
 #
-#   benchmarks/gpu_check.sh OUT      needs torch, triton, cupy, numpy, pyyaml, rich and pytest
+#   benchmarks/gpu_check.sh OUT      needs torch, triton, cupy, numpy and pytest, and does without
+#                                    what of them is missing, but for torch
 #
 #   TUNE=1       then measure grad_weight's plans too, into OUT (copy it to actprune_kernels/tuned)
 #   DEVICE=cpu   what a CPU can run of it, at small sizes: does the script run?
@@ -27,13 +28,24 @@ failed=0
 
 "$python" - <<'PYTHON' || exit 2
 import platform
-import torch, triton
+import sys
+from importlib.util import find_spec
 
-print("python", platform.python_version(), "torch", torch.__version__, "triton", triton.__version__)
+wants = {"torch": "anything", "numpy": "anything", "triton": "the kernels", "cupy": "cuSPARSE",
+         "pytest": "the tests"}
+lacks = [name for name in wants if find_spec(name) is None]
+for name in lacks:
+    print(f"the package {name} is missing: {wants[name]} cannot run")
+if {"torch", "numpy"} & set(lacks):
+    sys.exit(1)
+
+import torch
+
+print("python", platform.python_version(), "torch", torch.__version__)
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device")
 PYTHON
 
-options=(--device "$device" --out "$out" --budget-s "${BUDGET:-240}")
+options=(--device "$device" --out "$out" --budget-s "${BUDGET:-200}")
 echo '==> tests'
 "$python" -m benchmarks.scripts.gpu_tests --out "$out" || failed=1
 [[ $device == cuda ]] || options+=(--quick)

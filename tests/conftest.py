@@ -16,6 +16,31 @@ if not torch.cuda.is_available():
 
 ROOT = Path(__file__).parents[1]
 
+
+def _mend_interpreter() -> None:
+    """Let loops over loaded bounds run in the interpreter of Triton before 3.7.
+
+    It calls int() on an array of one element, which NumPy refuses from 2.4 on. A GPU's kernels are
+    not concerned: there is no NumPy in what is compiled.
+    """
+    try:
+        import triton
+        from triton.runtime import interpreter
+    except ModuleNotFoundError:
+        return
+    if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7):
+        return
+    theirs = interpreter._patch_lang_tensor
+
+    def patch(tensor: type, *scope: object) -> None:
+        theirs(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())  # type: ignore[attr-defined]
+
+    interpreter._patch_lang_tensor = patch
+
+
+_mend_interpreter()
+
 try:
     from hypothesis import HealthCheck, settings
 except ModuleNotFoundError:  # tests/gpu runs without it

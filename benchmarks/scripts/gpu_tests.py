@@ -3,15 +3,18 @@
 ``python -m benchmarks.scripts.gpu_tests --out DIR`` needs nothing beyond pytest and what the
 tests import.
 Most of the time goes into compiling kernels, so every process takes its share of the tests. A test
-that loses the GPU's context, or ends its process, fails; a new process goes on after it. Writes
-DIR/tests.txt and DIR/tests.xml (JUnit); exits with 1 where a test failed or was not reached.
+that loses the GPU's context, ends its process, or takes too long fails; a new process goes on after
+it. Writes DIR/tests.txt and DIR/tests.xml (JUnit); exits with 1 where a test failed or was not
+reached.
 """
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
+import traceback
 import xml.etree.ElementTree as ET
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -91,14 +95,15 @@ class Found:
     """A line for each test that failed, ended its process, or was not reached."""
 
 
-def run_share(share: str, tests: list[str], limit_s: float, folder: Path) -> Found:
+def run_share(share: str, tests: list[str], limit_s: float, test_s: float, folder: Path) -> Found:
     """Run a share, one process after the other, until its tests or its time are used up."""
     found, done, deadline = Found(), 0, time.monotonic() + limit_s
     while True:
         name = f"{share.replace('/', '-')}-{done}"
         journal, junit = folder / f"{name}.journal", folder / f"{name}.xml"
         options = [f"--share={share}", f"--skip-first={done}", f"--journal={journal}"]
-        status, text = _pytest([*tests, *options, f"--junitxml={junit}"], deadline)
+        options += [f"--junitxml={junit}", *tests]
+        status, text = _pytest(options, journal, deadline, test_s)
         found.text += text
         if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or (
             status == pytest.ExitCode.NO_TESTS_COLLECTED and journal.exists()
@@ -114,7 +119,7 @@ def run_share(share: str, tests: list[str], limit_s: float, folder: Path) -> Fou
         left = int(count) - len(names)
         what = "was stopped by the time limit" if status is None else f"ended with {status}"
         _ended(found, names[-1] if names else f"share {share}", f"its process {what}")
-        if status is None or not names:
+        if time.monotonic() >= deadline or not names:
             return _ended(found, f"share {share}", f"{left} tests not reached") if left else found
         done += len(names)
 
@@ -144,11 +149,14 @@ def _ended(found: Found, name: str, problem: str) -> Found:
     return found
 
 
-def _pytest(options: list[str], deadline: float) -> tuple[int | None, str]:
-    """Exit status (None: stopped at the deadline) and output."""
+def _pytest(
+    options: list[str], journal: Path, deadline: float, test_s: float
+) -> tuple[int | None, str]:
+    """Exit status (None: stopped, as all or one test took too long) and output."""
     # a configuration of its own: the project's names plugins and filters that an image may lack
     command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
     command += [
+        "--continue-on-collection-errors",
         "-c",
         "benchmarks/scripts/gpu_pytest.ini",
         "--rootdir=.",
@@ -169,34 +177,50 @@ def _pytest(options: list[str], deadline: float) -> tuple[int | None, str]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,  # to stop what its tests started, too
     )
+    while True:
+        try:
+            text, _ = process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            silent_s = time.time() - journal.stat().st_mtime if journal.exists() else 0
+            if time.monotonic() < deadline and silent_s < test_s:
+                continue
+            os.killpg(process.pid, signal.SIGKILL)
+            return None, process.communicate()[0]
+        return process.returncode, text
+
+
+def _guarded(share: str, **options: Any) -> Found:
+    """run_share, whose own failure is this share's alone."""
     try:
-        text, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        text, _ = process.communicate()
-        return None, text
-    return process.returncode, text
+        return run_share(share, **options)
+    except Exception:
+        text = traceback.format_exc()
+        return _ended(Found(text), f"share {share}", text.splitlines()[-1])
 
 
 def main() -> int:
     """Run the shares at once, write what they found, print what failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder, made if need be")
-    parser.add_argument("--limit-s", type=float, default=170, help="processes are stopped then")
+    parser.add_argument("--limit-s", type=float, default=140, help="processes are stopped then")
+    parser.add_argument("--test-s", type=float, default=75, help="a single test is stopped then")
     parser.add_argument("--processes", type=int, default=max(1, min(12, (os.cpu_count() or 1) - 2)))
     parser.add_argument("tests", nargs="*", default=["tests/gpu"], help="as pytest takes them")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     shares = [f"{part}/{given.processes}" for part in range(given.processes)]
     with TemporaryDirectory() as folder, ThreadPoolExecutor(len(shares)) as pool:
-        one = partial(run_share, tests=given.tests, limit_s=given.limit_s, folder=Path(folder))
+        limits = {"limit_s": given.limit_s, "test_s": given.test_s}
+        one = partial(_guarded, tests=given.tests, folder=Path(folder), **limits)
         shared = list(pool.map(one, shares))
     suites = ET.Element("testsuites")
     suites.extend(suite for found in shared for suite in found.suites)
     ET.ElementTree(suites).write(given.out / "tests.xml", encoding="utf-8", xml_declaration=True)
     (given.out / "tests.txt").write_text("\n".join(found.text for found in shared))
-    failed = [line for found in shared for line in found.failed]
+    # a file that cannot be imported is an error of every share
+    failed = list(dict.fromkeys(line for found in shared for line in found.failed))
     cases = suites.findall("testsuite/testcase")
     skipped = [case for case in cases if case.find("skipped") is not None]
     print(*failed, sep="\n", end="\n" if failed else "")

@@ -1,41 +1,45 @@
 """The script of a GPU visit, small, on the CPU. Its CUDA parts a GPU must show."""
 
-import io
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+from torch import nn
 
+import actprune
+from actprune.strategies import grammar
+from actprune_bench.measure import kernels
 from actprune_bench.measure.kernels import Shape
 from benchmarks.scripts import gpu_figures
+from benchmarks.scripts.gpu_figures import Part, Plan, Record
+from tests.repository.test_architecture import blocking
 
 ROOT = Path(__file__).parents[2]
-PLAN = gpu_figures.Plan(
-    torch.device("cpu"), [Shape("fc", 70, 32, 48)], samples=1, models=[("resmlp_tiny", 2)]
+PLAN = Plan(
+    torch.device("cpu"),
+    [Shape("fc", 70, 32, 48)],
+    samples=1,
+    models=[("resmlp_tiny", 2)],
+    sparsities=(0.5, 0.9),
+    quick=True,
 )
 
 
-@pytest.fixture
-def console() -> Console:
-    return Console(file=io.StringIO(), width=120)
-
-
 @pytest.fixture(autouse=True)
-def one_thread(fixed_torch: None) -> None:
+def one_thread(fixed_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small sizes; two threads on a busy machine wait for each other."""
     torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the parts' process
 
 
-def test_every_part_runs_and_is_written(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_figures, "SPARSITIES", (0.5, 0.9))
-    made = gpu_figures.run(PLAN, tmp_path, float("inf"), console)
+def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
+    made = gpu_figures.run(PLAN, tmp_path, float("inf"))
     about = json.loads((tmp_path / "environment.json").read_text())
     assert (about["failed"], about["left_out"]) == ([], [])
     assert json.loads((tmp_path / "kernels.json").read_text()) == made["kernels"]
@@ -51,30 +55,108 @@ def test_every_part_runs_and_is_written(
         "kernels.json",
         "training.json",
     ]
-    table = gpu_figures.targets(made)
-    assert table.row_count > 10
+    assert len(gpu_figures.targets(made)) > 10
 
 
-def test_what_the_budget_leaves_out_is_listed(tmp_path: Path, console: Console) -> None:
-    assert gpu_figures.run(PLAN, tmp_path, -1, console) == {"kernels": [], "training": []}
+def test_what_the_budget_leaves_out_is_listed(tmp_path: Path) -> None:
+    assert gpu_figures.run(PLAN, tmp_path, -1) == {"kernels": [], "training": []}
     about = json.loads((tmp_path / "environment.json").read_text())
     assert len(about["left_out"]) == 10
     assert about["left_out"][0] == "bf16 at 90 %"
 
 
-def test_a_part_that_fails_is_named_and_the_others_run(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> object:
-        raise RuntimeError("no such kernel")
+class CompilationError(Exception):
+    """Triton's derives from Exception alone, too."""
 
-    monkeypatch.setattr(gpu_figures, "SPARSITIES", ())
-    monkeypatch.setattr(gpu_figures, "measure_kernels", fail)
-    made = gpu_figures.run(PLAN, tmp_path, float("inf"), console)
-    about = json.loads((tmp_path / "environment.json").read_text())
-    first = {"part": "bf16 at 90 %", "error": "RuntimeError: no such kernel"}
-    assert about["failed"][0] == first
-    assert made["training"]
+
+def broken_parts(plan: Plan) -> Iterator[Part]:
+    """Parts that fail in every way, each after a record, with sound ones between them."""
+
+    def sound() -> Iterator[Record]:
+        yield {"process": os.getpid()}
+
+    def raising() -> Iterator[Record]:
+        yield from sound()
+        raise CompilationError("no such instruction")
+
+    def ending() -> Iterator[Record]:
+        yield from sound()
+        os._exit(3)
+
+    def hanging() -> Iterator[Record]:
+        yield from sound()
+        time.sleep(600)
+
+    def unsendable() -> Iterator[Record]:
+        yield {"a lock": lambda: None}
+
+    for name, measure in (
+        ("first", sound),
+        ("raising", raising),
+        ("second", sound),
+        ("ending", ending),
+        ("hanging", hanging),
+        ("unsendable", unsendable),
+        ("third", sound),
+        ("fourth", sound),
+    ):
+        yield Part(name, "kernels", measure)
+
+
+def test_a_part_that_fails_in_any_way_loses_nothing_but_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = gpu_figures.run(PLAN, tmp_path, float("inf"), part_s=5, parts=broken_parts)
+    processes = {record["part"]: record["process"] for record in made["kernels"]}
+    every = ["first", "raising", "second", "ending", "hanging", "third", "fourth"]
+    assert list(processes) == every  # what was measured before the failure, too
+    assert processes["first"] != processes["second"] != processes["third"] == processes["fourth"]
+    assert json.loads((tmp_path / "kernels.json").read_text()) == made["kernels"]
+    failed = json.loads((tmp_path / "environment.json").read_text())["failed"]
+    errors = {each["part"]: each["error"] for each in failed}
+    assert "pickle" in errors.pop("unsendable")
+    assert errors == {
+        "raising": "CompilationError: no such instruction",
+        "ending": "its process ended with 3",
+        "hanging": "stopped after 5 s",
+    }
+    assert "in raising\n" in failed[0]["traceback"]
+    assert "raising: failed: CompilationError: no such instruction\n" in capsys.readouterr().out
+
+
+def test_a_format_that_does_not_compile_is_left_out_of_its_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def convert(layer: nn.Module, spec: str) -> nn.Module:
+        if spec.startswith("csr"):
+            raise CompilationError("no such instruction")
+        return actprune.convert(layer, spec)
+
+    def apply(model: nn.Module, spec: str) -> nn.Module:
+        if spec.startswith("lean"):
+            raise CompilationError("no such instruction")
+        return grammar.apply(model, spec)
+
+    monkeypatch.setattr(kernels, "ROTATION_BYTES", 1)
+    monkeypatch.setattr(gpu_figures, "convert", convert)
+    monkeypatch.setattr(gpu_figures, "apply", apply)
+    specs = ["csr:sparsity=0.9", "coo:sparsity=0.9"]
+    made = list(gpu_figures.kernel_records(PLAN, specs, torch.float32, ("grad_weight",)))
+    bad, dense, coo = made
+    assert bad["error"] == "CompilationError: no such instruction"
+    assert "in convert\n" in bad["traceback"]
+    assert [(r["spec"].partition(":")[0], r["ok"]) for r in made] == [
+        ("csr", False),
+        ("dense", True),
+        ("coo", True),
+    ]
+    assert None not in (dense["median_ms"], coo["median_ms"])
+    specs = ["dense", gpu_figures.BLOCK, f"lean+{gpu_figures.BLOCK}"]
+    trained = list(gpu_figures.training_records(PLAN, "resmlp_tiny", 2, False, specs))
+    assert [record["ok"] for record in trained] == [False, True, True]
+    assert "in apply\n" in trained[0]["traceback"]
+    rows = gpu_figures.targets({"kernels": [], "training": trained})
+    assert [reached for what, reached, _ in rows if "lean" in what] == ["failed"]
 
 
 def test_the_crossover_is_the_least_sparsity_from_which_on_ours_wins() -> None:
@@ -105,6 +187,13 @@ def test_the_script_says_what_it_lacks(tmp_path: Path) -> None:
     assert "left out, the budget was used: bf16 at 90 %, bf16 by sparsity" in done.stdout
     assert " 0 failed" in done.stdout  # what a CPU can run of tests/gpu
     assert (tmp_path / "out/environment.json").is_file()
+
+
+def test_the_figures_need_little_of_what_the_application_needs() -> None:
+    names = ("rich", "yaml", "pydantic", "typer", "plotly", "jinja2", "PIL", "psutil", "scipy")
+    code = blocking(names) + "import benchmarks.scripts.gpu_figures, benchmarks.scripts.gpu_tune"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -75,6 +75,31 @@ def test_what_the_time_limit_stops_fails_and_so_does_what_it_leaves_out(tmp_path
     assert "FAILED share 0/1 - 1 tests not reached\n" in done.stdout
 
 
+def test_a_test_that_hangs_is_one_failure_and_the_rest_run(tmp_path: Path) -> None:
+    """With what it started: that would hold the output open."""
+    tests = """import subprocess
+def test_a():
+    subprocess.run(["sleep", "600"])
+def test_b(): pass
+"""
+    done = run(tmp_path, tests, "--processes=1", "--test-s=3")
+    *failed, last = done.stdout.splitlines()
+    assert [re.sub(r"FAILED .*::", "", line) for line in failed] == [
+        "test_a - its process was stopped by the time limit"
+    ]
+    assert last == "2 tests: 1 failed, 0 skipped"
+
+
+def test_a_file_that_cannot_be_imported_is_one_failure_and_the_others_run(tmp_path: Path) -> None:
+    broken = tmp_path / "test_broken.py"
+    broken.write_text("import no_such_package\n")
+    done = run(tmp_path, "def test_a(): pass\ndef test_b(): pass\n", "--processes=2", str(broken))
+    failed, _ = done.stdout.splitlines()
+    assert failed.startswith("ERROR")
+    assert "No module named 'no_such_package'" in (tmp_path / "out/tests.txt").read_text()
+    assert {name for name, passed in cases(tmp_path) if passed} == {"test_a", "test_b"}
+
+
 def test_no_tests_at_all_is_a_failure(tmp_path: Path) -> None:
     done = run(tmp_path, "", "--processes=2")
     assert (done.returncode, done.stdout) == (1, "0 tests: 0 failed, 0 skipped\n")

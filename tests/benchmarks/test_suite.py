@@ -126,6 +126,27 @@ def test_what_an_older_commit_lacks_is_skipped() -> None:
         suite.configured(not_yet=1)
 
 
+def test_an_older_commit_is_measured_with_its_own_modules(tmp_path: Path) -> None:
+    """Even where this one's packages are installed, as in a comparison of two checkouts."""
+    package = tmp_path / "actprune"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tolerance.py").write_text("relative_error = 'its own'\n")
+    code = """
+from benchmarks.cases import since
+print(*since("actprune_bench.measure.tolerance", "relative_error"))
+"""
+    places = [str(tmp_path), *(str(ROOT / root) for root in ("impl", "kernels", "ci")), str(ROOT)]
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("its own\n", "")
+
+
 def test_a_wrong_product_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Case("bsr:block=8x8,sparsity=0.5", SMALL)
     made.check()

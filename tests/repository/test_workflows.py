@@ -1,7 +1,6 @@
 """The laws that every workflow keeps, and that a workflow which breaks one is caught."""
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 import yaml
 
 from actprune_ci.cli import app
-from tests.repository.test_architecture import imported
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".github/workflows"
@@ -100,7 +98,7 @@ def test_the_laws_are_kept(path: Path) -> None:
 
 def test_all_of_them_are_there() -> None:
     names = {"ci.yml", "nightly-gpu.yml", "pages.yml", "pr-benchmark.yml", "pr-comment.yml"}
-    assert {path.name for path in WORKFLOWS} == names
+    assert {path.name for path in WORKFLOWS} == names | {"versions.yml"}
     gpu = [p.name for p in WORKFLOWS if "self-hosted" in p.read_text("utf-8")]
     assert gpu == ["nightly-gpu.yml"]
 
@@ -174,17 +172,3 @@ def test_what_the_workflows_call_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"run: make (\w+)$", text, re.MULTILINE):
         assert f"\n{target}:" in makefile
-
-
-def test_the_harness_is_installed_with_all_that_it_imports() -> None:
-    text = (ROOT / ".github/install-harness.sh").read_text("utf-8")
-    listed = set(re.search(r"install --quiet ([a-z0-9 ]+)\n", text)[1].split())  # type: ignore[index]
-    sources = [path.read_text("utf-8") for path in (ROOT / "ci/actprune_ci").rglob("*.py")]
-    wanted = {{"yaml": "pyyaml"}.get(name, name) for name in set().union(*map(imported, sources))}
-    there = {
-        "actprune_ci",
-        "actprune_common",
-        "asv_runner",
-        "pydantic_core",
-    }  # asv_runner where it measures
-    assert wanted - set(sys.stdlib_module_names) - there == listed

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from actprune import parse_bytes
 from actprune_bench.advise.advice import (
     Advice,
     advise,
