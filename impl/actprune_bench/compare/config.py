@@ -57,7 +57,7 @@ class KernelPart(_Part):
     """Which kernels are measured, and how often."""
 
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
-    samples: int = Field(default=11, ge=1)
+    samples: int = Field(default=7, ge=1)
     dtype: str = "float32"
     device: str = "cpu"
     heat_map: HeatMap | None = HeatMap()

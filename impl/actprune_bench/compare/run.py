@@ -1,5 +1,7 @@
 """A comparison from its folder to its page."""
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,8 @@ from actprune_common.results import (
 from actprune_common.strict_yaml import load_yaml
 
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
+EVERY_S = 10.0
+"""Seconds between two lines of progress where the output is no terminal."""
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of its part is done, and how much there is."""
 
@@ -156,13 +160,16 @@ def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[Trai
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Report]:
-    """A progress bar with the time left of each part: the kernels, then the training."""
+    """Say what is done and how long the rest of its part takes: a bar, or lines in a pipe."""
+    if not console.is_terminal:
+        yield ProgressLines(console)
+        return
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(text: str, done: int, total: int) -> None:
-            part = text.partition(" ")[0].rstrip(":")
+            part = part_of(text)
             if part not in tasks:
                 for other in tasks.values():
                     progress.remove_task(other)
@@ -171,3 +178,31 @@ def _progress(console: Console) -> Iterator[Report]:
             progress.update(tasks[part], description=text, completed=done, total=total)
 
         yield report
+
+
+def part_of(text: str) -> str:
+    """The part of a comparison that a line is about: its first word."""
+    return text.partition(" ")[0].rstrip(":")
+
+
+class ProgressLines:
+    """A line every `EVERY_S` seconds, with what of the part is done and an estimate of the rest."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.now = console, now
+        self.part, self.began, self.said = "", 0.0, -math.inf
+        self.first = 0
+        """What was done of the part when it began: a resumed one does not begin at nothing."""
+
+    def __call__(self, text: str, done: int, total: int) -> None:
+        now = self.now()
+        if part_of(text) != self.part:
+            self.part, self.began, self.first = part_of(text), now, done
+        if now - self.said < EVERY_S:
+            return
+        self.said = now
+        share = f"{done / total:.0%} of the {self.part}"
+        if done > self.first:
+            seconds = (now - self.began) * (total - done) / (done - self.first)
+            share += f", about {seconds:.0f} s of it left"
+        self.console.print(f"{text} ({share})", highlight=False, soft_wrap=True)
