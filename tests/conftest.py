@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch.utils import deterministic
 
+# What tests start as processes of their own has one thread, as they have: see fixed_torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Read when Triton is imported: where there is no GPU, its kernels run in the interpreter.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -63,9 +66,12 @@ else:
 
 @pytest.fixture(autouse=True)
 def fixed_torch() -> None:
-    """Every test starts from seed 0 with two threads, whatever ran before it."""
+    """Every test starts from seed 0 with one thread, whatever ran before it.
+
+    At the sizes of tests a second thread only spins, which on busy cores takes ten times as long.
+    """
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
