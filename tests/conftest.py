@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from torch.utils import deterministic
 
 # What tests start as processes of their own has one thread, as they have: see fixed_torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts to stop it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when Triton is imported: where there is no GPU, its kernels run in the interpreter.
 if not torch.cuda.is_available():
