@@ -6,6 +6,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
+# pytest-xdist's workers select the tests, and pytest's own count of what they leave out stays there.
+SLOW: list[str] = []
+"""The files of the slow tests that were left out, one entry a test."""
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    SLOW.extend(item.location[0] for item in items if item.get_closest_marker("slow"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["slow"] = SLOW
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker selects alike: the last one's list stands for all."""
+    SLOW[:] = getattr(node, "workeroutput", {}).get("slow", SLOW)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line per reason for which tests did not run, with how many and in which files."""
     files: defaultdict[str, list[str]] = defaultdict(list)
@@ -137,9 +158,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         # A skip's longrepr is (path, line, reason); an expected failure's is something else.
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         files[reason.removeprefix("Skipped: ")].append(report.nodeid.partition("::")[0])
-    for item in terminalreporter.stats.get("deselected", []):
-        if item.get_closest_marker("slow"):
-            files["slow, left to the nightly (run with -m slow)"].append(item.location[0])
+    if SLOW:
+        files["slow, left to the nightly (run with -m slow)"] = SLOW
     if not files:
         return
     terminalreporter.section("not run here, and why")
