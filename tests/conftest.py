@@ -131,7 +131,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
-# pytest-xdist's workers select the tests, and pytest's own count of what they leave out stays there.
+# pytest-xdist's workers select the tests, and pytest's count of what they leave out stays there.
 SLOW: list[str] = []
 """The files of the slow tests that were left out, one entry a test."""
 
