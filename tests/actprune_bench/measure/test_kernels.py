@@ -98,7 +98,7 @@ def test_bad_arguments() -> None:
 
 
 def test_without_a_right_dense_nothing_has_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dense, "product", lambda self, buffers, grad, features: grad.t() @ grad * 0)
+    monkeypatch.setattr(Dense, "grad_weight", lambda self, compressed, grad: grad.t() @ grad * 0)
     shape = Shape("square", 40, 32, 32)
     for record in measure_kernels(["csr:sparsity=0.5"], [shape], samples=1):
         assert record.ok is False
