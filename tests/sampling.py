@@ -11,5 +11,7 @@ def sampled(*axes: Sequence[Any]) -> list[Any]:
     """Parameters for every combination; all are slow but a few, in which each value occurs."""
     count = max(map(len, axes))
     everyday = [tuple(axis[i % len(axis)] for axis in axes) for i in range(count)]
-    marks = {True: (), False: pytest.mark.slow}
-    return [pytest.param(*case, marks=marks[case in everyday]) for case in product(*axes)]
+    return [
+        pytest.param(*case, marks=() if case in everyday else pytest.mark.slow)
+        for case in product(*axes)
+    ]
