@@ -4,6 +4,7 @@
 #                       than before make it anew
 #   OUT=DIR ARGS='...'  for compare: where the page goes, and more options for `actprune compare`
 #                       for nightly: the night's folder, and more options for `actprune-ci nightly`
+#   JOBS=2              for test: so many processes at once; a file's tests stay in one
 #   ARGS='...'          for test and bench: more options for pytest or the script of targets
 #   BENCH='...'         for bench: more options for pytest-benchmark
 
@@ -12,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -35,7 +37,7 @@ compare: $(STAMP) ## compare the formats, as kernels and as training: a table he
 
 test: $(STAMP) ## run the tests
 	$(say) 'tests'
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(findstring no:xdist,$(ARGS)),,-n $(JOBS) --dist loadfile) $(ARGS)
 
 check: lint types test ## format, lint, strict types, tests: what must be green before a commit
 

@@ -2,13 +2,22 @@
 
 import os
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils import deterministic
+
+# What tests start as processes of their own has one thread, as they have: see fixed_torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts to stop it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when Triton is imported: where there is no GPU, its kernels run in the interpreter.
 if not torch.cuda.is_available():
@@ -63,9 +72,12 @@ else:
 
 @pytest.fixture(autouse=True)
 def fixed_torch() -> None:
-    """Every test starts from seed 0 with two threads, whatever ran before it."""
+    """Every test starts from seed 0 with one thread, whatever ran before it.
+
+    At the sizes of tests a second thread only spins, which on busy cores takes ten times as long.
+    """
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -119,6 +131,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
+# pytest-xdist's workers select the tests, and pytest's count of what they leave out stays there.
+SLOW: list[str] = []
+"""The files of the slow tests that were left out, one entry a test."""
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    SLOW.extend(item.location[0] for item in items if item.get_closest_marker("slow"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["slow"] = SLOW
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker selects alike: the last one's list stands for all."""
+    SLOW[:] = getattr(node, "workeroutput", {}).get("slow", SLOW)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line per reason for which tests did not run, with how many and in which files."""
     files: defaultdict[str, list[str]] = defaultdict(list)
@@ -126,9 +158,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         # A skip's longrepr is (path, line, reason); an expected failure's is something else.
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         files[reason.removeprefix("Skipped: ")].append(report.nodeid.partition("::")[0])
-    for item in terminalreporter.stats.get("deselected", []):
-        if item.get_closest_marker("slow"):
-            files["slow, left to the nightly (run with -m slow)"].append(item.location[0])
+    if SLOW:
+        files["slow, left to the nightly (run with -m slow)"] = SLOW
     if not files:
         return
     terminalreporter.section("not run here, and why")

@@ -107,6 +107,7 @@ def test_what_a_compiled_graph_holds_is_what_eager_saves(spec: str) -> None:
     assert 0 < kept < saved_bytes(model("dense"), x) * (0.3 if "lean" in spec else 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer asks for it
 def test_inductor_s_own_code() -> None:
     """The compiler that users get, on one model; the others stop at aot_eager for the time."""

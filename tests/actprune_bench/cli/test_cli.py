@@ -175,7 +175,7 @@ def test_compare_from_start_to_page(tmp_path: Path, call: Call) -> None:
 def test_interrupted_and_resumed(tmp_path: Path, call: Call) -> None:
     (tmp_path / "c.yaml").write_text(
         "formats: [coo]\nthreads: 1\nkernels: null\ntraining:"
-        " {limit_train: 64, limit_test: 40, batch_size: 16, checkpoint_every: 1, epochs: 20}\n"
+        " {limit_train: 64, limit_test: 40, batch_size: 16, checkpoint_every: 1, epochs: 10}\n"
     )
     words = ["compare", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(

@@ -1,11 +1,13 @@
 """What a result says of where it comes from."""
 
 import pytest
+import torch
 
 from actprune_bench.records.environment import allocator, environment
 
 
 def test_the_environment_says_where_a_result_comes_from() -> None:
+    torch.set_num_threads(2)
     found = environment("actprune compare --out x")
     assert found["command"] == "actprune compare --out x"
     assert str(found["date"]).endswith("+00:00")

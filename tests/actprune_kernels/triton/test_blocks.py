@@ -21,6 +21,7 @@ from actprune_kernels.bsr import triton as bsr
 from actprune_kernels.selection import naive as definition
 from actprune_kernels.selection import triton as selection
 from actprune_kernels.sizes import SCOPES, keep_count
+from tests.sampling import sampled
 
 pytestmark = [
     pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
@@ -46,9 +47,7 @@ def assert_same(got: Buffers, expected: Buffers) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(("block", "shape", "dtype"), sampled(BLOCKS, SHAPES, DTYPES))
 def test_stores_are_those_of_the_definition(
     block: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -80,8 +79,7 @@ def test_nan_ranks_above_inf_and_inf_above_numbers(scope: str) -> None:
         assert_same(*both(f"bsr:block=1x16,sparsity={sparsity},scope={scope}", x))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(("block", "dtype"), sampled(BLOCKS, [torch.float32, torch.float16]))
 def test_products_against_float64(block: str, dtype: torch.dtype) -> None:
     rows, features = (150, 101) if block != "1x1" else (40, 21)
     x, dy = torch.randn(rows, features).to(dtype), torch.randn(rows, 33).to(dtype)
@@ -104,12 +102,14 @@ def test_the_interpreter_cannot_check_products_in_bf16() -> None:
     assert relative_error(store.grad_weight(dy), expected) <= TOLERANCE[torch.bfloat16]
 
 
-@pytest.mark.parametrize(("block_k", "split"), [(16, 1), (16, 3), (64, 2), (128, 4)])
-@pytest.mark.parametrize("block", ["1x32", "64x32", "3x20"])
+@pytest.mark.parametrize(
+    ("block", "division"),
+    sampled(["1x32", "64x32", "3x20"], [(16, 1), (16, 3), (64, 2), (128, 4)]),
+)
 def test_every_plan_gives_the_same_product(
-    block: str, block_k: int, split: int, monkeypatch: pytest.MonkeyPatch
+    block: str, division: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tuning.Plan(16, block_k, split, num_warps=4, num_stages=2)
+    plan = tuning.Plan(16, *division, num_warps=4, num_stages=2)
     monkeypatch.setattr(tuning, "grad_weight", lambda *_: plan)
     x, dy = torch.randn(200, 70), torch.randn(200, 20)
     for scope in SCOPES:

@@ -27,6 +27,7 @@ from actprune_kernels.csr import triton as csr_triton
 from actprune_kernels.pointers import search_colptr
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES
+from tests.sampling import sampled
 
 pytestmark = [
     pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
@@ -40,9 +41,10 @@ def spec(name: str, sparsity: float, scope: str, backend: str, more: str = "") -
     return f"{name}:sparsity={sparsity},scope={scope},backend={backend}{more}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("shape", "name", "dtype"),
+    sampled(SHAPES, FORMATS, [torch.float32, torch.float16, torch.bfloat16]),
+)
 def test_stores_are_those_of_the_definition(
     name: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:

@@ -14,6 +14,7 @@ from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import launch
 from actprune_kernels.quantization import BITS, KINDS, naive, triton
 from actprune_kernels.sizes import SCOPES
+from tests.sampling import sampled
 
 pytestmark = [
     pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
@@ -80,9 +81,10 @@ def test_a_block_that_is_not_finite_has_no_finite_value(kind: str, wrong: float)
     assert values[[0, 2]].isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("block", ["1x32", "7x5", "64x32", "1x128"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "block", "dtype"),
+    sampled(KINDS, ["1x32", "7x5", "64x32", "1x128"], [torch.float32, torch.float16]),
+)
 def test_products_against_float64(kind: str, block: str, dtype: torch.dtype) -> None:
     x, dy = torch.randn(150, 101).to(dtype), torch.randn(150, 33).to(dtype)
     for scope in SCOPES:
