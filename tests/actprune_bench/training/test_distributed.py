@@ -63,10 +63,10 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 from actprune import InputError
-from actprune.data import load_data
+from actprune_bench.data import load_data
 from actprune.inspect.gradients import loss_of
-from actprune.training import TrainConfig, Trainer
-from actprune.training.distributed import ALONE, joined
+from actprune_bench.training import TrainConfig, Trainer
+from actprune_bench.training.distributed import ALONE, joined
 
 torch.set_num_threads(1)
 specs, small, restarted = json.loads(sys.argv[1])
@@ -138,7 +138,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from actprune import InputError
-from actprune.training import TrainConfig, run_training
+from actprune_bench.training import TrainConfig, run_training
 
 said = []
 for case in json.loads(sys.argv[1]):
@@ -175,7 +175,7 @@ time.sleep(120)
 FAILING = """
 import json, os, sys
 from torch import distributed as dist
-from actprune.training.distributed import joined
+from actprune_bench.training.distributed import joined
 
 said = []
 for name, text, port in json.loads(sys.argv[1]):

@@ -31,8 +31,8 @@ CONFIG: dict[str, Any] = {
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
-import actprune.training.trainer as trainer
-from actprune.training import TrainConfig, run_training
+import actprune_bench.training.trainer as trainer
+from actprune_bench.training import TrainConfig, run_training
 
 config, directory, place, n = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 left = [int(n)]
@@ -54,7 +54,7 @@ if place == "step":  # the model is half way through an update
 elif place == "rename":  # a file is whole but not yet in its place
     Path.replace = deadly(Path.replace)
 elif place == "half written":
-    from actprune import files
+    from actprune_common import files
     whole = files.os.fsync
     opened = Path.open
     class Deadly:
