@@ -229,17 +229,14 @@ def summed(records: list[dict[str, Any]]) -> Figures:
     """Variants of a kernel together: the most registers and shared memory, all else summed."""
     variants = defaultdict(list)
     for record in records:
-        kernel = record["kernel"].replace(
-            "codes ", "quantization "
-        )  # of commits from before 2026-11
+        # of commits from before 2026-11
+        kernel = record["kernel"].replace("codes ", "quantization ")
         variants[kernel, record["arch"]].append(record)
     return {
         key: {
             "registers": max(each["registers"] for each in found),
             "registers_of_all": sum(each["registers"] for each in found),
-            "spill_bytes": sum(
-                each["spill_store_bytes"] + each["spill_load_bytes"] for each in found
-            ),
+            "spill_bytes": sum(r["spill_store_bytes"] + r["spill_load_bytes"] for r in found),
             "shared_bytes": max(each["shared_bytes"] for each in found),
             "code_bytes": sum(each["code_bytes"] for each in found),
         }

@@ -14,13 +14,14 @@ measurement. docs/gate.md says what came of it.
 
 import argparse
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,8 @@ from actprune_ci.measure.machine import facts
 from actprune_common.files import whole
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-LASTING, FRESH = "--serve-lasting", "--serve-fresh"
 RENEWED = 5
 """Comparisons after which the workers, from which fresh processes are forked, are new ones."""
-Worker = subprocess.Popen[str]
 Rows = npt.NDArray[np.float32]
 
 
@@ -60,21 +59,20 @@ def kernels() -> dict[str, Callable[[], object]]:
     }
 
 
-def serve(lasting: bool) -> None:
-    """A worker: for each line on stdin, the seconds of one call of each kernel, on one line.
+def serve(connection: Any, lasting: bool) -> None:
+    """A worker: whenever it is asked to, it sends the seconds of one call of each kernel.
 
     Unless `lasting`, a fresh child of the worker makes the calls, each after one to warm up.
     """
     known = kernels()
     for call in known.values():
         call()
-    for _ in sys.stdin:
-        child = 0 if lasting else os.fork()
-        if not child:
-            print(*(timed(call, warm=not lasting) for call in known.values()), flush=True)
-        if child:
+    while connection.recv():
+        if not lasting and (child := os.fork()):
             os.waitpid(child, 0)
-        elif not lasting:
+            continue
+        connection.send([timed(call, warm=not lasting) for call in known.values()])
+        if not lasting:
             os._exit(0)
 
 
@@ -87,44 +85,33 @@ def timed(call: Callable[[], object], warm: bool) -> float:
     return time.perf_counter() - began
 
 
-def spawn(lasting: bool) -> Worker:
-    """A fresh worker."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.scripts.aa_noise", LASTING if lasting else FRESH],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **THREADS},
-    )
-
-
-def ask(worker: Worker) -> list[float]:
-    """Seconds of one call of each kernel."""
-    assert worker.stdin
-    assert worker.stdout
-    worker.stdin.write("\n")
-    worker.stdin.flush()
-    return [float(word) for word in worker.stdout.readline().split()]
-
-
-def compare(sides: tuple[Worker, Worker], pairs: int, random: Random) -> Rows:
+def compare(sides: Sequence[Any], pairs: int, random: Random) -> Rows:
     """(kernels, pairs, 2) seconds of base and head, whose order is drawn anew for each pair."""
     taken = []
     for _ in range(pairs):
-        order = random.sample((0, 1), 2)
-        answers = {side: ask(sides[side]) for side in order}
+        answers = {}
+        for side in random.sample((0, 1), 2):
+            sides[side].send(True)
+            answers[side] = sides[side].recv()
         taken.append((answers[0], answers[1]))
     return np.array(taken, np.float32).transpose(2, 0, 1)
 
 
-def several(comparisons: int, pairs: int, lasting: bool, random: Random) -> list[Rows]:
+def several(pairs: int, lasting: bool, random: Random) -> list[Rows]:
     """Comparisons by two fresh workers."""
-    sides = spawn(lasting), spawn(lasting)
+    context = get_context("spawn")
+    pipes = [context.Pipe() for _ in range(2)]
+    workers = [context.Process(target=serve, args=(theirs, lasting)) for _, theirs in pipes]
+    for worker, (_, theirs) in zip(workers, pipes, strict=True):
+        worker.start()
+        theirs.close()
+    sides, comparisons = [ours for ours, _ in pipes], 1 if lasting else RENEWED
     try:
         return [compare(sides, pairs, random) for _ in range(comparisons)]
     finally:
-        for worker in sides:
-            worker.communicate()
+        for worker, side in zip(workers, sides, strict=True):
+            side.send(False)
+            worker.join()
 
 
 def save(path: Path, rows: list[Rows], date: str) -> None:
@@ -142,8 +129,6 @@ def save(path: Path, rows: list[Rows], date: str) -> None:
 
 def main() -> None:
     """Record until the comparisons are done or the minutes are over."""
-    if sys.argv[1] in (LASTING, FRESH):
-        return serve(sys.argv[1] == LASTING)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -153,15 +138,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--lasting", action="store_true", help="one process a side per comparison")
     given = parser.parse_args()
+    os.environ.update(THREADS)  # of the workers
     random, date = Random(0), datetime.now(timezone.utc).isoformat(timespec="seconds")
     rows: list[Rows] = []
     ends = time.monotonic() + 60 * given.minutes
     while len(rows) < given.comparisons and time.monotonic() < ends:
-        rows += several(1 if given.lasting else RENEWED, given.pairs, given.lasting, random)
+        rows += several(given.pairs, given.lasting, random)
         if len(rows) % 20 == 0:
             save(given.out, rows, date)
     save(given.out, rows, date)
-    return None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Writes DIR/kernels.json, training.json, environment.json, and prints the targets
 """
 
 import argparse
-import json
 import multiprocessing
 import shlex
 import statistics
@@ -37,6 +36,7 @@ from actprune_bench.measure.predict import predict
 from actprune_bench.measure.tolerance import relative_error, tolerance
 from actprune_bench.models import MODELS
 from actprune_bench.records.environment import environment
+from actprune_common.files import write_json
 
 Record = dict[str, Any]
 START_S = 60
@@ -51,6 +51,7 @@ LARGE = [
 SMALL = [Shape("S24 fc1", 196, 48, 96), Shape("S24 fc2", 196, 96, 48)]
 BLOCK = "bsr:block=1x64,sparsity=0.9"
 TRAINED = ("dense", "bsr:block=64x64,sparsity=0.9", BLOCK, f"lean+{BLOCK}", "checkpoint+dense")
+OPS = ("grad_weight", "compress", "linear")
 COMPILED = ("dense", "compile+dense", f"compile+{BLOCK}", f"compile+lean+{BLOCK}")
 
 
@@ -86,46 +87,38 @@ def blocks(sparsity: float) -> list[str]:
 
 def parts(plan: Plan) -> Iterator[Part]:
     """All that there is to measure, the most important first."""
+    half, single, cuda = torch.bfloat16, torch.float32, plan.device.type == "cuda"
+
+    def kernel(name: str, dtype: torch.dtype, specs: list[str], *ops: str) -> Part:
+        return Part(name, "kernels", partial(kernel_records, plan, specs, dtype, ops or OPS))
+
+    def training(number: int, autocast: bool, kind: str, specs: Sequence[str] = TRAINED) -> Part:
+        model, batch = plan.models[number]
+        measure = partial(training_records, plan, model, batch, autocast, specs)
+        return Part(f"{model} {kind}", "training", measure)
+
+    others = range(1, len(plan.models))
     element = ["csr:sparsity=0.9", "coo:sparsity=0.9"]
+    triton = [f"{spec},backend=triton" for spec in element if cuda]  # it takes CUDA tensors
     heat = [spec for sparsity in plan.sparsities for spec in blocks(sparsity)]
-    half, single = torch.bfloat16, torch.float32
-    measured = partial(kernel_records, plan)
-    yield Part("bf16 at 90 %", "kernels", lambda: measured([*blocks(0.9), *element], half))
-    yield Part("bf16 by sparsity", "kernels", lambda: measured(heat, half, ("grad_weight",)))
-    for model, batch in plan.models[:1]:
-        yield Part(f"{model} bf16", "training", partial(training_records, plan, model, batch, True))
-    priority = "bsr:block=1x64,sparsity=0.9,select=priority"
-    triton = [f"{spec},backend=triton" for spec in element]
-    if plan.device.type == "cpu":  # Triton takes CUDA tensors
-        triton = []
-    yield Part(
-        "fp32 at 90 %", "kernels", lambda: measured([*blocks(0.9), *element, *triton], single)
-    )
+    yield kernel("bf16 at 90 %", half, [*blocks(0.9), *element])
+    yield kernel("bf16 by sparsity", half, heat, "grad_weight")
+    yield training(0, True, "bf16")
+    yield kernel("fp32 at 90 %", single, [*blocks(0.9), *element, *triton])
     yield Part("libraries bf16", "kernels", partial(library_records, plan, half))
     yield Part("libraries fp32", "kernels", partial(library_records, plan, single))
-    for model, batch in plan.models:
-        yield Part(
-            f"{model} fp32", "training", partial(training_records, plan, model, batch, False)
-        )
-    for model, batch in plan.models[1:]:
-        yield Part(f"{model} bf16", "training", partial(training_records, plan, model, batch, True))
-    yield Part("priority bf16", "kernels", lambda: measured([priority], half))
-    yield Part("fp32 by sparsity", "kernels", lambda: measured(heat, single, ("grad_weight",)))
-    if plan.device.type == "cuda":  # a CPU takes minutes to compile one
-        model, batch = plan.models[0]
-        compiled = partial(training_records, plan, model, batch, True, COMPILED)
-        yield Part(f"{model} bf16 compiled", "training", compiled)
+    yield from (training(number, False, "fp32") for number in (0, *others))
+    yield from (training(number, True, "bf16") for number in others)
+    yield kernel("priority bf16", half, ["bsr:block=1x64,sparsity=0.9,select=priority"])
+    yield kernel("fp32 by sparsity", single, heat, "grad_weight")
+    if cuda:  # a CPU takes minutes to compile one
+        yield training(0, True, "bf16 compiled", COMPILED)
     sparse = [f"{name}:sparsity={s}" for name in ("csr", "coo") for s in (0.5, 0.99)]
-    yield Part(
-        "elements bf16", "kernels", lambda: measured(sparse, half, ("grad_weight", "compress"))
-    )
+    yield kernel("elements bf16", half, sparse, "grad_weight", "compress")
 
 
 def kernel_records(
-    plan: Plan,
-    specs: Sequence[str],
-    dtype: torch.dtype,
-    ops: Sequence[str] = ("grad_weight", "compress", "linear"),
+    plan: Plan, specs: Sequence[str], dtype: torch.dtype, ops: Sequence[str]
 ) -> Iterator[Record]:
     """measure_kernels, each record with its bound on this device."""
     shape, device, sound = plan.shapes[0], plan.device, []
@@ -134,7 +127,7 @@ def kernel_records(
         if problem is None:
             sound.append(spec)
         else:
-            yield product_record(shape, dtype, spec, [], None) | problem
+            yield product_record(shape, dtype, spec) | problem
     for made in measure_kernels(
         sound, plan.shapes, dtype=dtype, samples=plan.samples, ops=ops, device=device.type
     ):
@@ -177,14 +170,12 @@ def described(problem: Exception) -> Record:
 
 def bounded(device: torch.device, record: Record, dtype: torch.dtype) -> Record:
     """The record with bytes, FLOP and the least milliseconds of this device, where it is known."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else ""
-    known = find_device(name)
-    sizes = (record["rows"], record["features"], record["out_features"])
+    known = find_device(torch.cuda.get_device_name()) if device.type == "cuda" else None
     if known is None or record["median_ms"] is None:
         return record | {"bound_ms": None, "limit": None, "share_of_bound": None}
-    least = bound(
-        known, record["op"], record["spec"].removesuffix(",backend=triton"), *sizes, dtype
-    )
+    sizes = (record["rows"], record["features"], record["out_features"])
+    spec = record["spec"].removesuffix(",backend=triton")
+    least = bound(known, record["op"], spec, *sizes, dtype)
     seconds = record["median_ms"] / 1e3
     return record | {
         "bound_ms": least.seconds * 1e3,
@@ -212,12 +203,11 @@ def library_records(plan: Plan, dtype: torch.dtype) -> Iterator[Record]:
             "torch-bsr-32": partial(turned.to_sparse_bsr, (32, 32)),
         }
         beside = replace(shape, name=f"{shape.name}, beside libraries")
-        limit = tolerance(dtype, shape.rows)
         for name, make in made.items():
-            add = partial(add_product, steps, name, make, dy, expected, limit)
+            add = partial(add_product, steps, name, make, dy, expected)
             problem = attempt(add, plan.device)
             if problem is not None:
-                yield product_record(beside, dtype, name, [], None) | problem
+                yield product_record(beside, dtype, name) | problem
         calls = [(lambda _, call=call: call()) for call in steps.values()]
         times = interleave(calls, plan.samples, clock(plan.device))
         dense = statistics.median(times[0])
@@ -231,31 +221,29 @@ def add_product(
     make: Callable[[], Tensor],
     dy: Tensor,
     expected: Tensor,
-    limit: float,
 ) -> None:
     """Add the product of a library's sparse matrix to the steps, if it is right."""
     sparse = make()
     error = relative_error((sparse @ dy).t(), expected)
-    if not error <= limit:
+    if not error <= tolerance(dy.dtype, len(dy)):
         raise ArithmeticError(f"relative error {error:.2g} is over the tolerance")
     steps[name] = lambda: (sparse @ dy).t()
 
 
 def product_record(
-    shape: Shape, dtype: torch.dtype, name: str, samples: list[float], dense: float | None
+    shape: Shape, dtype: torch.dtype, spec: str, samples: Sequence[float] = (), dense: float = 1
 ) -> Record:
     median = statistics.median(samples) if samples else None
+    sizes = {"rows": shape.rows, "features": shape.features, "out_features": shape.out_features}
     return {
-        "spec": name,
+        "spec": spec,
         "op": "grad_weight",
         "layer": shape.name,
-        "rows": shape.rows,
-        "features": shape.features,
-        "out_features": shape.out_features,
+        **sizes,
         "dtype": str(dtype).removeprefix("torch."),
-        "samples_ms": samples,
+        "samples_ms": list(samples),
         "median_ms": median,
-        "ratio_to_dense": median / dense if median and dense else None,
+        "ratio_to_dense": median and median / dense,
         "ok": True,
         "error": None,
     }
@@ -266,7 +254,6 @@ def training_records(
 ) -> Iterator[Record]:
     """Interleaved optimizer steps of all formats: time, allocator's peak, prediction, bytes."""
     kind = plan.device.type
-    dtype = torch.bfloat16 if autocast else torch.float32
 
     def build(spec: str) -> tuple[nn.Module, torch.optim.Optimizer]:
         with torch.device(kind):
@@ -276,7 +263,7 @@ def training_records(
         return made, torch.optim.AdamW(made.parameters(), lr=1e-3, fused=True)
 
     def example() -> tuple[Tensor, Tensor]:
-        size = 32 if "tiny" in model else 224
+        size = MODELS[model].image_size
         images = torch.zeros(batch, 3, size, size, device=kind)
         return images, torch.zeros(batch, dtype=torch.int64, device=kind)
 
@@ -291,7 +278,7 @@ def training_records(
 
     images, labels = example()
     images.normal_()
-    of = {"model": model, "batch": batch, "dtype": str(dtype).removeprefix("torch.")}
+    of = {"model": model, "batch": batch, "dtype": "bfloat16" if autocast else "float32"}
     made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     def add(spec: str) -> None:
@@ -305,9 +292,8 @@ def training_records(
             yield {"spec": spec, **of, "samples_ms": [], "ratio_to_dense": None} | problem
     calls = [partial(step, *one, images, labels) for one in made.values()]
     steps = [(lambda _, call=call: call()) for call in calls]
-    times = dict(
-        zip(made, interleave(steps, max(3, plan.samples // 2), clock(plan.device)), strict=True)
-    )
+    taken = interleave(steps, max(3, plan.samples // 2), clock(plan.device))
+    times = dict(zip(made, taken, strict=True))
     dense_ms = statistics.median(times["dense"])
     dense_bytes = saved_bytes(loss_of, made["dense"][0], images, labels)
     for spec, one in made.items():
@@ -316,8 +302,8 @@ def training_records(
             "spec": spec,
             **of,
             "samples_ms": times[spec],
-            "step_ms": statistics.median(times[spec]),
-            "ratio_to_dense": statistics.median(times[spec]) / dense_ms,
+            "step_ms": (step_ms := statistics.median(times[spec])),
+            "ratio_to_dense": step_ms / dense_ms,
             "saved_bytes": held,
             "saved_ratio": held / dense_bytes,
             "predicted_peak_bytes": predict(partial(build, spec), example, step),
@@ -409,23 +395,16 @@ def run(
             worker = None
             failed.append({"part": name} | problem)
             print(f"{name}: failed: {problem['error']}")
-        write(out / f"{file}.json", records[file])
+        write_json(out / f"{file}.json", records[file])
         print(f"{name}: {time.monotonic() - start - passed:.0f} s")
     if worker is not None:
         worker.end()
     left_out = [name for name, _ in todo]
     about |= {"left_out": left_out, "failed": failed, "seconds": time.monotonic() - start}
-    write(out / "environment.json", about)
+    write_json(out / "environment.json", about)
     if left_out:
         print(f"left out, the budget was used: {', '.join(left_out)}")
     return records
-
-
-def write(path: Path, value: object) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1))
-    part.replace(path)
 
 
 def targets(records: dict[str, list[Record]]) -> list[tuple[str, str, str]]:

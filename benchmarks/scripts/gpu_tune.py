@@ -9,6 +9,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -19,20 +21,13 @@ from actprune_bench.measure.clock import cuda_clock
 from actprune_bench.measure.kernels import Shape, rotating_inputs
 from actprune_bench.measure.tolerance import relative_error, tolerance
 from actprune_bench.records.environment import environment
+from actprune_common.files import write_whole
 from actprune_kernels import tuning
 from actprune_kernels.sizes import keep_count
 from benchmarks.scripts.gpu_figures import BLOCKS, LARGE
 
 SPARSITY = 0.9
 SAMPLES = 7
-
-
-def cases(dtypes: list[torch.dtype]) -> Iterator[tuple[torch.dtype, str, Shape]]:
-    """What is tuned: half precision first, as it is what trains."""
-    for dtype in dtypes:
-        for block in BLOCKS:
-            for shape in LARGE:
-                yield dtype, block, shape
 
 
 def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan] | None:
@@ -59,17 +54,15 @@ def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan
     return (tuning.shape_class(*sizes), best) if best.source == "tuned" else None
 
 
-class forced:
+@contextmanager
+def forced(plan: tuning.Plan) -> Iterator[None]:
     """While it lasts, grad_weight takes this plan."""
-
-    def __init__(self, plan: tuning.Plan) -> None:
-        self.plan, self.chosen = plan, tuning.grad_weight
-
-    def __enter__(self) -> None:
-        tuning.grad_weight = lambda *_: self.plan
-
-    def __exit__(self, *_: object) -> None:
-        tuning.grad_weight = self.chosen
+    chosen = tuning.grad_weight
+    tuning.grad_weight = lambda *_: plan
+    try:
+        yield
+    finally:
+        tuning.grad_weight = chosen
 
 
 def main() -> None:
@@ -83,20 +76,18 @@ def main() -> None:
     name = torch.cuda.get_device_name()
     plans = dict(tuning.load(name, given.out))
     start = time.monotonic()
-    for dtype, block, shape in cases([torch.bfloat16, torch.float32]):
+    # half precision first, as it is what trains
+    for dtype, block, shape in product([torch.bfloat16, torch.float32], BLOCKS, LARGE):
         if time.monotonic() - start > given.budget_s:
             print(f"budget used before {dtype} {block} {shape.name}")
             break
         found = tune(dtype, block, shape)
         if found is not None:
             plans[found[0]] = found[1]
-    given.out.mkdir(parents=True, exist_ok=True)
     about = environment("python -m benchmarks.scripts.gpu_tune")
     kept = {key: about[key] for key in ("date", "gpu", "driver", "torch", "triton", "commit")}
     path = given.out / f"{tuning.file_name(name)}.yaml"
-    part = path.with_suffix(".part")
-    part.write_text(tuning.dump(name, plans, kept))
-    part.replace(path)
+    write_whole(path, tuning.dump(name, plans, kept))
     print(f"{path}: {len(plans)} plans")
 
 

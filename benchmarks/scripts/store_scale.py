@@ -64,9 +64,8 @@ def measure(store: Path, runs: int, figures: int, samples: int) -> None:
         write(generated(number, figures, samples), store)
     took = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in store.rglob("*.parquet"))
-    print(
-        f"{runs * figures * samples:,} samples in {runs:,} files, {size / 1e6:.0f} MB", flush=True
-    )
+    count = runs * figures * samples
+    print(f"{count:,} samples in {runs:,} files, {size / 1e6:.0f} MB", flush=True)
     print(f"written in {took:.1f} s: {took / runs * 1e3:.0f} ms a run", flush=True)
     for name, question in QUESTIONS.items():
         begin = time.perf_counter()
@@ -79,10 +78,8 @@ def measure(store: Path, runs: int, figures: int, samples: int) -> None:
     changes = len(findings(history))
     print(f"{time.perf_counter() - begin - loaded:6.2f} s  its {changes} changes found", flush=True)
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    for who, whose in (
-        ("this process", resource.RUSAGE_SELF),
-        ("each other", resource.RUSAGE_CHILDREN),
-    ):
+    self, others = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    for who, whose in (("this process", self), ("each other", others)):
         peak = resource.getrusage(whose).ru_maxrss / unit
         print(f"peak resident memory, {who}: {peak:,.0f} MiB")
 

@@ -10,25 +10,24 @@ import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import ge, le
 from typing import Any
 
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from actprune import parse
 from actprune_bench.compare.config import S24
 from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
 from actprune_bench.records.environment import environment
+from actprune_bench.report.table import spec_table
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
-from actprune_common.results import KernelRecord
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)
+MLP = [Shape(**shape.model_dump()) for shape in S24 if shape.name != "tokens"]
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,11 @@ class Line:
     bound: float
     at_least: bool = False
 
-    @property
-    def met(self) -> bool:
-        return self.reached >= self.bound if self.at_least else self.reached <= self.bound
-
 
 def kernel_lines(samples: int) -> list[Line]:
     """Compress, grad_weight and the whole linear layer at ResMLP-S24's shapes."""
-    shapes = [Shape(**shape.model_dump()) for shape in S24 if shape.name != "tokens"]
-    measured = measure_kernels(SPECS, shapes, samples=samples)
-    found: dict[tuple[str, str, str], KernelRecord] = {
-        (record.op, record.layer, record.spec): record for record in measured
-    }
+    measured = measure_kernels(SPECS, MLP, samples=samples)
+    found = {(str(record.op), record.layer, record.spec): record for record in measured}
 
     def ratio(op: str, layer: str, spec: str) -> float:
         record = found[op, layer, spec]
@@ -60,16 +52,15 @@ def kernel_lines(samples: int) -> list[Line]:
 
     lines = []
     for spec in BSR:
-        block = spec.partition("=")[2].partition(",")[0]
+        block = _block(spec)
         lines.append(Line(f"compress {block}, fc2, / copy", ratio("compress", "fc2", spec), 2.0))
         for layer in ("fc1", "fc2"):
             dense = 1 / ratio("grad_weight", layer, spec)
             csr = ratio("grad_weight", layer, SPECS[0]) * dense
             lines.append(Line(f"grad_weight {block}, {layer}, dense / ours", dense, 6, True))
             lines.append(Line(f"grad_weight {block}, {layer}, our CSR / ours", csr, 4, True))
-            lines.append(
-                Line(f"linear {block}, {layer}, / dense", ratio("linear", layer, spec), 0.80)
-            )
+            linear = ratio("linear", layer, spec)
+            lines.append(Line(f"linear {block}, {layer}, / dense", linear, 0.80))
     return lines
 
 
@@ -79,7 +70,7 @@ def library_lines(samples: int) -> list[Line]:
     BSR is of Xᵀ, as ours is: torch's fastest way. BSC is of X, which needs no transposition.
     """
     lines = []
-    for shape in (Shape(**shape.model_dump()) for shape in S24 if shape.name != "tokens"):
+    for shape in MLP:
         inputs, grads = rotating_inputs(shape, torch.float32, seed=0)
         stores = [parse(BSR[0]).compress(x) for x in inputs]
         with warnings.catch_warnings():
@@ -117,18 +108,16 @@ def training_lines(samples: int) -> list[Line]:
         configs = [TrainConfig(model=model, batch_size=batch, spec=s) for s in ("dense", *BSR)]
         images, labels = example_batch(configs[0])
         images.normal_()
-        steps = [partial(_step, *build(config), images, labels) for config in configs]
+        given = [(*build(config), images, labels) for config in configs]
+        steps = [lambda _, these=these: training_step(*these) for these in given]
         dense, *others = (statistics.median(t) for t in interleave(steps, samples))
         for spec, time in zip(BSR, others, strict=True):
-            block = spec.partition("=")[2].partition(",")[0]
-            lines.append(Line(f"step {model} {block}, / dense", time / dense, 0.90))
+            lines.append(Line(f"step {model} {_block(spec)}, / dense", time / dense, 0.90))
     return lines
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, _: int
-) -> Tensor:
-    return training_step(model, optimizer, images, labels)
+def _block(spec: str) -> str:
+    return spec.partition("=")[2].partition(",")[0]
 
 
 def saved_lines() -> list[Line]:
@@ -136,10 +125,9 @@ def saved_lines() -> list[Line]:
     x = {shape.name: torch.randn(shape.rows, shape.features) for shape in S24}
     lines = []
     for spec in BSR:
-        block = spec.partition("=")[2].partition(",")[0]
         kept = sum(parse(spec).compress(value).nbytes for value in x.values())
         dense = sum(value.nbytes for value in x.values())
-        lines.append(Line(f"saved linear inputs {block}, / dense", kept / dense, 0.105))
+        lines.append(Line(f"saved linear inputs {_block(spec)}, / dense", kept / dense, 0.105))
     return lines
 
 
@@ -156,12 +144,11 @@ def main() -> None:
         *library_lines(given.samples),
         *training_lines(max(3, given.samples // 2)),
     ]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("what", "reached", "to reach", ""):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
+    table = spec_table("what", ("reached", "to reach", ""))
     for line in lines:
-        sign = ">=" if line.at_least else "<="
-        mark = "met" if line.met else f"missed by {abs(line.reached / line.bound - 1):.0%}"
+        sign, met = (">=", ge) if line.at_least else ("<=", le)
+        missed = f"missed by {abs(line.reached / line.bound - 1):.0%}"
+        mark = "met" if met(line.reached, line.bound) else missed
         table.add_row(line.what, f"{line.reached:.3f}", f"{sign} {line.bound:.3g}", mark)
     console = Console()
     console.print(table)

@@ -14,3 +14,8 @@ class InputError(ValueError):
         ...     print(problem)
         sparsity: expected 0 <= s < 1, got 1.2
     """
+
+
+def expected(argument: str, what: str, got: object) -> InputError:
+    """The error of an argument in its usual words: what was expected, and what came."""
+    return InputError(f"{argument}: expected {what}, got {got}")

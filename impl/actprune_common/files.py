@@ -103,10 +103,8 @@ def whole(path: Path, *, overwrite: bool = True, keep: Path | None = None) -> It
     except FileExistsError:
         raise
     except OSError as problem:
-        why = problem.strerror or problem
-        raise InputError(
-            f"{path}: cannot be written ({why}); what was saved before is intact"
-        ) from None
+        why = f"cannot be written ({problem.strerror or problem})"
+        raise InputError(f"{path}: {why}; what was saved before is intact") from None
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

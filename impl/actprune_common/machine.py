@@ -11,7 +11,8 @@ def describe(gpu: str | None) -> dict[str, str | int | None]:
 
     gpu: the first GPU's name, which whoever asks has from torch or from the driver.
     """
-    cpu, cores, memory = _cpu(), os.cpu_count() or 1, _memory_bytes()
+    cpu = field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
+    cores, memory = os.cpu_count() or 1, _memory_bytes()
     identity = f"{cpu}|{cores}|{memory >> 30}|{gpu}|{platform.machine()}"
     return {
         "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:12],
@@ -30,10 +31,6 @@ def field(path: Path, name: str) -> str | None:
     except (OSError, ValueError):
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
-
-
-def _cpu() -> str:
-    return field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> int:

@@ -102,15 +102,10 @@ def _started(session: int | None, mark: str) -> list[psutil.Process]:
         with suppress(psutil.Error):
             found.update(psutil.Process(session).children(recursive=True))
     if mark:
-        found.update(filter(lambda each: _has(each, mark), psutil.process_iter()))
+        for each in psutil.process_iter(["environ"]):  # None where it may not be read
+            if f"{(each.info['environ'] or {}).get(MARK)}/".startswith(f"{mark}/"):
+                found.add(each)
     return [each for each in found if each.pid != os.getpid() and _lives(each)]
-
-
-def _has(process: psutil.Process, mark: str) -> bool:
-    try:
-        return f"{process.environ().get(MARK)}/".startswith(f"{mark}/")
-    except psutil.Error:
-        return False
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 from actprune_common.files import write_whole
+from actprune_common.validation import first_error, named, short
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
@@ -198,7 +199,7 @@ def read(path: Path) -> Results:
         raise InputError(f"{path}: expected an object with schema, environment, kernels, training")
     schema = values.get("schema", SCHEMA)
     if schema != SCHEMA or schema is True:
-        raise InputError(f"{path}: schema: expected {SCHEMA}, got {schema!r}")
+        raise expected(f"{path}: schema", str(SCHEMA), repr(schema))
     return validate(values, str(path))
 
 
@@ -222,12 +223,13 @@ def read_record(path: Path, kind: type[AnyRecord], remove: Path) -> AnyRecord:
 
 def write(path: Path, results: Results) -> None:
     """Write `results` whole or not at all, a line per record."""
-    values = results.model_dump(mode="json", by_alias=True)
-    parts = [f'"{key}": {_line(values.pop(key))}' for key in ("schema", "environment")]
-    for key, records in values.items():
-        if records or key != "not_done":
-            parts.append(f'"{key}": [{_lines(records)}]')
-    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+    parts = []
+    for key, value in results.model_dump(mode="json", by_alias=True).items():
+        if isinstance(value, list) and value:
+            parts.append(f'"{key}": [\n' + ",\n".join(map(_line, value)) + "\n]")
+        elif key != "not_done":
+            parts.append(f'"{key}": {_line(value)}')
+    write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def merge(parts: Sequence[Results]) -> Results:
@@ -297,16 +299,13 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _first_error(problem: ValidationError) -> str:
+    """As of a file that a program wrote: nobody gives its keys."""
     error = problem.errors()[0]
-    loc = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
     if error["type"] == "missing":
-        return f"{loc}: is missing"
-    if error["type"] == "value_error":  # our own validators say what came
-        return f"{loc}: {error['msg'].removeprefix('Value error, ')}"
-    expected = "expected an object" if error["type"] == "model_type" else error["msg"]
-    got = repr(error["input"])
-    short = got if len(got) <= 60 else f"{got[:57]}..."
-    return f"{loc}: {expected.replace('Input should be', 'expected')}, got {short}"
+        return f"{named(error['loc'])}: is missing"
+    if error["type"] == "model_type":
+        return f"{named(error['loc'])}: expected an object, got {short(error['input'])}"
+    return first_error(problem)
 
 
 def _no_number(name: str) -> NoReturn:
@@ -315,10 +314,6 @@ def _no_number(name: str) -> NoReturn:
 
 def _line(value: object) -> str:
     return json.dumps(value, allow_nan=False, ensure_ascii=False)
-
-
-def _lines(records: Sequence[object]) -> str:
-    return "\n" + ",\n".join(map(_line, records)) + "\n" if records else ""
 
 
 if __name__ == "__main__":

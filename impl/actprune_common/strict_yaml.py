@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actprune_common.errors import InputError
 from actprune_common.validation import Place, first_error, named, short
 
 Model = TypeVar("Model", bound=BaseModel)
 Lines = dict[Place, int]
+
+
+class StrictModel(BaseModel):
+    """What a file holds: known keys alone, of the types that they are said to be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def load_yaml(path: Path | str, model: type[Model]) -> Model:

@@ -86,22 +86,18 @@ def advise(
         values = {"model": model, "batch_size": batch_size, "spec": spec}
         return predicted_peak(check(TrainConfig, values), shape)
 
-    dense = peak("dense")
-    merged = _merged([s for s in settings if s.spec != "dense"])
     plain = Setting("dense", model, "", 0, 0, 0.0, None, 1.0, 1.0)
-    options = [Option(plain, dense, dense <= budget)]
-    for setting in merged:
-        size = peak(setting.spec)
-        options.append(Option(setting, size, size <= budget))
+    known = [plain, *_merged([s for s in settings if s.spec != "dense"])]
+    options = [Option(each, size := peak(each.spec), size <= budget) for each in known]
+    dense = options[0].peak
     options.sort(key=lambda option: option.peak)
     return Advice(options, dense, budget, _best([option for option in options if option.fits]))
 
 
 def settings_of(results: Results) -> list[Setting]:
     """What a results.json says of each spec that was trained in it."""
-    specs = dict.fromkeys(record.spec for record in results.training)
     found = []
-    for spec in specs:
+    for spec in dict.fromkeys(record.spec for record in results.training):
         runs = [record for record in results.training if record.spec == spec]
         deltas = [run.accuracy_delta for run in runs]
         error = statistics.stdev(deltas) / len(runs) ** 0.5 if len(runs) > 1 else None

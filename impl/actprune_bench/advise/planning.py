@@ -22,7 +22,7 @@ from actprune_bench.measure.predict import predict_sharded
 from actprune_bench.models import MODELS
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, optimizer_of, training_step
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 from actprune_common.strict_yaml import check
 
 ASSUMED = {
@@ -52,26 +52,17 @@ class Setup:
     def checked(self) -> "Setup":
         """Itself. Raises InputError on values that cannot be planned."""
         if self.parallel not in ASSUMED:
-            raise InputError(
-                f"parallel: expected one of {', '.join(ASSUMED)}, got {self.parallel!r}"
-            )
-        for argument, value in (
-            ("batch", self.batch),
-            ("devices", self.devices),
-            ("device-memory", self.memory),
-        ):
+            raise expected("parallel", f"one of {', '.join(ASSUMED)}", repr(self.parallel))
+        sizes = {"batch": self.batch, "devices": self.devices, "device-memory": self.memory}
+        for argument, value in sizes.items():
             if value < 1:
                 raise InputError(f"{argument}: expected 1 or more, got {value}")
         if self.memory < 2**20:  # a size without its unit
-            raise InputError(
-                f"device-memory: expected 1MiB or more, such as 80GiB, got {self.memory} bytes"
-            )
+            raise expected("device-memory", "1MiB or more, such as 80GiB", f"{self.memory} bytes")
         if self.parallel == "none" and self.devices > 1:
             raise InputError(f"devices: expected 1 with parallel none, got {self.devices}")
         if self.batch % self.devices:
-            raise InputError(
-                f"batch: expected a multiple of {self.devices} devices, got {self.batch}"
-            )
+            raise expected("batch", f"a multiple of {self.devices} devices", self.batch)
         check(TrainConfig, {"model": self.model})
         return self
 
@@ -117,12 +108,15 @@ def plan(
 
 def peak(setup: Setup, spec: str, count: int) -> int:
     """Predicted bytes of one device at the peak of a step on `count` images of its own."""
-    values = {"model": setup.model, "batch_size": count, "spec": spec}
-    config = check(TrainConfig, values)
+    config = check(TrainConfig, {"model": setup.model, "batch_size": count, "spec": spec})
     if setup.parallel == "fsdp":
         return _sharded_peak(config, setup)
     whole = predicted_peak(config, setup.shape)
-    return whole + (_gradient_bytes(setup) if setup.parallel == "ddp" else 0)
+    if setup.parallel == "none":
+        return whole
+    with torch.device("meta"):  # ddp's buckets are as large as the gradients
+        model = MODELS[setup.model](setup.shape.num_classes, setup.shape.channels)
+    return whole + sum(p.nbytes for p in model.parameters())
 
 
 def largest_count(peak: Callable[[int], int], budget: int, known: dict[int, int]) -> int:
@@ -188,12 +182,6 @@ def _sharded_peak(config: TrainConfig, setup: Setup) -> int:
         return model, optimizer_of(model, config)
 
     return predict_sharded(sharded, lambda: example_batch(config, shape=setup.shape), training_step)
-
-
-def _gradient_bytes(setup: Setup) -> int:
-    with torch.device("meta"):
-        model = MODELS[setup.model](setup.shape.num_classes, setup.shape.channels)
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 @contextmanager

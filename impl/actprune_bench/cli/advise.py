@@ -7,13 +7,7 @@ import typer
 from rich.console import Console
 
 from actprune import parse_bytes
-from actprune_bench.advise.advice import (
-    Advice,
-    advise,
-    recorded,
-    sentence,
-    settings_of,
-)
+from actprune_bench.advise.advice import Advice, advise, recorded, sentence, settings_of
 from actprune_bench.cli.common import Channels, Classes, predicting, terminal
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import spec_table

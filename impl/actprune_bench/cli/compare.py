@@ -6,15 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_bench.cli.common import (
-    Formats,
-    Out,
-    Resume,
-    command_line,
-    new_folder,
-    show,
-    terminal,
-)
+from actprune_bench.cli.common import Formats, Out, Resume, command_line, new_folder, show, terminal
 from actprune_bench.compare.config import CompareConfig
 from actprune_bench.compare.run import open_folder, run_compare
 from actprune_common.errors import InputError

@@ -6,15 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_bench.cli.common import (
-    Formats,
-    Json,
-    Shapes,
-    check_new,
-    command_line,
-    shape_of,
-    terminal,
-)
+from actprune_bench.cli import common
+from actprune_bench.cli.common import Formats, Json, Shapes
 from actprune_bench.compare.config import CompareConfig
 from actprune_bench.compare.run import measure
 from actprune_bench.report.table import print_table
@@ -32,15 +25,15 @@ def command(
     json: Json = None,
 ) -> None:
     """Time compress, grad_weight and a whole linear layer, checked and interleaved."""
-    check_new(json)
+    common.check_new(json)
     part: dict[str, Any] = {"samples": samples, "dtype": dtype, "device": device, "heat_map": None}
     if shape:
-        part["shapes"] = [shape_of(text) for text in shape]
+        part["shapes"] = [common.shape_of(text) for text in shape]
     values: dict[str, Any] = {"kernels": part, "training": None, "threads": threads}
     config = check(CompareConfig, values | ({"formats": format} if format else {}))
-    console = terminal()
+    console = common.terminal()
     with tempfile.TemporaryDirectory() as folder:
-        made = measure(config, Path(folder), command=command_line(), console=console)
+        made = measure(config, Path(folder), command=common.command_line(), console=console)
     print_table(made, console)
     if json is not None:
         write(json, made)

@@ -7,24 +7,10 @@ import typer
 from rich.console import Console
 
 from actprune import parse_bytes
-from actprune_bench.advise.planning import (
-    ASSUMED,
-    Planned,
-    Setup,
-    default_specs,
-    dumped,
-    plan,
-    sentence,
-)
-from actprune_bench.cli.common import (
-    Channels,
-    Classes,
-    Formats,
-    Json,
-    check_new,
-    predicting,
-    terminal,
-)
+from actprune_bench.advise import planning
+from actprune_bench.advise.planning import Planned, Setup
+from actprune_bench.cli import common
+from actprune_bench.cli.common import Channels, Classes, Formats, Json
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import breakable, spec_table
 
@@ -41,15 +27,15 @@ def command(
     json: Json = None,
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
-    check_new(json)
+    common.check_new(json)
     memory = parse_bytes(device_memory, "device-memory")
     setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
-    console = terminal()
-    with predicting(console) as progress:
-        planned = plan(setup, format or default_specs(), progress=progress)
+    console = common.terminal()
+    with common.predicting(console) as progress:
+        planned = planning.plan(setup, format or planning.default_specs(), progress=progress)
     _print(setup, planned, console)
     if json is not None:
-        json.write_text(dumped(setup, planned), encoding="utf-8")
+        json.write_text(planning.dumped(setup, planned), encoding="utf-8")
 
 
 def _print(setup: Setup, planned: Sequence[Planned], console: Console) -> None:
@@ -64,9 +50,9 @@ def _print(setup: Setup, planned: Sequence[Planned], console: Console) -> None:
             f"{one.largest_batch:,}" if one.largest_batch else "none",
         )
     console.print(out)
-    console.print(sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(planning.sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"Assumed: {ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
+        f"Assumed: {planning.ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
         "communication library and fragmentation take, so leave them some room.",
         highlight=False,
     )

@@ -1,30 +1,19 @@
 """`actprune static`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from actprune_bench.cli.common import (
-    Formats,
-    Shapes,
-    check_new,
-    command_line,
-    shape_of,
-    terminal,
-)
-from actprune_bench.gpu_static.compilation import (
-    check_able,
-    compile_all,
-    spilling,
-    toolchain,
-    write_records,
-)
+from actprune_bench.cli.common import Formats, Shapes, check_new, command_line, shape_of, terminal
+from actprune_bench.gpu_static.compilation import check_able, compile_all, spilling, toolchain
 from actprune_bench.gpu_static.kernel_variants import DTYPES, SHAPES, named, shipped
 from actprune_bench.gpu_static.sass import ARCHES
 from actprune_bench.records.environment import environment
 from actprune_bench.report.static import counting, print_static
 from actprune_common.errors import InputError
+from actprune_common.files import write_json
 
 
 def command(
@@ -60,7 +49,7 @@ def command(
         raise typer.Exit(1) from None
     print_static(records, terminal())
     if out is not None:
-        found = environment(command_line()) | toolchain()
-        write_records(out, records, found)
+        about = environment(command_line()) | toolchain()
+        write_json(out, {"schema": 1, "environment": about, "records": list(map(asdict, records))})
     if spilling(records):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 from actprune_bench.cli.common import Out, Resume, command_line, new_folder, terminal
 from actprune_bench.report.table import print_table
 from actprune_bench.sweep import run
+from actprune_bench.sweep.cells import DONE
 from actprune_bench.sweep.config import SweepConfig
 from actprune_bench.sweep.watch import print_result
 from actprune_common.errors import InputError
@@ -65,5 +66,5 @@ def command(
     for made in found.results:  # print_result says what is not done
         print_table(made.model_copy(update={"not_done": []}), console)
     print_result(found, console)
-    if not run.good(found, chosen):
+    if not set(found.outcomes) <= {DONE, *chosen.accepted}:
         raise typer.Exit(1)

@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actprune_bench.data import cifar, fashion
-from actprune_bench.data.images import ImageData, MemorySplit, Split, digest, limited, pad_centrally
+from actprune_bench.data.images import ImageData, digest, limited
 from actprune_common.errors import InputError
 
 KINDS = ("embedded", "fashion-mnist:PATH", "cifar10:PATH", "folder:PATH")
 
-__all__ = [
-    "KINDS",
-    "DataShape",
-    "ImageData",
-    "MemorySplit",
-    "Split",
-    "check_source",
-    "data_shape",
-    "load_data",
-    "pad_centrally",
-]
+__all__ = ["KINDS", "DataShape", "ImageData", "check_source", "data_shape", "load_data"]
 
 
 class DataShape(NamedTuple):
@@ -85,8 +75,6 @@ def _load(kind: str, folder: Path, image_size: int) -> ImageData:
     if archive is not None:
         return cifar.cifar10(archive, image_size)
     if not (folder / "train").is_dir():
-        raise InputError(
-            f"{folder}: holds neither CIFAR-10's data_batch files nor a train/CLASS tree; "
-            f"{cifar.SOURCE}"
-        )
+        lacks = "neither CIFAR-10's data_batch files nor a train/CLASS tree"
+        raise InputError(f"{folder}: holds {lacks}; {cifar.SOURCE}")
     return folder_tree(folder, image_size, name="cifar10")

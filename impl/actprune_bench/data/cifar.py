@@ -7,23 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from actprune_bench.data.images import ImageData, MemorySplit, check_size, digest
-from actprune_common.errors import InputError
+from actprune_bench.data.images import ImageData, in_memory
+from actprune_common.errors import InputError, expected
 
-CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGES_PER_FILE = 10_000
 _PIXELS = 3 * 32 * 32
 SOURCE = "get it from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it"
@@ -42,21 +30,14 @@ def archive_in(folder: Path) -> Path | None:
 
 def cifar10(folder: Path, image_size: int) -> ImageData:
     """50,000 + 10,000 images from the folder that `archive_in` found."""
-    suffix, read = (
-        (".bin", _read_binary) if (folder / "data_batch_1.bin").exists() else ("", _read_pickle)
-    )
+    binary = (folder / "data_batch_1.bin").exists()
+    suffix, read = (".bin", _read_binary) if binary else ("", _read_pickle)
     train = [read(folder / f"data_batch_{i}{suffix}") for i in range(1, 6)]
     test = [read(folder / f"test_batch{suffix}")]
-    splits = [_split(batches, image_size) for batches in (train, test)]
-    return ImageData("cifar10", digest(CLASSES, *splits), CLASSES, 3, *splits)
-
-
-def _split(batches: list[Batch], image_size: int) -> MemorySplit:
-    pixels = torch.from_numpy(np.concatenate([images for images, _ in batches]))
-    labels = torch.from_numpy(np.concatenate([labels for _, labels in batches]).astype(np.int64))
-    pixels = pixels.view(-1, 3, 32, 32)  # images; red, green, blue; rows; columns
-    check_size("cifar10", pixels, image_size)
-    return MemorySplit(pixels, labels, image_size)
+    splits = [tuple(map(np.concatenate, zip(*files, strict=True))) for files in (train, test)]
+    # images; red, green, blue; rows; columns
+    shaped = [(pixels.reshape(-1, 3, 32, 32), labels) for pixels, labels in splits]
+    return in_memory("cifar10", CLASSES, shaped, image_size)
 
 
 def _read_binary(path: Path) -> Batch:
@@ -84,10 +65,8 @@ def _read_pickle(path: Path) -> Batch:
 def _checked(path: Path, data: Any, labels: Any) -> Batch:
     shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
     if shape != (IMAGES_PER_FILE, _PIXELS) or dtype != np.uint8:
-        raise InputError(
-            f"{path}: expected uint8 images of shape ({IMAGES_PER_FILE}, {_PIXELS}), "
-            f"got {dtype} {shape}"
-        )
+        what = f"uint8 images of shape ({IMAGES_PER_FILE}, {_PIXELS})"
+        raise expected(str(path), what, f"{dtype} {shape}")
     whole = labels.shape == (IMAGES_PER_FILE,) and labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= len(CLASSES):
         raise InputError(f"{path}: expected {IMAGES_PER_FILE} labels from 0 to 9")

@@ -7,22 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from actprune_bench.data.images import ImageData, MemorySplit, check_size, digest
+from actprune_bench.data.images import ImageData, in_memory
 from actprune_common.errors import InputError
 
 CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _SOURCE = "get the four files from https://github.com/zalandoresearch/fashion-mnist"
 _UBYTE = 0x08  # the IDX type code of unsigned bytes
@@ -36,9 +27,8 @@ def embedded(image_size: int) -> ImageData:
         as_file(files("actprune_bench.data") / "fashion_mnist_12k.npz") as path,
         np.load(path, allow_pickle=False) as arrays,
     ):
-        parts = [
-            arrays[key] for key in ("train_images", "train_labels", "test_images", "test_labels")
-        ]
+        keys = "train_images", "train_labels", "test_images", "test_labels"
+        parts = [arrays[key] for key in keys]
     return _data("embedded", parts, image_size)
 
 
@@ -82,10 +72,6 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
 
 
 def _data(name: str, parts: list[Bytes], image_size: int) -> ImageData:
-    splits = []
-    for images, labels in (parts[:2], parts[2:]):
-        pixels = torch.from_numpy(images.copy()).unsqueeze(1)  # n, 1, height, width
-        check_size(name, pixels, image_size)
-        splits.append(MemorySplit(pixels, torch.from_numpy(labels.astype(np.int64)), image_size))
-    train, test = splits
-    return ImageData(name, digest(CLASSES, train, test), CLASSES, 1, train, test)
+    images, labels = parts[::2], parts[1::2]
+    pixels = [each[:, None] for each in images]  # n, 1, height, width
+    return in_memory(name, CLASSES, list(zip(pixels, labels, strict=True)), image_size)

@@ -3,13 +3,17 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
+
+Array = npt.NDArray[Any]
 
 
 class Split(Protocol):
@@ -102,11 +106,21 @@ def limited(split: Split, limit: int | None) -> Split:
     return split.take(order[:limit].sort().values)
 
 
-def check_size(argument: str, images: Tensor, image_size: int) -> None:
-    """Raise InputError where images in memory are larger than the model takes."""
-    if max(images.shape[-2:]) > image_size:
-        height, width = images.shape[-2:]
-        raise InputError(
-            f"image_size: expected at least {max(height, width)}, the size of {argument}'s images, "
-            f"got {image_size}"
-        )
+def in_memory(
+    name: str, classes: tuple[str, ...], splits: Sequence[tuple[Array, Array]], image_size: int
+) -> ImageData:
+    """A data set from the pixels, uint8 (n, channels, height, width), and labels (n) of its splits.
+
+    Raises InputError where images are larger than the model takes.
+    """
+    made = []
+    for images, labels in splits:
+        if (least := max(images.shape[-2:])) > image_size:
+            raise expected(
+                "image_size", f"at least {least}, the size of {name}'s images", image_size
+            )
+        pixels, numbers = torch.tensor(images), torch.from_numpy(labels.astype(np.int64))
+        made.append(MemorySplit(pixels, numbers, image_size))
+    train, test = made
+    channels = train.pixels.shape[1]
+    return ImageData(name, digest(classes, train, test), classes, channels, train, test)

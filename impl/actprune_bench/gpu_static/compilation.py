@@ -7,21 +7,15 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
-from pathlib import Path
 
-from actprune_bench.gpu_static.kernel_variants import (
-    Configuration,
-    KernelVariant,
-    compile_arguments,
-    variants,
-)
+from actprune_bench.gpu_static import kernel_variants
+from actprune_bench.gpu_static.kernel_variants import Configuration, KernelVariant
 from actprune_bench.gpu_static.sass import ARCHES, MachineCode, occupancy, read_cubin
 from actprune_common.errors import InputError
-from actprune_common.files import write_json
 from actprune_kernels.backends import interpreted
 
 
@@ -50,8 +44,7 @@ def check_able(arches: Sequence[int]) -> None:
         raise InputError("TRITON_INTERPRET: interpreted kernels cannot be compiled; unset it")
     for arch in arches:
         if arch not in ARCHES:
-            known = ", ".join(map(str, ARCHES))
-            raise InputError(f"--arch: expected one of {known}, got {arch}")
+            raise InputError(f"--arch: expected one of {', '.join(map(str, ARCHES))}, got {arch}")
 
 
 def compile_all(
@@ -67,26 +60,25 @@ def compile_all(
     compiled here, and RuntimeError naming the kernel that does not compile.
     """
     check_able(arches)
-    found = variants(configurations)
+    found = kernel_variants.variants(configurations)
     wanted = [(variant, arch) for arch in arches for variant in found]
-    # a fresh process: one that torch's threads run in must not be forked
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts) as pool:
+    # a fresh process: one that torch's threads run in must not be forked. Ctrl-C reaches a whole
+    # process group; the parent alone answers it.
+    ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), *ignore) as pool:
         made = {pool.submit(compile_variant, *each): each for each in wanted}
         try:
             for done, future in enumerate(as_completed(made), 1):
-                if future.exception() is not None:
-                    raise _named(*made[future], future)
+                if (problem := future.exception()) is not None:
+                    variant, arch = made[future]
+                    text = " ".join(str(problem).split())[:300]
+                    raise RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")
                 if progress is not None:
                     progress(done, len(made))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in made]
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches a whole process group; the parent alone answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
@@ -100,10 +92,11 @@ def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
     options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecation in Triton is no finding about our kernels
-        source = ASTSource(*compile_arguments(variant))
+        source = ASTSource(*kernel_variants.compile_arguments(variant))
         kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     code, metadata = read_cubin(kernel.asm["cubin"]), kernel.metadata
     tensor_memory = getattr(metadata, "tmem_size", 0) or 0
+    resources = metadata.num_warps, code.registers, metadata.shared, tensor_memory
     return CompiledKernel(
         **asdict(code),
         kernel=f"{variant.module.split('.')[1]} {variant.kernel.lstrip('_')}",
@@ -115,24 +108,13 @@ def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
         num_stages=variant.num_stages,
         shared_bytes=metadata.shared,
         tensor_memory=tensor_memory,
-        occupancy=occupancy(
-            arch, metadata.num_warps, code.registers, metadata.shared, tensor_memory
-        ),
+        occupancy=occupancy(arch, *resources),
     )
 
 
 def spilling(records: Sequence[CompiledKernel]) -> list[CompiledKernel]:
     """The records of variants that spill registers to memory."""
     return [each for each in records if each.spill_store_bytes or each.spill_load_bytes]
-
-
-def write_records(
-    path: Path, records: Sequence[CompiledKernel], environment: dict[str, object]
-) -> None:
-    """Write {"schema", "environment", "records"} as JSON, whole or not at all."""
-    write_json(
-        path, {"schema": 1, "environment": environment, "records": list(map(asdict, records))}
-    )
 
 
 def toolchain() -> dict[str, object]:
@@ -142,8 +124,3 @@ def toolchain() -> dict[str, object]:
     names = ("ptxas", "ptxas_blackwell")  # the latter, for sm_90 or sm_100 on, since Triton 3.5
     tools = {name: getattr(knobs.nvidia, name, None) for name in names}
     return {name: tool and tool.version for name, tool in tools.items()}
-
-
-def _named(variant: KernelVariant, arch: int, future: "Future[CompiledKernel]") -> RuntimeError:
-    text = " ".join(str(future.exception()).split())[:300]
-    return RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,18 +33,9 @@ SHAPES = (
 )
 """Rows, features and out_features of ResMLP-S24 and B24 at batch 128, 224 px and patch 16: the MLP
 and, (batch, channel) x patches, the layer across patches."""
-_TYPES = {
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.int8: "*i8",
-    torch.uint8: "*u8",
-    torch.int16: "*i16",
-    torch.int32: "*i32",
-    torch.int64: "*i64",
-    torch.bool: "*i1",
-}
+_TYPES = {torch.bool: "*i1", torch.uint8: "*u8", torch.bfloat16: "*bf16"}
+_TYPES |= {getattr(torch, f"int{bits}"): f"*i{bits}" for bits in (8, 16, 32, 64)}
+_TYPES |= {getattr(torch, f"float{bits}"): f"*fp{bits}" for bits in (16, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class KernelVariant:
             if kind.startswith("i")
         ]
         types = [kind for _, kind in self.signature if kind.startswith("*")]
-        built_in = [f"{name}={_text(value)}" for name, value in self.constants]
+        built_in = [f"{name}={getattr(value, 'name', value)}" for name, value in self.constants]
         return " ".join([*types, *sizes, *built_in, f"warps={self.num_warps}"])
 
 
@@ -178,15 +170,9 @@ def specialise(launch: Launch) -> KernelVariant:
         elif isinstance(value, Tensor) or value % 16 == 0:
             aligned.append(name)
     function = launch.kernel.fn
-    return KernelVariant(
-        function.__module__,
-        function.__name__,
-        tuple(signature),
-        tuple(constants),
-        tuple(aligned),
-        launch.num_warps,
-        launch.num_stages,
-    )
+    described = tuple(signature), tuple(constants), tuple(aligned)
+    options = launch.num_warps, launch.num_stages
+    return KernelVariant(function.__module__, function.__name__, *described, *options)
 
 
 def compile_arguments(variant: KernelVariant) -> tuple[Any, ...]:
@@ -201,10 +187,8 @@ def compile_arguments(variant: KernelVariant) -> tuple[Any, ...]:
 def _product(
     specs: Sequence[str], dtypes: Sequence[str], shapes: Sequence[tuple[int, int, int]]
 ) -> Iterator[Configuration]:
-    for spec in specs:
-        for dtype in dtypes:
-            for shape in shapes:
-                yield Configuration(spec, dtype, *shape)
+    for spec, dtype, shape in product(specs, dtypes, shapes):
+        yield Configuration(spec, dtype, *shape)
 
 
 def _launches(configuration: Configuration) -> list[Launch]:
@@ -242,7 +226,3 @@ def _kind(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return "i32" if -(2**31) <= value < 2**31 else "i64"
     raise TypeError(f"no type of a kernel's argument for {value!r}")
-
-
-def _text(value: object) -> str:
-    return getattr(value, "name", None) or str(value)

@@ -5,7 +5,7 @@ memory (a cold L2 cache): what an operation reads counts once, however often its
 and what a kernel keeps for itself (block norms, selected positions) does not count at all.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -35,43 +35,22 @@ class Device:
     source: str
 
 
-A100 = Device(
-    name="NVIDIA A100-SXM4-80GB",
-    bytes_per_s=2.039e12,
-    half=312e12,
-    tf32=156e12,
-    fp64=19.5e12,
-    plain_fp32=19.5e12,
-    plain_fp64=9.7e12,
-    source="NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
+_PEAKS = {  # bytes/s; FLOP/s of half, tf32 and fp64 in tensor cores, of fp32 and fp64 without
+    "NVIDIA A100-SXM4-80GB": (2.039e12, 312e12, 156e12, 19.5e12, 19.5e12, 9.7e12),
+    "NVIDIA H100 80GB HBM3": (3.35e12, 989e12, 494e12, 67e12, 67e12, 34e12),
+    "NVIDIA H200": (4.8e12, 989e12, 494e12, 67e12, 67e12, 34e12),
+    "NVIDIA B200": (8e12, 2250e12, 1125e12, 37e12, 75e12, 37e12),
+}
+_SOURCES = (  # of each, in this order
+    "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
+    "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, without sparsity",
+    "NVIDIA H200 Tensor Core GPU data sheet, H200 SXM, without sparsity",
+    "NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity",
 )
-H100 = Device(
-    name="NVIDIA H100 80GB HBM3",
-    bytes_per_s=3.35e12,
-    half=989e12,
-    tf32=494e12,
-    fp64=67e12,
-    plain_fp32=67e12,
-    plain_fp64=34e12,
-    source="NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, without sparsity",
+DEVICES = tuple(
+    Device(name, *peaks, source)
+    for (name, peaks), source in zip(_PEAKS.items(), _SOURCES, strict=True)
 )
-H200 = replace(
-    H100,
-    name="NVIDIA H200",
-    bytes_per_s=4.8e12,
-    source="NVIDIA H200 Tensor Core GPU data sheet, H200 SXM, without sparsity",
-)
-B200 = Device(
-    name="NVIDIA B200",
-    bytes_per_s=8e12,
-    half=2250e12,
-    tf32=1125e12,
-    fp64=37e12,
-    plain_fp32=75e12,
-    plain_fp64=37e12,
-    source="NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity",
-)
-DEVICES = (A100, H100, H200, B200)
 
 
 @dataclass(frozen=True)
@@ -144,7 +123,11 @@ def bound(
     sizes = (rows, features, out_features, dtype)
     store = [bound(device, "compress", spec, *sizes)] if pruned else []
     weight = bound(device, "grad_weight", spec, *sizes, touched_rows=touched_rows)
-    return _one_after_the_other([product, product, *store, weight])
+    parts = [product, product, *store, weight]  # one after the other
+    seconds = sum(part.seconds for part in parts)
+    memory = sum(part.seconds for part in parts if part.limit == "memory")
+    limit = "memory" if 2 * memory >= seconds else "compute"
+    return Bound(sum(p.bytes for p in parts), sum(p.flop for p in parts), seconds, limit)
 
 
 def fewest_rows(format: Format, rows: int, features: int) -> int:
@@ -164,14 +147,6 @@ def _bound(device: Device, moved: int, flop: int, peak: float) -> Bound:
     memory, compute = moved / device.bytes_per_s, flop / peak
     limit = "memory" if memory >= compute else "compute"
     return Bound(moved, flop, max(memory, compute), limit)
-
-
-def _one_after_the_other(parts: list[Bound]) -> Bound:
-    seconds = sum(part.seconds for part in parts)
-    memory = sum(part.seconds for part in parts if part.limit == "memory")
-    limit = "memory" if 2 * memory >= seconds else "compute"
-    moved, flop = sum(part.bytes for part in parts), sum(part.flop for part in parts)
-    return Bound(moved, flop, seconds, limit)
 
 
 def _tensor_cores(device: Device, dtype: torch.dtype) -> float:

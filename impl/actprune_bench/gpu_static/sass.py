@@ -47,21 +47,9 @@ class MachineCode:
     global_stores_16_bytes: int
 
 
-@dataclass(frozen=True)
-class _Limits:
-    registers: int
-    shared_bytes: int
-    warps: int
-    blocks: int = 32
-    tensor_memory: int = 0
-
-
-_SM = {
-    80: _Limits(65536, 164 * 1024, 64),
-    90: _Limits(65536, 228 * 1024, 64),
-    100: _Limits(65536, 228 * 1024, 64, tensor_memory=512),
-}
-ARCHES = tuple(_SM)
+_REGISTERS, _WARPS, _BLOCKS, _TENSOR_MEMORY = 65536, 64, 32, 512
+_SHARED_BYTES = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
+ARCHES = tuple(_SHARED_BYTES)
 
 
 def read_cubin(cubin: bytes) -> MachineCode:
@@ -112,19 +100,17 @@ def occupancy(
     256, to four warps at a time (one per sub-partition); shared memory in units of 128 bytes; and
     on 10.0, 512 columns of tensor memory.
     """
-    limits = _SM[arch]
-    by_registers = limits.registers // _rounded(registers * 32, 256) // 4 * 4 // num_warps
-    by_shared = limits.shared_bytes // (_rounded(shared_bytes, 128) + 1024)
-    blocks = min(limits.blocks, limits.warps // num_warps, by_registers, by_shared)
-    if tensor_memory and limits.tensor_memory:
-        blocks = min(blocks, limits.tensor_memory // tensor_memory)
-    return blocks * num_warps / limits.warps
+    by_registers = _REGISTERS // _rounded(registers * 32, 256) // 4 * 4 // num_warps
+    by_shared = _SHARED_BYTES[arch] // (_rounded(shared_bytes, 128) + 1024)
+    blocks = min(_BLOCKS, _WARPS // num_warps, by_registers, by_shared)
+    if tensor_memory and arch == 100:
+        blocks = min(blocks, _TENSOR_MEMORY // tensor_memory)
+    return blocks * num_warps / _WARPS
 
 
 def _of(opcodes: "Counter[str]", pattern: str) -> "Counter[str]":
-    return Counter(
-        {op: n for op, n in opcodes.items() if re.fullmatch(pattern, op.partition(".")[0])}
-    )
+    matches = re.compile(pattern).fullmatch
+    return Counter({op: n for op, n in opcodes.items() if matches(op.partition(".")[0])})
 
 
 def _wide(opcodes: "Counter[str]") -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ def cuda_clock(call: Callable[[], object]) -> float:
     The GPU spins before the first event until the host has queued everything, so launches are not
     counted; a call that makes the host wait is, with its wait.
     """
-    start, end = _event(), _event()
+    event = partial(torch.cuda.Event, enable_timing=True)
+    start, end = event(), event()
     torch.cuda.synchronize()
     _flushed(torch.cuda.current_device()).zero_()
     torch.cuda._sleep(_HEAD_START_CYCLES)  # type: ignore[no-untyped-call]
@@ -47,7 +48,3 @@ def cuda_clock(call: Callable[[], object]) -> float:
 @lru_cache(maxsize=1)
 def _flushed(device: int) -> Tensor:
     return torch.empty(_FLUSHED_BYTES, dtype=torch.uint8, device=f"cuda:{device}")
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

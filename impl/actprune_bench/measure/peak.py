@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from actprune_bench.data import DataShape
 from actprune_bench.measure.predict import STEPS, predict
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
+from actprune_common import machine
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import check
 
@@ -31,11 +33,8 @@ def predicted_peak(config: TrainConfig, shape: DataShape | None = None) -> int:
     Deterministic, at any scale, without the device. shape: channels and classes; by default those
     of config.data.
     """
-    return predict(
-        lambda: build(config, shape=shape),
-        lambda: example_batch(config, shape=shape),
-        training_step,
-    )
+    batch = partial(example_batch, config, shape=shape)
+    return predict(partial(build, config, shape=shape), batch, training_step)
 
 
 def measured_peak(config: TrainConfig) -> int | None:
@@ -99,11 +98,10 @@ def measure_here(config: TrainConfig) -> int:
 
 def memory_status(field: str) -> int:
     """Bytes of a field of /proc/self/status."""
-    text = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+    found = machine.field(Path("/proc/self/status"), field)
     if found is None:
         raise InputError(f"/proc/self/status: expected a line {field}, found none")
-    return int(found.group(1)) * 1024
+    return int(found.removesuffix(" kB")) * 1024
 
 
 if __name__ == "__main__":

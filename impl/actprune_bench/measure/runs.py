@@ -23,7 +23,7 @@ def run_record(trainer: Trainer, predicted_peak: int, measured_peak: int | None)
     What its gradients lose comes with `with_fidelity`, ratios to dense with `against_dense`.
     """
     config = trainer.config
-    images, labels = trainer.batch(0)
+    hidden = read(config.spec).hides
     accuracies = [epoch["accuracy"] for epoch in trainer.history]
     return RunRecord(
         **config.model_dump(include={"spec", "model", "data", "seed", "epochs", "batch_size"}),
@@ -31,9 +31,7 @@ def run_record(trainer: Trainer, predicted_peak: int, measured_peak: int | None)
         steps=trainer.total_steps,
         step_ms=statistics.median(trainer.samples_ms),
         step_samples_ms=trainer.samples_ms,
-        saved_bytes=saved_bytes(
-            loss_of, trainer.model, images, labels, hidden=read(config.spec).hides
-        ),
+        saved_bytes=saved_bytes(loss_of, trainer.model, *trainer.batch(0), hidden=hidden),
         predicted_peak_bytes=predicted_peak,
         measured_peak_bytes=measured_peak,
         accuracy=accuracies[-1],

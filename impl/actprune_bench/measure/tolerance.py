@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor
 
-TOLERANCE = {
-    torch.float64: 1e-13,
-    torch.float32: 2e-6,
-    torch.float16: 1e-3,
-    torch.bfloat16: 6e-3,
-}
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
 
 
 _TERMS = 4096

@@ -1,18 +1,7 @@
 """The models that are trained: ResMLP in its published sizes, and a tiny one for small images."""
 
-from actprune_bench.models.lean import LeanBlock, LeanResMLP
+from actprune_bench.models.lean import LeanBlock
 from actprune_bench.models.reference import load_reference_state_dict
-from actprune_bench.models.resmlp import MODELS, Affine, Block, Mlp, PatchEmbed, ResMLP, Variant
+from actprune_bench.models.resmlp import MODELS, Affine, Block, ResMLP
 
-__all__ = [
-    "MODELS",
-    "Affine",
-    "Block",
-    "LeanBlock",
-    "LeanResMLP",
-    "Mlp",
-    "PatchEmbed",
-    "ResMLP",
-    "Variant",
-    "load_reference_state_dict",
-]
+__all__ = ["MODELS", "Affine", "Block", "LeanBlock", "ResMLP", "load_reference_state_dict"]

@@ -40,10 +40,8 @@ class LeanBlock(LeanForm, Block):
                 self.gamma_1,
                 kept(attn, x.device, len(x) * x.shape[2]),
             )
-            both, scale = (
-                [kept(layer, x.device, x.numel() // x.shape[2]) for layer in (fc1, fc2)],
-                (norm2.alpha, norm2.beta),
-            )
+            both = [kept(layer, x.device, x.numel() // x.shape[2]) for layer in (fc1, fc2)]
+            scale = norm2.alpha, norm2.beta
             out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
                 x, *scale, *first, *second, self.gamma_2, both, Options(self.gelu, True)
             )

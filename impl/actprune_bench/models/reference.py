@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from actprune_bench.models.resmlp import ResMLP
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 _TIMM_TO_DEIT = {
     "stem": "patch_embed",
@@ -28,19 +28,17 @@ def load_reference_state_dict(model: ResMLP, state: Mapping[str, Tensor]) -> Non
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError("state: expected a mapping of names to tensors (a state_dict)")
     own = model.state_dict()
-    renamed = {_rename(name): _flat_affine(tensor) for name, tensor in state.items()}
+    renamed = {
+        ".".join(_TIMM_TO_DEIT.get(part, part) for part in name.split(".")): _flat_affine(tensor)
+        for name, tensor in state.items()
+    }
     _check_names("is missing", set(own) - set(renamed))
     _check_names("has unknown", set(renamed) - set(own))
     for name, tensor in renamed.items():
         if tensor.shape != own[name].shape:
-            raise InputError(
-                f"state: {name}: expected shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}"
-            )
+            shape = f"shape {tuple(own[name].shape)}"
+            raise expected(f"state: {name}", shape, tuple(tensor.shape))
     model.load_state_dict(renamed)
-
-
-def _rename(name: str) -> str:
-    return ".".join(_TIMM_TO_DEIT.get(part, part) for part in name.split("."))
 
 
 def _flat_affine(tensor: Tensor) -> Tensor:

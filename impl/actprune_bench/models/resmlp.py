@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 
 class Affine(nn.Module):
@@ -92,10 +92,8 @@ class ResMLP(nn.Module):
         """
         size = self.variant.image_size
         if images.dim() != 4 or images.shape[1:] != (self.in_channels, size, size):
-            raise InputError(
-                f"images: expected shape (batch, {self.in_channels}, {size}, {size}), "
-                f"got {tuple(images.shape)}"
-            )
+            shape = f"(batch, {self.in_channels}, {size}, {size})"
+            raise expected("images", f"shape {shape}", tuple(images.shape))
         x = self.patch_embed(images)
         for block in self.blocks:
             x = block(x)

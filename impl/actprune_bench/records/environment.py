@@ -27,10 +27,8 @@ def check_same(place: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """Raises InputError, with what is kept in `place` named, where `now` differs in SAME."""
     for key in SAME:
         if kept[key] != now[key]:
-            raise InputError(
-                f"{place}: is of another {key} ({kept[key]}, now {now[key]}); "
-                "start in another folder"
-            )
+            other = f"is of another {key} ({kept[key]}, now {now[key]})"
+            raise InputError(f"{place}: {other}; start in another folder")
 
 
 def environment(command: str) -> dict[str, object]:
@@ -104,13 +102,9 @@ def _git() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout this code runs from; None where it is not one."""
 
     def ask(*words: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
         try:
-            done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *words],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()

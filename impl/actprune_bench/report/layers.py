@@ -65,20 +65,13 @@ def layer_table(results: Results) -> LayerTable:
 def _cell(records: Sequence[LayerRecord] | None) -> LayerCell | None:
     if not records:
         return None
-    cosine, norm, error, bias = (
-        _mean(records, key) for key in ("cosine", "norm_ratio", "rel_error", "bias")
-    )
-    if cosine is None or norm is None or error is None or bias is None:
+    figures = [(each.cosine, each.norm_ratio, each.rel_error, each.bias) for each in records]
+    if any(None in of_seed for of_seed in figures):
         return LayerCell(None, biased=False, words="not finite")
+    cosine, norm, error, bias = (statistics.fmean(values) for values in zip(*figures, strict=True))
     noise = error / math.sqrt(records[0].draws)
     words = (
         f"cosine {cosine:.3f}, norm {norm:.2f} of dense's, relative error {error:.3f}, "
         f"bias {bias:.3f} over {records[0].draws} draws, of which noise would leave {noise:.3f}"
     )
     return LayerCell(error, bias > max(BIASED * noise, SEEN), words)
-
-
-def _mean(records: Sequence[LayerRecord], figure: str) -> float | None:
-    """Over the seeds; None where one is not finite."""
-    values = [getattr(record, figure) for record in records]
-    return None if None in values else statistics.fmean(values)

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import jinja2
@@ -22,7 +21,7 @@ from actprune_common.results import OPS, Results
 
 def write_page(results: Results, path: Path) -> None:
     """Write the page of `results` to `path`, whole or not at all."""
-    write_whole(path, render(results).encode())
+    write_whole(path, render(results))
 
 
 def render(results: Results) -> str:
@@ -31,16 +30,11 @@ def render(results: Results) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(figure=text, breakable=_breakable, label=label)
-    source = (
-        resources.files("actprune_bench.report").joinpath("template.html.j2").read_text("utf-8")
-    )
+    source = Path(__file__).with_name("template.html.j2").read_text("utf-8")
     table = rows(results)
     pictures = {}
     if results.training:
-        pictures = {
-            "speed": figures.speed(table),
-            "epochs": figures.epochs(results),
-        }
+        pictures = {"speed": figures.speed(table), "epochs": figures.epochs(results)}
     heat_maps = figures.heat_maps(results)
     pictures |= {f"heat-{index}": figure for index, (_, figure) in enumerate(heat_maps)}
     return environment.from_string(source).render(

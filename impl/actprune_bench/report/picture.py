@@ -11,16 +11,7 @@ from typing import Any
 
 import jinja2
 
-from actprune_bench.report.marks import (
-    SIDES,
-    SYMBOLS,
-    beside,
-    colour,
-    label,
-    place,
-    symbol,
-    ticks,
-)
+from actprune_bench.report.marks import SIDES, SYMBOLS, beside, colour, label, place, symbol, ticks
 from actprune_bench.report.summary import Row, rows
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
@@ -76,10 +67,7 @@ def draw(table: Sequence[Row], *, alone: bool = True) -> str:
         top=TOP,
         bottom=bottom,
         right=right,
-        points=[
-            point.drawn(names[point.index], side, x, y)
-            for point, side in zip(points, sides, strict=True)
-        ],
+        points=[p.drawn(names[p.index], side, x, y) for p, side in zip(points, sides, strict=True)],
         x_ticks=x.ticks(),
         y_ticks=y.ticks(),
     )
@@ -141,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
         if len(arguments) != 2:
             raise InputError("expected two arguments, RESULTS.json and PICTURE.svg")
         made = read(Path(arguments[0]))
-        write_whole(Path(arguments[1]), draw(rows(made)).encode())
+        write_whole(Path(arguments[1]), draw(rows(made)))
     except InputError as problem:
         sys.stderr.write(f"actprune: error: {problem}\n")
         return 2

@@ -41,11 +41,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def _cells(records: Sequence[CompiledKernel]) -> list[str]:
     spilled = [record.spill_store_bytes + record.spill_load_bytes for record in records]
     wide = [100 * r.global_loads_16_bytes // max(1, r.global_loads) for r in records]
-    used = [
-        name
-        for key, name in _TENSOR_CORES.items()
-        if any(getattr(record, key) for record in records)
-    ]
+    used = [name for key, name in _TENSOR_CORES.items() if any(getattr(r, key) for r in records)]
     return [
         str(len(records)),
         _range([record.registers for record in records]),

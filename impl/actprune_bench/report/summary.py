@@ -1,9 +1,10 @@
 """One line per format, from the records of a results.json: what the table and the page show."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actprune_common.results import OPS, KernelRecord, Results, TrainingRecord
+from actprune_common.results import OPS, KernelRecord, Results
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ def _row(spec: str, results: Results) -> Row:
         kernels={op: _ratio(kernels, op) for op in OPS},
         nbytes_ratio=_mean([record.nbytes_ratio for record in kernels if record.op == "compress"]),
         seeds=len(runs),
-        saved_mib=_mebi(runs, "saved_bytes"),
+        saved_mib=_mean([run.saved_bytes for run in runs], 2**20),
         saved_ratio=_mean([run.saved_ratio for run in runs]),
         step_ratio=statistics.median([r.ratio_to_dense for r in runs]) if runs else None,
-        predicted_mib=_mebi(runs, "predicted_peak_bytes"),
-        measured_mib=_mebi(runs, "measured_peak_bytes"),
+        predicted_mib=_mean([run.predicted_peak_bytes for run in runs], 2**20),
+        measured_mib=_mean([run.measured_peak_bytes for run in runs], 2**20),
         accuracy=_mean(accuracies),
         spread=statistics.stdev(accuracies) if len(runs) > 1 else None,
         delta=_mean([run.accuracy_delta for run in runs]),
-        cosine=_mean([run.grad_cosine for run in runs if run.grad_cosine is not None]),
+        cosine=_mean([run.grad_cosine for run in runs]),
     )
 
 
@@ -96,13 +97,9 @@ def _ratio(kernels: list[KernelRecord], op: str) -> float | None:
     return statistics.median(known) if known and len(known) == len(found) else None
 
 
-def _mean(values: list[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _mebi(runs: list[TrainingRecord], key: str) -> float | None:
-    found = [getattr(run, key) for run in runs if getattr(run, key) is not None]
-    return statistics.fmean(found) / 2**20 if found else None
+def _mean(values: Sequence[float | None], unit: int = 1) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) / unit if known else None
 
 
 def headline(table: list[Row]) -> str:

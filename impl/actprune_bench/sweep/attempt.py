@@ -23,7 +23,6 @@ DEATH_S = 0.5
 """Who kills all of a machine may kill a cell before us: then its attempt is lost, not failed."""
 _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
-_SAID = "out of memory, it says"
 _KILLED = "killed from outside, as the kernel does out of memory"
 _CUT = "trained, but not all measured: "
 
@@ -53,11 +52,6 @@ class Attempt:
                 stderr=subprocess.STDOUT,
             )
 
-    @property
-    def seconds(self) -> float:
-        """Since its start."""
-        return time.monotonic() - self.started
-
     def poll(self) -> Outcome | None:
         """What became of it, written beside its log; None while it runs within its limits."""
         code = self._process.poll()
@@ -71,7 +65,7 @@ class Attempt:
         if memory is not None and self.peak_bytes > memory:
             used = f"{self.peak_bytes / 2**20:,.0f} MiB of {memory / 2**20:,.0f}"
             return self._killed("memory", f"{OVER}memory: {used}")
-        if timeout is not None and self.seconds > timeout:
+        if timeout is not None and time.monotonic() - self.started > timeout:
             return self._killed("timeout", f"{OVER}{timeout:g} s")
         return None
 
@@ -87,7 +81,7 @@ class Attempt:
             return self._killed(STOPPED, "the sweep was stopped")
         processes.end_all(self._process.pid)
         verdict, message = self._verdict(code)
-        return self._end(DONE, message) if verdict == DONE else self._end(STOPPED, message)
+        return self._end(DONE if verdict == DONE else STOPPED, message)
 
     def _killed(self, outcome: str, why: str) -> Outcome:
         processes.end_all(self._process.pid)
@@ -110,7 +104,7 @@ class Attempt:
         last = words.rpartition("\n")[2]
         said = any(word in last for word in _OUT_OF_MEMORY)
         if said or code == -signal.SIGKILL:
-            why = _KILLED if code == -signal.SIGKILL else _SAID
+            why = _KILLED if code == -signal.SIGKILL else "out of memory, it says"
             return (DONE, f"{_CUT}{why}") if self._trained() else ("memory", f"{why}\n{words}")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return "failed", f"{how}\n{words}"
@@ -120,7 +114,7 @@ class Attempt:
             outcome=outcome,
             message=message.strip(),
             exit_code=self._process.returncode,
-            seconds=round(self.seconds, 3),
+            seconds=round(time.monotonic() - self.started, 3),
             peak_bytes=self.peak_bytes or None,
             host=socket.gethostname(),
             log=self.log.name,

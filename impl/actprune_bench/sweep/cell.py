@@ -39,17 +39,12 @@ def run_cell(folder: Path) -> None:
         write_json(path, with_fidelity(record(folder), trainer).model_dump(mode="json"))
 
 
-def add_peak(folder: Path) -> None:
-    """Measure the peak in this process, which is to be a fresh one, and add it to the record."""
-    made = record(folder).model_dump(mode="json")
-    write_json(folder / RECORD, made | {PEAK: measure_here(_config(folder))})
-
-
 def main() -> None:
     """Train; then become the process that measures. Where that cannot be, the peak is unknown."""
     folder, stage = Path(sys.argv[1]), sys.argv[2:]
-    if stage == [PEAK]:
-        add_peak(folder)
+    if stage == [PEAK]:  # this process is the fresh one
+        made = record(folder).model_dump(mode="json")
+        write_json(folder / RECORD, made | {PEAK: measure_here(_config(folder))})
         return
     run_cell(folder)
     if can_measure() and record(folder).measured_peak_bytes is None:

@@ -12,7 +12,6 @@ read the folder can go on.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -128,17 +127,15 @@ def settle(folder: Path, why: str) -> None:
 
 def to_run(tried: list[Outcome], retries: Retries) -> bool:
     """Whether a cell with these attempts is to be tried, or tried again."""
-    counted = [each.outcome for each in tried if each.outcome != STOPPED]
-    if not counted:
-        return True
-    allowed: Mapping[str, int] = retries.model_dump()
-    return DONE not in counted and counted.count(counted[-1]) <= allowed[counted[-1]]
+    outcomes, last = [each.outcome for each in tried], standing(tried)
+    if last is None or DONE in outcomes:
+        return last is None
+    return outcomes.count(last.outcome) <= int(getattr(retries, last.outcome))
 
 
 def standing(tried: list[Outcome]) -> Outcome | None:
     """What became of a cell: its last attempt, but a stop says nothing; None where it never ran."""
-    counted = [each for each in tried if each.outcome != STOPPED]
-    return counted[-1] if counted else None
+    return next((each for each in reversed(tried) if each.outcome != STOPPED), None)
 
 
 class CellRecord(RunRecord):

@@ -1,18 +1,20 @@
 """What a sweep is: its YAML file, and the grid of training runs that it describes."""
 
-import itertools
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from actprune.budget.sizes import parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
-from actprune_bench.training.config import TrainConfig
+from actprune_bench.training.config import Seed, TrainConfig
 from actprune_common.errors import InputError
+from actprune_common.strict_yaml import StrictModel
 
 Failure = Literal["failed", "timeout", "memory", "lost"]
 Retry = Annotated[int, Field(ge=0, le=1000)]
@@ -20,11 +22,14 @@ _GRID = {"spec": "formats", "model": "models", "data": "data", "seed": "seeds"}
 _HOLES = {"{sparsity}": "sparsities", "{block}": "blocks"}
 
 
-class _SweepPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+def _a_size(text: str) -> str:
+    with suppress(InputError):
+        if parse_bytes(text) >= 1:
+            return text
+    raise InputError(f"expected a size such as 4GiB or 800MB, got {text!r}")
 
 
-class Retries(_SweepPart):
+class Retries(StrictModel):
     """How often a cell is tried again, by what became of it.
 
     failed: it ended with an error; timeout, memory: a limit ended it; lost: nobody saw it end,
@@ -49,25 +54,25 @@ class Common(TrainConfig):
         return values
 
 
-class SweepConfig(_SweepPart):
+class SweepConfig(StrictModel):
     """A sweep, as in its YAML file: the grid, what its cells share, their limits and retries."""
 
     formats: list[str] = Field(min_length=1)
     """Specs in which {sparsity} and {block} may stand; dense is always there."""
-    sparsities: list[float] = []
-    blocks: list[int | str] = []
+    sparsities: list[float] = Field(default=[])
+    blocks: list[int | str] = Field(default=[])
     models: list[str] = Field(default=["resmlp_tiny"], min_length=1)
     data: list[str] = Field(default=["embedded"], min_length=1)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     training: Common = Common()
     timeout_s: float | None = Field(default=None, gt=0)
     """Of one attempt, by the clock on the wall."""
-    memory: str | None = None
+    memory: Annotated[str, AfterValidator(_a_size)] | None = None
     """Of the resident memory of a cell and its children, such as 4GiB."""
     gpus: float = Field(default=0, ge=0, le=1024)
     """That Ray keeps for a cell."""
     retries: Retries = Retries()
-    accepted: list[Failure] = []
+    accepted: list[Failure] = Field(default=[])
     """Outcomes beside done with which the sweep still counts as good."""
 
     @field_validator("models")
@@ -85,13 +90,6 @@ class SweepConfig(_SweepPart):
             check_source(source)
         return sources
 
-    @field_validator("memory")
-    @classmethod
-    def _a_size(cls, text: str | None) -> str | None:
-        if text is not None:
-            _bytes(text)
-        return text
-
     @model_validator(mode="after")
     def _every_key_is_used(self) -> "SweepConfig":
         for hole, key in _HOLES.items():
@@ -106,7 +104,7 @@ class SweepConfig(_SweepPart):
     @property
     def memory_bytes(self) -> int | None:
         """The limit of memory."""
-        return None if self.memory is None else _bytes(self.memory)
+        return None if self.memory is None else parse_bytes(self.memory)
 
     def specs(self) -> list[str]:
         """The specs of every (model, data, seed), canonical and each once, dense first."""
@@ -117,8 +115,7 @@ class SweepConfig(_SweepPart):
         """The grid: model by model, data by data, seed by seed, dense first. Each stands once."""
         rest = self.training.model_dump(exclude=set(_GRID))
         keys = ("model", "data", "seed", "spec")
-        grid = itertools.product(self.models, self.data, self.seeds, self.specs())
-        points = dict.fromkeys(grid)
+        points = dict.fromkeys(product(self.models, self.data, self.seeds, self.specs()))
         return [TrainConfig(**rest | dict(zip(keys, point, strict=True))) for point in points]
 
     def values(self) -> dict[str, Any]:
@@ -129,12 +126,10 @@ class SweepConfig(_SweepPart):
         """The specs of a template: every combination of what it has holes for."""
         unknown = [hole for hole in re.findall(r"\{.*?\}", text) if hole not in _HOLES]
         if unknown:
-            known = " and ".join(_HOLES)
-            raise InputError(
-                f"formats: {known} may stand in a format, got {unknown[0]} in {text!r}"
-            )
+            known, got = " and ".join(_HOLES), f"{unknown[0]} in {text!r}"
+            raise InputError(f"formats: {known} may stand in a format, got {got}")
         holes = [hole for hole in _HOLES if hole in text]
-        for values in itertools.product(*(getattr(self, _HOLES[hole]) for hole in holes)):
+        for values in product(*(getattr(self, _HOLES[hole]) for hole in holes)):
             spec = text
             for hole, value in zip(holes, values, strict=True):
                 spec = spec.replace(hole, str(value))
@@ -143,13 +138,3 @@ class SweepConfig(_SweepPart):
             except InputError as problem:
                 raise InputError(f"formats: {spec}: {problem}") from None
             yield spec
-
-
-def _bytes(text: str) -> int:
-    try:
-        size = parse_bytes(text)
-    except InputError:
-        size = 0
-    if size < 1:
-        raise InputError(f"expected a size such as 4GiB or 800MB, got {text!r}")
-    return size

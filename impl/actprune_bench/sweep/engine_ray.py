@@ -16,20 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actprune_bench.sweep import cells
 from actprune_bench.sweep.attempt import GRACE_S, POLL_S, Attempt
-from actprune_bench.sweep.cells import (
-    CELL,
-    LOST,
-    Cell,
-    Outcome,
-    attempts,
-    begin,
-    end,
-    running,
-    settle,
-    standing,
-    to_run,
-)
+from actprune_bench.sweep.cells import Cell, Outcome, attempts, running, to_run
 from actprune_bench.sweep.engine_local import Work
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_common.errors import InputError
@@ -40,36 +29,46 @@ _PORT_S, _INIT_S, _LOOK_S = 5.0, 30.0, 1.0
 _QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What Ray keeps for a cell."""
-
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
+@dataclass
 class Joined:
     """A Ray that is joined, and what each cell gets of it."""
 
     ray: Any
-    resources: Resources
+    cpus: float
+    gpus: float
+    alone_since: float | None = None
+    """Since when no node is left on which a cell fits."""
 
     def lacks(self) -> str | None:
         """What no node has of what a cell needs, where Ray would wait for one."""
-        wanted = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if any(all(node.get(key, 0) >= need for key, need in wanted.items()) for node in nodes):
             return None
         most = {key: max((node.get(key, 0) for node in nodes), default=0) for key in wanted}
-        return (
-            f"a node with {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs; "
-            f"the nodes have at most {most['CPU']:g} and {most['GPU']:g}"
-        )
+        need = f"a node with {wanted['CPU']:g} CPUs and {wanted['GPU']:g} GPUs"
+        return f"{need}; the nodes have at most {most['CPU']:g} and {most['GPU']:g}"
+
+    def look(self, now: float, watch: LiveWatch) -> None:
+        """Say, at `now` in seconds, when no node is left on which a cell fits.
+
+        Raises InputError once there has been none for ALONE_S.
+        """
+        lacks = self.lacks()
+        if lacks is None:
+            if self.alone_since is not None:
+                watch.say("Ray: there is a node again on which a cell fits")
+            self.alone_since = None
+        elif self.alone_since is None:
+            self.alone_since = now
+            watch.say(f"Ray: waits up to {ALONE_S:g} s for {lacks}")
+        elif now - self.alone_since > ALONE_S:
+            waited = f"waited {ALONE_S:g} s for {lacks}"
+            raise InputError(f"Ray: {waited}. What was done is kept; --resume goes on")
 
 
 @contextmanager
-def joined(address: str | None, resources: Resources) -> Iterator[Joined]:
+def joined(address: str | None, cpus: float, gpus: float) -> Iterator[Joined]:
     """Join the Ray at `address`, or one that is started here, as long as this lasts.
 
     Raises InputError without Ray, where nobody answers at the address, and where no node has the
@@ -77,7 +76,7 @@ def joined(address: str | None, resources: Resources) -> Iterator[Joined]:
     """
     ray = _connect(address)
     try:
-        made = Joined(ray, resources)
+        made = Joined(ray, cpus, gpus)
         if lacks := made.lacks():
             raise InputError(f"gpus, training.threads: expected {lacks}")
         yield made
@@ -94,12 +93,11 @@ def run_ray(
     where a node does not see the sweep's folder, and where none has had the resources for
     ALONE_S seconds.
     """
-    ray, size = joined.ray, joined.resources
-    task = ray.remote(num_cpus=size.cpus, num_gpus=size.gpus, max_retries=work.retries.lost)(_task)
+    ray, each = joined.ray, {"num_cpus": joined.cpus, "num_gpus": joined.gpus}
+    task = ray.remote(**each, max_retries=work.retries.lost)(_task)
     waiting, flying = deque(work.cells), dict[Any, Cell]()
     jobs = jobs or len(work.cells)
-    patience, looked = Patience(joined, watch), 0.0
-    how = replace(work, cells=())  # what a task needs of it
+    how, looked = replace(work, cells=()), 0.0  # what a task needs of it
     try:
         while (waiting or flying) and not stopping:
             while waiting and len(flying) < jobs:
@@ -115,36 +113,13 @@ def run_ray(
                     waiting.append(cell)
             if time.monotonic() > looked + _LOOK_S:
                 looked = time.monotonic()
-                patience.look(looked)
+                joined.look(looked, watch)
                 watch.running([cell for cell in flying.values() if running(cell.folder)])
     finally:
         for ref in flying:  # those that wait, first: none may take the place of one that stops
             ray.cancel(ref, recursive=False)
         if flying:
             ray.wait(list(flying), num_returns=len(flying), timeout=GRACE_S)
-
-
-class Patience:
-    """Says when no node is left on which a cell fits, and gives up where none comes."""
-
-    def __init__(self, joined: Joined, watch: LiveWatch) -> None:
-        self._joined, self._watch = joined, watch
-        self._since: float | None = None
-
-    def look(self, now: float) -> None:
-        """At `now`, in seconds. Raises InputError once there has been none for ALONE_S."""
-        lacks = self._joined.lacks()
-        if lacks is None:
-            if self._since is not None:
-                self._watch.say("Ray: there is a node again on which a cell fits")
-            self._since = None
-        elif self._since is None:
-            self._since = now
-            self._watch.say(f"Ray: waits up to {ALONE_S:g} s for {lacks}")
-        elif now - self._since > ALONE_S:
-            raise InputError(
-                f"Ray: waited {ALONE_S:g} s for {lacks}. What was done is kept; --resume goes on"
-            )
 
 
 def _outcome(ray: Any, ref: Any, cell: Cell) -> Outcome:
@@ -155,10 +130,10 @@ def _outcome(ray: Any, ref: Any, cell: Cell) -> Outcome:
         raise problem.cause from None
     except ray.exceptions.RayError as problem:
         reason = " ".join(str(problem).split())[:300]
-        logs = running(cell.folder) or [begin(cell.folder)]  # it may have been lost before it began
-        for log in logs:
-            end(log, Outcome(LOST, f"Ray: {reason}", log=log.name))
-    found = standing(attempts(cell.folder))
+        if not running(cell.folder):
+            cells.begin(cell.folder)  # it may have been lost before it began
+        cells.settle(cell.folder, f"Ray: {reason}")
+    found = cells.standing(attempts(cell.folder))
     if found is None:
         raise InputError(f"{cell.folder}: a task wrote nothing there; do all nodes see the folder?")
     return found
@@ -166,12 +141,12 @@ def _outcome(ray: Any, ref: Any, cell: Cell) -> Outcome:
 
 def _task(folder: Path, work: Work, cwd: Path) -> None:
     """On a node: one attempt, unless the cell is done with."""
-    if not (folder / CELL).exists():
+    if not (folder / cells.CELL).exists():
         raise InputError(
             f"{folder}: is not there on {socket.gethostname()}; on Ray, a sweep needs a folder "
             "that all nodes see"
         )
-    settle(folder, "the Ray worker that ran it is gone")
+    cells.settle(folder, "the Ray worker that ran it is gone")
     if not to_run(attempts(folder), work.retries):
         return
     with suppress(OSError):  # relative paths of data are those of the command

@@ -10,29 +10,11 @@ from typing import Any
 from actprune_bench.compare.run import PAGE, RESULTS
 from actprune_bench.measure.runs import against_dense
 from actprune_bench.report.page import write_page
-from actprune_bench.sweep.cells import (
-    DONE,
-    Cell,
-    CellRecord,
-    Outcome,
-    attempts,
-    record,
-    standing,
-)
+from actprune_bench.sweep.cells import DONE, Cell, CellRecord, Outcome, attempts, record, standing
 from actprune_common.files import write_json
-from actprune_common.results import (
-    SAME,
-    SCHEMA,
-    Environment,
-    NotDone,
-    Results,
-    TrainingRecord,
-    write,
-)
+from actprune_common.results import SAME, SCHEMA, NotDone, Results, write
 
 CELLS = "cells.json"
-Group = tuple[Environment, list[TrainingRecord]]
-"""Records that may stand side by side, and where they are from."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +43,8 @@ def gather(cells: Sequence[Cell], out: Path, command: str) -> SweepResult:
     return SweepResult(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
 
 
-def _groups(done: Sequence[Cell]) -> tuple[list[Group], list[Cell]]:
-    """The groups, with their ratios; and cells that have no dense."""
+def _groups(done: Sequence[Cell]) -> tuple[list[Results], list[Cell]]:
+    """The records that may stand side by side, with their ratios; and cells that have no dense."""
     groups: defaultdict[tuple[str, ...], list[tuple[Cell, CellRecord]]] = defaultdict(list)
     for cell in done:
         found = record(cell.folder)
@@ -75,30 +57,30 @@ def _groups(done: Sequence[Cell]) -> tuple[list[Group], list[Cell]]:
         kept = [found for _, found in pairs if found.seed in dense]
         if kept:
             records = [against_dense(found, dense[found.seed]) for found in kept]
-            made.append((kept[0].environment, records))
+            about = kept[0].environment
+            made.append(Results(schema=SCHEMA, environment=about, kernels=[], training=records))
     return made, alone
 
 
 def _write(
-    groups: Sequence[Group], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
+    groups: Sequence[Results], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
 ) -> list[tuple[Path, Results]]:
     """A folder for each group, which is `out` itself for a single one."""
     written: list[tuple[Path, Results]] = []
     if len(groups) != 1:  # those of a smaller grid
         for name in (RESULTS, PAGE):
             (out / name).unlink(missing_ok=True)
-    for environment, records in groups:
-        folder = out if len(groups) == 1 else out / _name(records[0], [f for f, _ in written])
-        described = environment.model_copy(update={"command": command, "interleaved": False})
-        first = records[0]
+    for group in groups:
+        model, data = group.training[0].model, group.training[0].data
+        name = _name(f"{model}-{data}", [folder for folder, _ in written])
+        folder = out if len(groups) == 1 else out / name
+        about = group.environment.model_copy(update={"command": command, "interleaved": False})
         lines = [
             NotDone(**_what(cell), outcome=end.outcome, why=end.why)
             for cell, end in failed
-            if (cell.config.model, cell.config.data) == (first.model, first.data)
+            if (cell.config.model, cell.config.data) == (model, data)
         ]
-        made = Results(
-            schema=SCHEMA, environment=described, kernels=[], training=records, not_done=lines
-        )
+        made = group.model_copy(update={"environment": about, "not_done": lines})
         folder.mkdir(exist_ok=True)
         write(folder / RESULTS, made)
         write_page(made, folder / PAGE)
@@ -106,12 +88,11 @@ def _write(
     return written
 
 
-def _name(first: TrainingRecord, taken: Sequence[Path]) -> str:
+def _name(what: str, taken: Sequence[Path]) -> str:
     """Of a group's folder; a number tells apart what model and data do not."""
-    text = re.sub(r"[^\w.=-]+", "-", f"{first.model}-{first.data}")[:100]
-    same = sum(
-        re.fullmatch(re.escape(text) + r"(\.\d+)?", folder.name) is not None for folder in taken
-    )
+    text = re.sub(r"[^\w.=-]+", "-", what)[:100]
+    names = re.compile(re.escape(text) + r"(\.\d+)?")
+    same = sum(names.fullmatch(folder.name) is not None for folder in taken)
     return f"{text}.{same + 1}" if same else text
 
 

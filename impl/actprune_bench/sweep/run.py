@@ -1,6 +1,5 @@
 """A sweep from its folder to its page."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +18,7 @@ from actprune_bench.sweep.watch import LiveWatch
 from actprune_bench.training.run import stop_signals
 from actprune_common.errors import InputError
 from actprune_common.files import alone, look_in, write_json, write_whole
-from actprune_common.results import SAME
+from actprune_common.results import Environment, read_record
 from actprune_common.strict_yaml import load_yaml
 
 if TYPE_CHECKING:
@@ -91,24 +90,15 @@ def run_sweep(
         return gather(cells, out, words)
 
 
-def good(found: SweepResult, config: SweepConfig) -> bool:
-    """Whether every cell has an outcome that the sweep accepts."""
-    return set(found.outcomes) <= {DONE, *config.accepted}
-
-
 @contextmanager
 def _engine(
-    name: str,
-    address: str | None,
-    jobs: int | None,
-    config: SweepConfig,
-    cells: Sequence[Cell],
+    name: str, address: str | None, jobs: int | None, config: SweepConfig, cells: Sequence[Cell]
 ) -> Iterator[Run]:
     """What runs cells, ready before anything is written; a Ray only where there are some to run."""
     if name == "ray" and any(to_run(attempts(cell.folder), config.retries) for cell in cells):
-        from actprune_bench.sweep.engine_ray import Resources, joined, run_ray
+        from actprune_bench.sweep.engine_ray import joined, run_ray
 
-        with joined(address, Resources(config.training.threads or 1, config.gpus)) as ray:
+        with joined(address, config.training.threads or 1, config.gpus) as ray:
             yield partial(run_ray, ray, jobs=jobs)
     else:
         yield partial(run_local, jobs=jobs or 1)
@@ -134,12 +124,7 @@ def _watch(cells: Sequence[Cell], pending: Sequence[Cell], console: "Console") -
 def _check_same(out: Path, now: dict[str, Any]) -> None:
     """Raises InputError where `out` was begun on another machine, commit or torch."""
     path = out / ENVIRONMENT
-    if not path.exists():
+    if path.exists():
+        check_same(out, read_record(path, Environment, path).model_dump(), now)
+    else:
         write_json(path, now)
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: found[key] for key in SAME}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{path}: not readable ({problem})") from None
-    check_same(out, kept, now)

@@ -57,14 +57,12 @@ class LiveWatch:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _counts(self) -> str:
-        return (
-            f"{self.done} done, {self.failed} failed, {len(self._running)} running of {self.total}"
-        )
+        running = len(self._running)
+        return f"{self.done} done, {self.failed} failed, {running} running of {self.total}"
 
     def _show(self) -> None:
-        names = [
-            escape(f"{cell.config.spec} seed {cell.config.seed}") for cell in self._running[:2]
-        ]
+        shown = [cell.config for cell in self._running[:2]]
+        names = [escape(f"{config.spec} seed {config.seed}") for config in shown]
         more = [f"{len(self._running) - 2} more"] if len(self._running) > 2 else []
         text = ": ".join(filter(None, [self._counts(), ", ".join(names + more)]))
         self._progress.update(self._task, completed=self.done + self.failed, description=text)

@@ -14,22 +14,11 @@ from actprune_common.errors import InputError
 from actprune_common.files import make_folder, write_whole
 from actprune_common.strict_yaml import load_yaml
 
-CONFIG, CHECKPOINT, PREVIOUS, METRICS = (
-    "config.yaml",
-    "checkpoint.pt",
-    "checkpoint.previous.pt",
-    "metrics.json",
-)
+CONFIG, METRICS = "config.yaml", "metrics.json"
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _KEYS = {
-    "config",
-    "data_digest",
-    "model",
-    "optimizer",
-    "draws",
-    "step",
-    "history",
-    "samples_ms",
-    "loss_sum",
+    *("config", "data_digest", "model", "optimizer", "draws"),
+    *("step", "history", "samples_ms", "loss_sum"),
 }
 
 
@@ -42,7 +31,7 @@ def open_directory(directory: Path, config: TrainConfig, *, resume: bool) -> Non
     used = make_folder(directory, resume=resume, onward="resume the run in it")
     if not used:
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_whole(directory / CONFIG, text.encode())
+        write_whole(directory / CONFIG, text)
     elif not (directory / CONFIG).exists():
         raise InputError(f"{directory}: holds no run to resume (no {CONFIG})")
     else:
@@ -65,8 +54,7 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
 
     Raises InputError naming a file that is damaged and how to go on; nothing is removed.
     """
-    path = directory / CHECKPOINT
-    previous = directory / PREVIOUS
+    path, previous = directory / CHECKPOINT, directory / PREVIOUS
     if not path.exists():  # a new one was about to take its place
         path = previous
     if not path.exists():

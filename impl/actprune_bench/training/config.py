@@ -3,26 +3,19 @@
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
+from actprune_common.strict_yaml import StrictModel
 
 Count = Annotated[int, Field(ge=1)]
 
 
 def _as_tuple(globs: Any) -> Any:
-    if isinstance(globs, str):
-        return (globs,)
+    globs = [globs] if isinstance(globs, str) else globs
     return tuple(globs) if isinstance(globs, list) else globs
 
 
@@ -35,24 +28,17 @@ def _known_model(name: str) -> str:
     return name
 
 
-def _known_data(source: str) -> str:
-    check_source(source)
-    return source
-
-
 Model = Annotated[str, AfterValidator(_known_model)]
-Source = Annotated[str, AfterValidator(_known_data)]
+Source = Annotated[str, AfterValidator(lambda source: check_source(source) and source)]
 Spec = Annotated[str, AfterValidator(lambda spec: read(spec).spec)]
 """Made canonical."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(StrictModel):
     """One training run. `strict_yaml.check(TrainConfig, {...})` gives errors of one line."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     model: Model = "resmlp_tiny"
     """resmlp_tiny, resmlp_s12, ..."""
@@ -93,10 +79,8 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _warmup_within(self) -> "TrainConfig":
         if self.warmup_epochs > self.epochs:
-            raise InputError(
-                f"warmup_epochs: expected at most the {self.epochs} epochs, "
-                f"got {self.warmup_epochs:g}"
-            )
+            most = f"at most the {self.epochs} epochs"
+            raise expected("warmup_epochs", most, f"{self.warmup_epochs:g}")
         return self
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune_bench.training.rendezvous import first_line, shared_store
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 T = TypeVar("T")
 _COLLECTIVE = timedelta(minutes=10)  # one rank may wait so long for another's files
@@ -52,9 +52,7 @@ class World:
         """This rank's part of a batch. Raises InputError where the batch does not divide."""
         each, left = divmod(batch_size, self.size)
         if left:
-            raise InputError(
-                f"batch_size: expected a multiple of the {self.size} ranks, got {batch_size}"
-            )
+            raise expected("batch_size", f"a multiple of the {self.size} ranks", batch_size)
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def device(self, kind: str) -> torch.device:
@@ -63,22 +61,17 @@ class World:
             return torch.device("cpu")
         count = torch.cuda.device_count()
         if self.local_rank >= count:
-            raise InputError(
-                f"device: expected a GPU for each rank of a machine, which has {count}; got "
-                f"{kind!r} on local rank {self.local_rank}"
-            )
+            what = f"a GPU for each rank of a machine, which has {count}"
+            got = f"{kind!r} on local rank {self.local_rank}"
+            raise InputError(f"device: expected {what}; got {got}")
         if self.size > 1 and not dist.is_nccl_available():
-            raise InputError(
-                f"device: expected a torch with nccl, for {kind!r} on {self.size} ranks, got "
-                f"torch {torch.__version__} without"
-            )
+            what = f"a torch with nccl, for {kind!r} on {self.size} ranks"
+            raise expected("device", what, f"torch {torch.__version__} without")
         try:
             torch.cuda.set_device(self.local_rank)
         except RuntimeError as problem:  # in use by another process, a driver too old
-            raise InputError(
-                f"device: expected a GPU that works, got of {kind}:{self.local_rank}: "
-                f"{first_line(problem)}"
-            ) from None
+            got = f"of {kind}:{self.local_rank}: {first_line(problem)}"
+            raise expected("device", "a GPU that works", got) from None
         return torch.device(kind, self.local_rank)
 
     def mean(self, value: float) -> float:
@@ -201,9 +194,7 @@ def world_of(environment: Mapping[str, str]) -> World:
     for name in _NEEDED[:2] if environment.get("WORLD_SIZE") == "1" else _NEEDED:
         if not environment.get(name):
             there = ", ".join(key for key in (*_OF_RANKS, *_NEEDED[2:]) if environment.get(key))
-            raise InputError(
-                f"{name}: expected with {there}, got nothing; start the ranks with torchrun"
-            )
+            raise expected(name, f"with {there}", "nothing; start the ranks with torchrun")
     size = _count(environment, "WORLD_SIZE", 1, 2**20)
     if size > 1:
         _count(environment, "MASTER_PORT", 1, 2**16)
@@ -238,9 +229,7 @@ def _of_lost_rank(problem: RuntimeError) -> str | None:
 def _count(environment: Mapping[str, str], name: str, least: int, below: int) -> int:
     text = environment.get(name, "0")
     if not text.isdecimal() or not least <= int(text) < below:
-        raise InputError(
-            f"{name}: expected a whole number from {least} to {below - 1}, got {text!r}"
-        )
+        raise expected(name, f"a whole number from {least} to {below - 1}", repr(text))
     return int(text)
 
 

@@ -6,7 +6,6 @@ target‖ of the image's last visit tells much of it. (WTA-CRS, Liu et al. 2023,
 gradients for the like.) Selections stay unbiased: only the noise depends on the weights.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -47,14 +46,6 @@ class Importance:
         # of a diverging run nothing is known
         self.errors[chosen] = world.gather(errors.norm(dim=1).nan_to_num_(1.0))
         self._logits = None
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"errors": self.errors}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's."""
-        self.errors = state["errors"]
 
     def _keep(self, model: nn.Module, inputs: Any, logits: Tensor) -> None:
         if model.training and torch.is_grad_enabled():

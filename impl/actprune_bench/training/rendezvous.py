@@ -28,8 +28,9 @@ def shared_store(rank: int, size: int, restarts: int) -> Store:
     Raises InputError within ACTPRUNE_RENDEZVOUS_SECONDS (30), and two, where the store does
     not answer, and, naming them, where ranks do not come.
     """
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     seconds = _patience()
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    place += f" within {seconds:g} s ({PATIENCE})"
     end = time.monotonic() + seconds
     # torchrun's store outlives a restart: the addresses of the dead in it would be taken for ours
     ours = f"actprune/{restarts}/{size}"
@@ -38,15 +39,11 @@ def shared_store(rank: int, size: int, restarts: int) -> Store:
         store = dist.PrefixStore(ours, store)  # type: ignore[attr-defined]
         absent = _by(end, lambda: _absent(store, rank, size, end))
     except (dist.DistError, OSError, ValueError) as problem:
-        raise InputError(
-            f"MASTER_ADDR: expected the {size} ranks to meet at {place} within "
-            f"{seconds:g} s ({PATIENCE}), got: {first_line(problem)}"
-        ) from None
+        what = f"the {size} ranks to meet at {place}"
+        raise InputError(f"MASTER_ADDR: expected {what}, got: {first_line(problem)}") from None
     if absent:
-        raise InputError(
-            f"WORLD_SIZE: expected {size} ranks at {place} within {seconds:g} s "
-            f"({PATIENCE}); missing: {', '.join(absent)}"
-        )
+        missing = ", ".join(absent)
+        raise InputError(f"WORLD_SIZE: expected {size} ranks at {place}; missing: {missing}")
     return store
 
 
@@ -102,21 +99,15 @@ def _await_answer(host: str, port: int, end: float) -> None:
             left = max(0.1, end - time.monotonic())
             with socket.create_connection((host, port), timeout=left) as peer:
                 peer.settimeout(_SILENCE)
-                if _silent(peer):
+                try:
+                    peer.recv(1)
+                except TimeoutError:
                     return
             raise ConnectionError("something listens there, but it is not the ranks' store")
         except OSError:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
-
-
-def _silent(peer: socket.socket) -> bool:
-    try:
-        peer.recv(1)
-    except TimeoutError:
-        return True
-    return False
 
 
 def _until(end: float) -> timedelta:

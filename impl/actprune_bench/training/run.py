@@ -44,15 +44,15 @@ def run_training(
         resume = resume or world.restarts > 0
         world.on_first(lambda: open_directory(directory, config, resume=resume))
         if trainer.restore():
-            _say(console, _resumed(trainer))
+            console.print(_resumed(trainer), highlight=False, soft_wrap=True)
         stopped_by = _train(trainer, console)
         if not trainer.done:
             trainer.save()
-            _say(
-                console,
+            text = (
                 f"stopped at step {trainer.step} of {trainer.total_steps}; saved "
-                f"{directory / CHECKPOINT}: run the same command with --resume to go on",
+                f"{directory / CHECKPOINT}: run the same command with --resume to go on"
             )
+            console.print(text, highlight=False, soft_wrap=True)
             raise SystemExit(128 + stopped_by)
     return trainer
 
@@ -77,10 +77,6 @@ def _resumed(trainer: Trainer) -> str:
             "each and the order of its sums do not"
         )
     return text
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _train(trainer: Trainer, console: Console) -> int:

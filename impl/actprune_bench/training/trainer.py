@@ -20,7 +20,7 @@ from actprune_bench.training.distributed import ALONE, World, parallel
 from actprune_bench.training.importance import Importance
 from actprune_bench.training.randomness import crop_flip, data_order
 from actprune_bench.training.step import as_input, build, learning_rate, threads, training_step
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 from actprune_common.files import write_json
 from actprune_common.strict_yaml import check
 
@@ -49,10 +49,8 @@ class Trainer:
         self.device = world.device(config.device)
         self.steps_per_epoch = len(data.train) // config.batch_size
         if self.steps_per_epoch == 0:
-            raise InputError(
-                f"batch_size: expected at most {len(data.train)}, the training images of "
-                f"{data.name}, got {config.batch_size}"
-            )
+            most = f"at most {len(data.train)}, the training images of {data.name}"
+            raise expected("batch_size", most, config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         shape = DataShape(data.channels, len(data.classes))
         self.model, self.optimizer = build(config, device=str(self.device), shape=shape)
@@ -156,10 +154,9 @@ class Trainer:
         path = self.directory / CHECKPOINT
         if check(TrainConfig, state["config"]) != self.config:  # keys that it lacks: the defaults
             raise InputError(f"{path}: is of a run with another config")
-        if state["data_digest"] != self.data.digest:
-            raise InputError(
-                f"{path}: was trained on other data: {state['data_digest']}, now {self.data.digest}"
-            )
+        then, now = state["data_digest"], self.data.digest
+        if then != now:
+            raise InputError(f"{path}: was trained on other data: {then}, now {now}")
         self._load(state)
         return True
 
@@ -181,7 +178,7 @@ class Trainer:
     def _one_step(self) -> None:
         images, labels = self.batch(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate(self.config, self.step, self.steps_per_epoch)
         start = self._now()
         chosen = self._chosen(self.step)
         if self._importance:
@@ -239,9 +236,6 @@ class Trainer:
         if self.directory:
             self.save()
 
-    def _learning_rate(self) -> float:
-        return learning_rate(self.config, self.step, self.steps_per_epoch)
-
     def _load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -249,7 +243,7 @@ class Trainer:
         self.step, self.history = state["step"], state["history"]
         self.samples_ms, self._loss_sum = state["samples_ms"], state["loss_sum"]
         if self._importance:
-            self._importance.load(state["importance"])
+            self._importance.errors = state["importance"]["errors"]
         self.resumed_from = state.get("ranks", 1)  # a checkpoint of before there were several
 
     def _state(self) -> dict[str, Any]:
@@ -265,5 +259,5 @@ class Trainer:
             "history": self.history,
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
-            "importance": self._importance.state() if self._importance else None,
+            "importance": {"errors": self._importance.errors} if self._importance else None,
         }

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from actprune import FORMATS, parse
 from actprune_bench.gpu_static.roofline import (
     DEVICES,
-    H200,
     OPS,
     Device,
     bound,
@@ -23,6 +22,7 @@ from actprune_common.errors import InputError
 SPECS = ("bsr:block=1x64", "bsr:block=32x32", "bsr:block=3x5", "coo", "csr", "dense")
 SCOPES = ("column", "row", "global")
 # one byte and one FLOP a second in each unit, told apart by their powers of ten
+H200 = DEVICES[2]
 UNIT = Device("unit", 1.0, 1e3, 1e2, 1e1, 1.0, 1e-1, "made up")
 
 rows_and_features = st.integers(1, 200)

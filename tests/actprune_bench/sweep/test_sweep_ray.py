@@ -22,7 +22,7 @@ from actprune_bench.sweep.attempt import Limits
 from actprune_bench.sweep.cells import attempts, cell_id, cell_of
 from actprune_bench.sweep.config import Retries, SweepConfig
 from actprune_bench.sweep.engine_local import Work
-from actprune_bench.sweep.engine_ray import Joined, Patience, Resources, _connect, _task
+from actprune_bench.sweep.engine_ray import Joined, _connect, _task
 from actprune_bench.sweep.run import run_sweep
 from actprune_bench.sweep.watch import LiveWatch
 from actprune_common.errors import InputError
@@ -170,11 +170,11 @@ def test_a_wait_for_nodes_is_said_once_and_ends(tmp_path: Path) -> None:
     nodes = Nodes(4)
     with (tmp_path / "seen.txt").open("w") as file:
         watch = LiveWatch(Console(file=file, width=200), 0, 0, 0)
-        patience = Patience(Joined(nodes, Resources(2, 0)), watch)
+        joined = Joined(nodes, 2, 0)
         for now, nodes.cpus in ((0, 4), (1, 1), (2, 1), (600, 1), (601, 4), (700, 0), (1300, 0)):
-            patience.look(now)
+            joined.look(now, watch)
         with pytest.raises(InputError, match=r"Ray: waited 600 s for a node with .*--resume goes"):
-            patience.look(1301)
+            joined.look(1301, watch)
     waits = "Ray: waits up to 600 s for a node with 2 CPUs and 0 GPUs; the nodes have at most"
     assert (tmp_path / "seen.txt").read_text().splitlines() == [
         f"{waits} 1 and 0",

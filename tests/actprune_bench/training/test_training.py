@@ -13,13 +13,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from actprune import InputError, pruned
+from actprune.inspect.gradients import loss_of
 from actprune_bench.data import ImageData, load_data
 from actprune_bench.training import (
     TrainConfig,
     Trainer,
     build,
     example_batch,
-    loss_of,
     run_training,
     training_step,
 )
