@@ -277,25 +277,11 @@ def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
     pm, pn = triton.next_power_of_2(bm), triton.next_power_of_2(bn)
     across = max(1, 64 // pn)  # whole cache lines of X
     down = max(1, _TILE // (pm * pn * across))
-    launch(
-        _block_norms,
-        (triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)),
-        activation=activation,
-        norms=norms,
-        rows=rows,
-        features=features,
-        block_rows=grid[0],
-        block_cols=grid[1],
-        BM=bm,
-        BN=bn,
-        PM=pm,
-        PN=pn,
-        HIGH=down,
-        WIDE=across,
-        NORM=_NORMS[norm],
-        VECTOR=vector(features),
-        num_warps=8 if pm * pn > _TILE else 4,
-    )
+    tiles = triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)
+    sizes = {"BM": bm, "BN": bn, "PM": pm, "PN": pn, "HIGH": down, "WIDE": across}
+    sizes |= {"VECTOR": vector(features), "num_warps": 8 if pm * pn > _TILE else 4}
+    operands = activation, norms, rows, features, *grid
+    launch(_block_norms, tiles, *operands, NORM=_NORMS[norm], **sizes)
     return norms
 
 
@@ -309,18 +295,8 @@ def gather_blocks(
     values = activation.new_empty(nnz, bm, bn)
     block_rows = position.new_empty(nnz, dtype=index_dtype(grid))
     tiles, sizes = _tiles(values, features)
-    launch(
-        _gather,
-        tiles,
-        activation=activation,
-        position=position,
-        scale=scale,
-        values=values,
-        block_rows_out=block_rows,
-        rows=rows,
-        block_rows=grid,
-        **sizes,
-    )
+    operands = activation, position, scale, values, block_rows, rows, features, grid, nnz
+    launch(_gather, tiles, *operands, **sizes)
     return values, block_rows
 
 
@@ -332,16 +308,8 @@ def to_dense(
     if not values.numel():
         return dense
     tiles, sizes = _tiles(values, shape[1])
-    launch(
-        _scatter,
-        tiles,
-        values=values,
-        block_rows=block_rows,
-        column=search_columns(colptr, len(values)),
-        dense=dense,
-        rows=shape[0],
-        **sizes,
-    )
+    column = search_columns(colptr, len(values))
+    launch(_scatter, tiles, values, block_rows, column, dense, *shape, len(values), **sizes)
     return dense
 
 
@@ -350,8 +318,8 @@ def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
     nnz, bm, bn = values.shape
     pn = triton.next_power_of_2(bn)
     tile = max(16, _TILE // pn)
-    sizes = {"features": features, "nnz": nnz, "BM": bm, "BN": bn, "PN": pn, "TILE": tile}
-    return (triton.cdiv(nnz * bm, tile),), {**sizes, "VECTOR": vector(features)}
+    sizes = {"BM": bm, "BN": bn, "PN": pn, "TILE": tile, "VECTOR": vector(features)}
+    return (triton.cdiv(nnz * bm, tile),), sizes
 
 
 def grad_weight(
@@ -376,7 +344,6 @@ def grad_weight(
     split = max(plan.split, triton.cdiv(average, longest))
     length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
     pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
-    o_tiles = triton.cdiv(out_features, plan.block_o)
     even = scope == "column"
     count, part_column, part_start, part_ptr, place = columns * split, None, None, None, None
     if not even:
@@ -384,28 +351,18 @@ def grad_weight(
         part_column, part_start, part_ptr, place = _divide(colptr, bm, length, count)
     direct = even and split == 1
     parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
-    sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
-    sizes["VECTOR_X"] = vector(features)
+    sizes = {"BN": bn, "PN": pn, "SPLIT": split if even else 0, "VECTOR_X": vector(features)}
+    operands = stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start
     launch(
         _grad_weight,
-        (count, o_tiles),
-        values=stored,
-        scales=scales,
-        zeros=zeros,
-        block_rows=block_rows,
-        colptr=colptr,
-        grad_output=grad_output,
-        part_column=part_column,
-        part_start=part_start,
-        out=parts,
-        rows=grad_output.shape[0],
-        length=length,
+        (count, triton.cdiv(out_features, plan.block_o)),
+        *operands,
+        *(parts, *grad_output.shape, features, length),
         BM=bm,
         BITS=bits,
         SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
-        SPLIT=split if even else 0,
         DIRECT=direct,
         PRECISION=_precision(grad_output.dtype),
         VECTOR_Y=vector(out_features),
@@ -414,17 +371,8 @@ def grad_weight(
         **sizes,
     )
     if not direct:
-        launch(
-            _sum_parts,
-            (columns, triton.cdiv(out_features, _SUM_TILE)),
-            parts=parts,
-            part_ptr=part_ptr,
-            place=place,
-            out=out,
-            BLOCK_O=_SUM_TILE,
-            SPLIT=split if even else 0,
-            **sizes,
-        )
+        tiles, operands = triton.cdiv(out_features, _SUM_TILE), (parts, part_ptr, place, out)
+        launch(_sum_parts, (columns, tiles), *operands, *out.shape, BLOCK_O=_SUM_TILE, **sizes)
     return out
 
 

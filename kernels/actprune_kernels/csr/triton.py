@@ -30,17 +30,9 @@ _TILE = 128
 
 @triton.jit
 def _grad_weight(
-    values,
-    rows,
-    colptr,
-    order,
-    grad_output,
-    out,
-    out_features,
-    STEP: tl.constexpr,
-    TILE: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
+    values, rows, colptr, order, grad_output, out, out_features,
+    STEP: tl.constexpr, TILE: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
     """out (features, out_features): for each column of X the weighted sum of dY's rows.
 
     order (features,) gives the columns in the order of the programs; None: as they come.
@@ -88,20 +80,10 @@ def grad_weight(
     if not values.numel() or not out_features:
         return grad_output.new_zeros(out_features, features)
     out = grad_output.new_empty(features, out_features)
-    launch(
-        _grad_weight,
-        (features, triton.cdiv(out_features, _TILE)),
-        values=values,
-        rows=rows,
-        colptr=colptr,
-        order=_longest_first(colptr, values.numel()),
-        grad_output=grad_output,
-        out=out,
-        out_features=out_features,
-        STEP=_STEP,
-        TILE=_TILE,
-        VECTOR=bsr.vector(out_features),
-    )
+    tiles, sizes = triton.cdiv(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
+    order = _longest_first(colptr, values.numel())
+    operands = values, rows, colptr, order, grad_output, out, out_features
+    launch(_grad_weight, (features, tiles), *operands, VECTOR=bsr.vector(out_features), **sizes)
     return out.t().contiguous()
 
 
