@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actprune_kernels.baselines import dotted, select, summed
 from actprune_kernels.chunked import in_chunks
-from actprune_kernels.selection import Selection, generator
+from actprune_kernels.selection import Selection, generator, scaled
 from actprune_kernels.sizes import index_dtype, rows_at_once, wide
 
 
@@ -26,9 +26,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
             magnitudes = magnitudes * importance[piece, None].to(magnitudes.dtype)
         # a group is what the selection calls a column: here a row
         mask, scale = select(magnitudes, keep, "column", source)
-        values = part[mask]
-        if scale is not None:
-            values = (values * scale).to(activation.dtype)
+        values = scaled(part[mask], scale)
         columns = mask.nonzero()[:, 1].to(index_dtype(features))
         return values.view(len(part), keep), columns.view(len(part), keep)
 

@@ -10,7 +10,7 @@ from actprune_kernels import quantization
 from actprune_kernels.bsr import naive
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Quantized, dequantized
+from actprune_kernels.quantization import SAME, Quantized, Values, dequantized
 from actprune_kernels.quantization.cpu import encode_each
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.cpu import select
@@ -118,9 +118,7 @@ def gather_blocks(
     return values
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
@@ -129,9 +127,7 @@ def to_dense(
     return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
-def row_dot(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, other: Tensor
-) -> Tensor:
+def row_dot(values: Values, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
 
     Some blocks at a time with their like of `other`; what each adds to its rows is added in the
@@ -152,7 +148,7 @@ def row_dot(
 
 
 def grad_weight(
-    values: Tensor | Quantized,
+    values: Values,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
@@ -194,9 +190,7 @@ def grad_weight(
     return flat.to(grad_output.dtype).t().contiguous()
 
 
-def _multiply_long(
-    values: Tensor | Quantized, column: slice, picked: Tensor, limit: int, out: Tensor
-) -> None:
+def _multiply_long(values: Values, column: slice, picked: Tensor, limit: int, out: Tensor) -> None:
     """One column, `limit` blocks at a time. picked: its rows of dY; out (bn, out_features)."""
     _, bm, bn = values.shape
     total = out.new_zeros(out.shape, dtype=wide(out.dtype))

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Quantized, dequantized
+from actprune_kernels.quantization import SAME, Values, dequantized
 from actprune_kernels.quantization.naive import encode
-from actprune_kernels.selection import Selection
+from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
 from actprune_kernels.sizes import blocks_along, index_dtype, wide
 
@@ -30,18 +30,14 @@ def compress(
     norms = torch.linalg.vector_norm(blocks.to(wide(activation.dtype)), _ORDER[norm], dim=(2, 3))
     keep, nnz = selection.kept(*grid)
     mask, scale = select(selection.weighed(norms, bm), keep, selection.scope, selection.draw)
-    values = blocks[mask]
-    if scale is not None:
-        values = (values * scale[:, None, None]).to(activation.dtype)
+    values = scaled(blocks[mask], scale)
     block_rows = mask.nonzero()[:, 1].to(index_dtype(grid[0]))
     colptr = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(index_dtype(nnz))
     parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
     return *parts, block_rows, colptr
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
@@ -52,7 +48,7 @@ def to_dense(
 
 
 def grad_weight(
-    values: Tensor | Quantized,
+    values: Values,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,

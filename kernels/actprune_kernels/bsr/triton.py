@@ -18,7 +18,7 @@ from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.pointers import search_columns
-from actprune_kernels.quantization import BITS, SAME, Quantized
+from actprune_kernels.quantization import BITS, SAME, Quantized, Values
 from actprune_kernels.quantization.triton import decode, encode, fp8, levels
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
@@ -300,9 +300,7 @@ def gather_blocks(
     return values, block_rows
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
     values = _decoded(values)
     dense = values.new_zeros(shape)
     if not values.numel():
@@ -323,7 +321,7 @@ def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
 
 
 def grad_weight(
-    values: Tensor | Quantized,
+    values: Values,
     block_rows: Tensor,
     colptr: Tensor,
     grad_output: Tensor,
@@ -331,7 +329,8 @@ def grad_weight(
     scope: str,
 ) -> Tensor:
     nnz, bm, bn = values.shape
-    stored, scales, zeros, bits = _stored(values)
+    parts = values.parts if isinstance(values, Quantized) else (values,)
+    stored, scales, zeros = (*parts, None, None)[:3]
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
@@ -350,16 +349,16 @@ def grad_weight(
         count = columns + nnz * bm // length  # columns of any lengths fit
         part_column, part_start, part_ptr, place = _divide(colptr, bm, length, count)
     direct = even and split == 1
-    parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
+    sums = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
     sizes = {"BN": bn, "PN": pn, "SPLIT": split if even else 0, "VECTOR_X": vector(features)}
     operands = stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start
     launch(
         _grad_weight,
         (count, triton.cdiv(out_features, plan.block_o)),
         *operands,
-        *(parts, *grad_output.shape, features, length),
+        *(sums, *grad_output.shape, features, length),
         BM=bm,
-        BITS=bits,
+        BITS=BITS.get(values.kind) if isinstance(values, Quantized) else None,
         SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
@@ -371,29 +370,18 @@ def grad_weight(
         **sizes,
     )
     if not direct:
-        tiles, operands = triton.cdiv(out_features, _SUM_TILE), (parts, part_ptr, place, out)
+        tiles, operands = triton.cdiv(out_features, _SUM_TILE), (sums, part_ptr, place, out)
         launch(_sum_parts, (columns, tiles), *operands, *out.shape, BLOCK_O=_SUM_TILE, **sizes)
     return out
 
 
-def _decoded(values: Tensor | Quantized) -> Tensor:
+def _decoded(values: Values) -> Tensor:
     """All blocks, as actprune_kernels.quantization.dequantized, by our kernel."""
     if not isinstance(values, Quantized):
         return values
     width = values.shape[1] * values.shape[2]
     blocks = decode(values.parts, values.kind, width, factor(values.dtype))
     return blocks.view(values.shape).to(values.dtype)
-
-
-def _stored(
-    values: Tensor | Quantized,
-) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
-    """Values or codes, scales, zeros, and the bits of a code: None where it is a float."""
-    if not isinstance(values, Quantized):
-        return values, None, None, None
-    stored, *grid = values.parts
-    scales, zeros = (*grid, None, None)[:2]
-    return stored, scales, zeros, BITS.get(values.kind)
 
 
 def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, ...]:

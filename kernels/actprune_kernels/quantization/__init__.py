@@ -139,6 +139,10 @@ class Quantized:
         return values[piece.start - first * size :][: piece.stop - piece.start]
 
 
-def dequantized(values: "Tensor | Quantized") -> Tensor:
+Values = Tensor | Quantized
+"""Blocks as they are, or in fewer bits."""
+
+
+def dequantized(values: Values) -> Tensor:
     """All blocks, in the activation's dtype."""
     return values[:].to(values.dtype) if isinstance(values, Quantized) else values

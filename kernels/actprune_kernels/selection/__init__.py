@@ -86,6 +86,13 @@ def largest(keys: Tensor, least: Tensor, keep: int) -> Tensor:
     return above | (tied & (tied.cumsum(1) <= missing))
 
 
+def scaled(values: Tensor, scale: Tensor | None) -> Tensor:
+    """values (nnz, ...) times scale (nnz,), which no scale leaves as they are."""
+    if scale is None:
+        return values
+    return (values * scale.view(-1, *[1] * (values.dim() - 1))).to(values.dtype)
+
+
 def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:
     """max(1, threshold / magnitude); 1 where either is not finite or the magnitude is 0."""
     scale = (threshold / magnitudes).clamp(min=1)
