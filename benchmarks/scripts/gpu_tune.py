@@ -63,13 +63,13 @@ class forced:
     """While it lasts, grad_weight takes this plan."""
 
     def __init__(self, plan: tuning.Plan) -> None:
-        self.plan, self.chosen = plan, tuning.grad_weight
+        self.plan, self.chosen = plan, tuning.choose
 
     def __enter__(self) -> None:
-        tuning.grad_weight = lambda *_: self.plan
+        tuning.choose = lambda *_: self.plan
 
     def __exit__(self, *_: object) -> None:
-        tuning.grad_weight = self.chosen
+        tuning.choose = self.chosen
 
 
 def main() -> None:

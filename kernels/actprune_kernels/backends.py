@@ -89,9 +89,14 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
     if chosen.device == "cuda":
         _check_cuda(chosen, device)
         if not chosen.takes(dtype):
+            *first, last = (str(taken).removeprefix("torch.") for taken in chosen.dtypes)
+            # a fast one that takes the dtype, else the definition
+            fast = (
+                each.name for each in has.values() if each.device == "cuda" and each.takes(dtype)
+            )
             raise ValueError(
-                f"backend: {name} takes {_enumerated(chosen.dtypes)}, got {dtype}; "
-                f"use backend={_other(has.values(), dtype)}"
+                f"backend: {name} takes {', '.join(first)} and {last}, got {dtype}; "
+                f"use backend={next(fast, NAIVE.name)}"
             )
     for package in chosen.missing():
         way = f"backend: {name} needs the package {package}: {_INSTALL[package]}"
@@ -125,14 +130,3 @@ def _check_cuda(backend: Backend, device: torch.device) -> None:
                 f"backend: {backend.name} needs compute capability 8.0 or more, {device} has "
                 f"{capability[0]}.{capability[1]}; backend=naive runs plain PyTorch there"
             )
-
-
-def _other(has: Iterable[Backend], dtype: torch.dtype) -> str:
-    """The backend to take on CUDA instead: a fast one that takes the dtype, else the definition."""
-    fast = (each.name for each in has if each.device == "cuda" and each.takes(dtype))
-    return next(fast, NAIVE.name)
-
-
-def _enumerated(dtypes: tuple[torch.dtype, ...]) -> str:
-    *first, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-    return f"{', '.join(first)} and {last}"

@@ -98,30 +98,29 @@ class Format(ABC):
         """The module of kernels that serves tensors of this device and dtype."""
         return import_module(f"actprune_kernels.baselines.{self.name}")
 
-    def operands(self, compressed: "Compressed") -> dict[str, Any]:
-        """What the kernels take of a store, by the names of their parameters."""
+    def operands(self, compressed: "Compressed", kernel: str) -> dict[str, Any]:
+        """What a kernel, such as grad_weight, takes of a store, by the names of its parameters."""
         return compressed.tensors
+
+    def run(self, kernel: str, compressed: "Compressed", **others: Any) -> Tensor:
+        """What the kernel of this name makes of a store and of what else it takes."""
+        kernels = self.kernels(compressed.device, compressed.dtype)
+        result: Tensor = getattr(kernels, kernel)(**self.operands(compressed, kernel), **others)
+        return result
 
     def grad_weight(self, compressed: "Compressed", grad_output: Tensor) -> Tensor:
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        result: Tensor = kernels.grad_weight(
-            **self.operands(compressed), grad_output=grad_output, features=compressed.shape[1]
-        )
-        return result
+        features = compressed.shape[1]
+        return self.run("grad_weight", compressed, grad_output=grad_output, features=features)
 
     def to_dense(self, compressed: "Compressed") -> Tensor:
         """X (rows, features) in its dtype, with zeros where it was pruned."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        result: Tensor = kernels.to_dense(**self.operands(compressed), shape=compressed.shape)
-        return result
+        return self.run("to_dense", compressed, shape=compressed.shape)
 
     def row_dot(self, compressed: "Compressed", other: Tensor) -> Tensor:
         """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        if hasattr(kernels, "row_dot"):
-            result: Tensor = kernels.row_dot(**self.operands(compressed), other=other)
-            return result
+        if hasattr(self.kernels(compressed.device, compressed.dtype), "row_dot"):
+            return self.run("row_dot", compressed, other=other)
         return (self.to_dense(compressed) * other).sum(1, dtype=wide(other.dtype))
 
     def nnz(self, compressed: "Compressed") -> int:
@@ -244,10 +243,7 @@ class PruningFormat(Format):
         check_option("select", self.select, SELECTS)
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more, got {self.seed}")
-        try:
-            backends.check_backend(self.backend)
-        except ValueError as problem:
-            raise InputError(str(problem)) from None
+        check_option("backend", self.backend, ("auto", *backends.BACKENDS))
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
@@ -267,9 +263,8 @@ class PruningFormat(Format):
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        kernels = self.kernels(activation.device, activation.dtype)
-        selection = self.selection(draw, sample_importance)
-        tensors: tuple[Tensor, ...] = kernels.compress(activation, selection)
+        compress = self.kernels(activation.device, activation.dtype).compress
+        tensors: tuple[Tensor, ...] = compress(activation, self.selection(draw, sample_importance))
         return tensors
 
 

@@ -67,5 +67,5 @@ class Nm(Format):
             activation.new_empty(rows, places, dtype=torch.uint8),
         )
 
-    def operands(self, compressed: Compressed) -> dict[str, Any]:
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         return {**compressed.tensors, "n": self.n, "m": self.m}

@@ -1,11 +1,14 @@
 """Composite stores: what is kept, with its values in fewer bits (actprune_kernels.quantization)."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from actprune.formats.base import Compressed, PruningFormat, check_option
 from actprune_kernels.quantization import BITS, FIELDS, KINDS, SAME, Quantized
+from actprune_kernels.sizes import Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,8 @@ class QuantizedFormat(PruningFormat):
     """
 
     values: str = SAME
+    index: ClassVar[tuple[str, str]]
+    """The names of the tensors beside the values."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,9 +45,18 @@ class QuantizedFormat(PruningFormat):
             return None
         return self.first_draw() if draw is None else draw
 
-    def kept_values(self, compressed: Compressed, block: tuple[int, int]) -> Tensor | Quantized:
-        """The values of a store as the kernels take them."""
-        if self.values == SAME:
-            return compressed.tensors["values"]
-        parts = tuple(compressed.tensors[name] for name in FIELDS[self.values])
-        return Quantized(parts, self.values, (len(parts[0]), *block), compressed.dtype)
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return *FIELDS[self.values], *self.index
+
+    @abstractmethod
+    def block_of(self, rows: int, features: int) -> Size:
+        """The values of an activation that share a scale, as they are stored: high and wide."""
+
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
+        operands: dict[str, Any] = compressed.tensors
+        if self.values != SAME:
+            parts = tuple(operands.pop(name) for name in FIELDS[self.values])
+            shape = len(parts[0]), *self.block_of(*compressed.shape)
+            operands["values"] = Quantized(parts, self.values, shape, compressed.dtype)
+        return operands

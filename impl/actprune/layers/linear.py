@@ -124,7 +124,7 @@ class Pruned(nn.Module):
         needed = (part is not None and part.requires_grad for part in (input, weight, bias))
         if not (torch.is_grad_enabled() and any(needed)):
             return F.linear(input, weight, bias)
-        x, weight, bias = _autocast(input, weight, bias)
+        x, weight, bias = autocast(input.device, input, weight, bias)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
@@ -161,12 +161,9 @@ class PrunedLinear(Pruned, nn.Linear):
         return self.multiplied(input, self.weight, self.bias)
 
 
-def _autocast(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def autocast(device: torch.device, *parts: Tensor | None) -> tuple[Any, ...]:
     """What nn.Linear computes with under autocast: everything in autocast's dtype."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if not torch.is_autocast_enabled(device.type):
+        return parts
+    dtype = torch.get_autocast_dtype(device.type)
+    return tuple(None if part is None else part.to(dtype) for part in parts)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from actprune.strategies.autocast import device_of
-from actprune.strategies.base import Replacement, Strategy, put_back, replace
+from actprune.strategies.base import Replacement, Strategy
 from actprune_common.errors import InputError
 
 
@@ -48,11 +48,4 @@ class Offload(Strategy):
     """What autograd saves goes to host memory and comes back in the backward pass."""
 
     name: str = "offload"
-
-    def apply(self, model: nn.Module) -> None:
-        """Let `model`'s forward passes save in host memory."""
-        replace(model, Offloading(model))
-
-    def undo(self, model: nn.Module) -> None:
-        """Let them save where the model is."""
-        put_back(model, Offloading)
+    replacement = Offloading

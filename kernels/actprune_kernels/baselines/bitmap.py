@@ -13,7 +13,7 @@ from actprune_kernels.baselines import select
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.quantization.naive import packed, unpacked
 from actprune_kernels.selection import Selection, generator, scaled
-from actprune_kernels.sizes import factor, rows_at_once, wide
+from actprune_kernels.sizes import Size, factor, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, T
         start = stop
 
 
-def to_dense(values: Tensor, bits: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, bits: Tensor, shape: Size) -> Tensor:
     dense = values.new_empty(shape)
     for piece, columns in _columns(values, bits, shape[0]):
         dense[:, piece] = columns.t()

@@ -11,6 +11,7 @@ from torch import Tensor
 from actprune_kernels import quantization
 from actprune_kernels.baselines import dotted, summed
 from actprune_kernels.quantization import Parts, Quantized
+from actprune_kernels.sizes import Size
 
 
 def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
@@ -29,7 +30,7 @@ def row_dot(values: Quantized, other: Tensor) -> Tensor:
     return dotted(_rows(values, features), other, _whole_rows(values, features))
 
 
-def to_dense(values: Quantized, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Quantized, shape: Size) -> Tensor:
     return _rows(values, shape[1])(slice(0, shape[0])).to(values.dtype)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from actprune_kernels.baselines import select
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.selection import Selection, scaled
-from actprune_kernels.sizes import factor, index_dtype, rows_at_once, wide
+from actprune_kernels.sizes import Size, factor, index_dtype, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -45,5 +45,5 @@ def row_dot(values: Tensor, index: Tensor, other: Tensor) -> Tensor:
     return out
 
 
-def to_dense(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, index: Tensor, shape: Size) -> Tensor:
     return values.new_zeros(shape).index_copy_(0, index.long(), values)

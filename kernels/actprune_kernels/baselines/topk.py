@@ -10,7 +10,7 @@ from torch import Tensor
 from actprune_kernels.baselines import dotted, select, summed
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.selection import Selection, generator, scaled
-from actprune_kernels.sizes import index_dtype, rows_at_once, wide
+from actprune_kernels.sizes import Size, index_dtype, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -41,7 +41,7 @@ def row_dot(values: Tensor, columns: Tensor, other: Tensor) -> Tensor:
     return dotted(_rows(values, columns, other.shape[1]), other)
 
 
-def to_dense(values: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, columns: Tensor, shape: Size) -> Tensor:
     return _rows(values, columns, shape[1])(slice(None))
 
 

@@ -14,7 +14,15 @@ from actprune_kernels.quantization import SAME, Quantized, Values, dequantized
 from actprune_kernels.quantization.cpu import encode_each
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.cpu import select
-from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, rows_at_once, wide
+from actprune_kernels.sizes import (
+    Size,
+    at_once,
+    blocks_along,
+    factor,
+    index_dtype,
+    rows_at_once,
+    wide,
+)
 
 GATHER_BYTES = 4 * 2**20
 """Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
@@ -22,15 +30,10 @@ gathered rows stay in the cache: 20 % faster than one after the other (docs/meas
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, block, norm, selection, kind, rounding)
+        return naive.compress(activation, block, norm, selection, kind, draw)
     activation, (bm, bn) = activation.contiguous(), block
     grid = blocks_along(len(activation), bm), blocks_along(activation.shape[1], bn)
     keep, nnz = selection.kept(*grid)
@@ -49,7 +52,7 @@ def compress(
         parts: quantization.Parts = (gathered(slice(None)),)
     else:
         parts = quantization.empty(activation, nnz, bm * bn, kind)
-        encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, rounding)
+        encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, draw)
     return *parts, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
 
 
@@ -118,7 +121,7 @@ def gather_blocks(
     return values
 
 
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1

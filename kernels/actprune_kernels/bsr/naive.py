@@ -9,18 +9,13 @@ from actprune_kernels.quantization import SAME, Values, dequantized
 from actprune_kernels.quantization.naive import encode
 from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
-from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import Size, blocks_along, index_dtype, wide
 
 _ORDER = {"l2": 2.0, "l1": 1.0, "max": float("inf")}
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     (bm, bn), (rows, features) = block, activation.shape
     padded = activation.new_zeros(rows + -rows % bm, features + -features % bn)
@@ -33,11 +28,11 @@ def compress(
     values = scaled(blocks[mask], scale)
     block_rows = mask.nonzero()[:, 1].to(index_dtype(grid[0]))
     colptr = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(index_dtype(nnz))
-    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
+    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, draw)
     return *parts, block_rows, colptr
 
 
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1

@@ -22,7 +22,7 @@ from actprune_kernels.quantization import BITS, SAME, Quantized, Values
 from actprune_kernels.quantization.triton import decode, encode, fp8, levels
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
-from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import Size, blocks_along, factor, index_dtype, wide
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
@@ -250,22 +250,17 @@ def _sum_parts(
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
         selection = Selection(selection.sparsity, selection.scope)
-        return naive.compress(activation, block, norm, selection, kind, rounding)
+        return naive.compress(activation, block, norm, selection, kind, draw)
     activation, (bm, bn) = activation.contiguous(), block
     keep, _ = selection.kept(*map(blocks_along, activation.shape, block))
     norms = selection.weighed(block_norms(activation, bm, bn, norm), bm)
     position, colptr, scale = select(norms, keep, selection.scope, selection.draw)
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
-    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
+    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, draw)
     return *parts, block_rows, colptr
 
 
@@ -300,7 +295,7 @@ def gather_blocks(
     return values, block_rows
 
 
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values = _decoded(values)
     dense = values.new_zeros(shape)
     if not values.numel():
@@ -330,7 +325,7 @@ def grad_weight(
 ) -> Tensor:
     nnz, bm, bn = values.shape
     parts = values.parts if isinstance(values, Quantized) else (values,)
-    stored, scales, zeros = (*parts, None, None)[:3]
+    stored, (scales, zeros) = parts[0], (*parts[1:], None, None)[:2]
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
@@ -338,8 +333,9 @@ def grad_weight(
         return out.zero_()
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
-    plan = tuning.grad_weight(grad_output, average, features, (bm, bn))
-    longest = _LONGEST_SUM if grad_output.dtype == torch.float32 else _LONGEST_PART
+    device, dtype = grad_output.device, grad_output.dtype
+    plan = tuning.choose(device, dtype, average, out_features, features, (bm, bn))
+    longest = _LONGEST_SUM if dtype == torch.float32 else _LONGEST_PART
     split = max(plan.split, triton.cdiv(average, longest))
     length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
     pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
@@ -351,27 +347,27 @@ def grad_weight(
     direct = even and split == 1
     sums = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
     sizes = {"BN": bn, "PN": pn, "SPLIT": split if even else 0, "VECTOR_X": vector(features)}
-    operands = stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start
     launch(
         _grad_weight,
         (count, triton.cdiv(out_features, plan.block_o)),
-        *operands,
-        *(sums, *grad_output.shape, features, length),
+        *(stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start, sums),
+        *(*grad_output.shape, features, length),
         BM=bm,
         BITS=BITS.get(values.kind) if isinstance(values, Quantized) else None,
         SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
         DIRECT=direct,
-        PRECISION=_precision(grad_output.dtype),
+        PRECISION=_precision(dtype),
         VECTOR_Y=vector(out_features),
         num_warps=plan.num_warps,
         num_stages=plan.num_stages,
         **sizes,
     )
     if not direct:
-        tiles, operands = triton.cdiv(out_features, _SUM_TILE), (sums, part_ptr, place, out)
-        launch(_sum_parts, (columns, tiles), *operands, *out.shape, BLOCK_O=_SUM_TILE, **sizes)
+        grid = columns, triton.cdiv(out_features, _SUM_TILE)
+        operands = sums, part_ptr, place, out, out_features, features
+        launch(_sum_parts, grid, *operands, BLOCK_O=_SUM_TILE, **sizes)
     return out
 
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
-from actprune_kernels.sizes import index_dtype, wide
+from actprune_kernels.sizes import Size, index_dtype, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,7 +21,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
     )
 
 
-def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: Size) -> Tensor:
     dense = values.new_zeros(shape)
     dense[rows.long(), columns.long()] = values
     return dense

@@ -23,6 +23,7 @@ from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
+from actprune_kernels.sizes import Size
 
 _STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
 _TILE = 128
@@ -98,5 +99,5 @@ def _longest_first(colptr: Tensor, nnz: int) -> Tensor | None:
     return colptr.diff().argsort(descending=True)
 
 
-def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     return bsr.to_dense(values.view(-1, 1, 1), rows, colptr, shape)

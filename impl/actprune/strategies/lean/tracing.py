@@ -21,22 +21,8 @@ from actprune.layers.linear import Pruned
 from actprune.strategies.lean.forms import has_form
 from actprune.strategies.lean.forward import is_replaced, own_way, parameters_of
 
-AUGMENTED = tuple(
-    getattr(operator, f"i{name}")
-    for name in (
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "matmul",
-        "and",
-        "or",
-        "xor",
-    )
-)
+_SIGNS = "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"
+AUGMENTED = tuple(getattr(operator, f"i{name}") for name in _SIGNS)
 """x += y and the like, which change x in place."""
 Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 
@@ -66,9 +52,8 @@ def trace(module: nn.Module) -> fx.Graph:
             tracer = _Tracer()
             graph = tracer.trace(module)
     except Exception as problem:  # whatever a forward does with a tensor that has no values
-        raise UntraceableError(
-            str(problem).partition("\n")[0] or type(problem).__name__
-        ) from problem
+        text = str(problem).partition("\n")[0] or type(problem).__name__
+        raise UntraceableError(text) from problem
     finally:
         changed = [name for held, old in before for name in _put_back(held, old)]
         drawn = not _same_numbers(*numbers)
@@ -122,9 +107,8 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self.modes:
-            raise UntraceableError(
-                "its forward switches gradients, autocast or checkpointing within"
-            )
+            modes = "gradients, autocast or checkpointing"
+            raise UntraceableError(f"its forward switches {modes} within")
         return super().create_node(*args, **kwargs)
 
     def create_arg(self, a: Any) -> Any:
@@ -158,12 +142,9 @@ for _function in AUGMENTED:  # fx.Proxy makes x = x + y of it, which leaves anot
 class _NoTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Placeholders compute nothing: whatever does is the same in every run of the graph."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Tensor:
-        raise UntraceableError(
-            f"its forward makes a tensor ({func}) of no input, parameter or buffer"
-        )
+    def __torch_dispatch__(self, func: Any, *_: Any) -> Tensor:
+        text = f"makes a tensor ({func}) of no input, parameter or buffer"
+        raise UntraceableError(f"its forward {text}")
 
 
 def _modes() -> tuple[object, ...]:
