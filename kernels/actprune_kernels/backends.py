@@ -60,12 +60,6 @@ BACKENDS = {each.name: each for each in (NAIVE, CPU, TRITON, CUSPARSE)}
 LEAST_CAPABILITY = (8, 0)
 
 
-def check_backend(name: str) -> None:
-    """Raise ValueError unless `name` is "auto" or one of BACKENDS."""
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"backend: expected one of auto, {', '.join(BACKENDS)}, got {name!r}")
-
-
 def interpreted() -> bool:
     """Whether Triton kernels run on the CPU, by TRITON_INTERPRET=1: slow, for tests."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
@@ -77,7 +71,8 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
     On CUDA, `auto` is the first listed backend that takes the dtype. Nothing falls back by itself:
     what is missing is an error that names the way out.
     """
-    check_backend(name)
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend: expected one of auto, {', '.join(BACKENDS)}, got {name!r}")
     has = {each.name: each for each in import_module(f"actprune_kernels.{folder}").HAS}
     if name == "auto":
         name = _automatic(has.values(), device, dtype)

@@ -183,12 +183,10 @@ class Compressed:
                 f"grad_output: expected shape ({self.shape[0]}, out_features), "
                 f"got {tuple(grad_output.shape)}"
             )
-        if grad_output.dtype != self.dtype:
-            raise InputError(f"grad_output: expected dtype {self.dtype}, got {grad_output.dtype}")
-        if grad_output.device != self.device:
-            raise InputError(
-                f"grad_output: expected device {self.device}, got {grad_output.device}"
-            )
+        for what in ("dtype", "device"):
+            expected, got = getattr(self, what), getattr(grad_output, what)
+            if got != expected:
+                raise InputError(f"grad_output: expected {what} {expected}, got {got}")
         result: Tensor = torch.ops.actprune.grad_weight(
             self.buffers, grad_output, self.format.spec, self.shape[1]
         )

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from actprune_kernels import quantization
 from actprune_kernels.bsr import naive
+from actprune_kernels.bsr.naive import to_dense
 from actprune_kernels.chunked import in_chunks
-from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Quantized, Values, dequantized
+from actprune_kernels.quantization import SAME, Quantized, Values
 from actprune_kernels.quantization.cpu import encode_each
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.cpu import select
@@ -24,6 +24,7 @@ from actprune_kernels.sizes import (
     wide,
 )
 
+__all__ = ["block_norms", "compress", "gather_blocks", "grad_weight", "row_dot", "to_dense"]
 GATHER_BYTES = 4 * 2**20
 """Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
 gathered rows stay in the cache: 20 % faster than one after the other (docs/measuring.md)."""
@@ -119,15 +120,6 @@ def gather_blocks(
     if rows % bm:
         values[block_rows == rows // bm, rows % bm :] = 0
     return values
-
-
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
-    values, (rows, features) = dequantized(values), shape
-    _, bm, bn = values.shape
-    grid = blocks_along(rows, bm), colptr.numel() - 1
-    padded = values.new_zeros(grid[0], bm, grid[1], bn)
-    padded[block_rows.long(), :, columns_of(colptr)] = values
-    return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
 def row_dot(values: Values, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:

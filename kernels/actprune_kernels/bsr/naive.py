@@ -36,10 +36,9 @@ def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) ->
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
-    blocks = values.new_zeros(grid[0], grid[1], bm, bn)
-    blocks[block_rows.long(), columns_of(colptr)] = values
-    padded = blocks.transpose(1, 2).reshape(grid[0] * bm, grid[1] * bn)
-    return padded[:rows, :features].contiguous()
+    padded = values.new_zeros(grid[0], bm, grid[1], bn)
+    padded[block_rows.long(), :, columns_of(colptr)] = values
+    return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
 def grad_weight(
