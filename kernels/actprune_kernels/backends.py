@@ -46,13 +46,8 @@ NAIVE = Backend("naive")
 """The definition: plain PyTorch on any device."""
 CPU = Backend("cpu", "cpu")
 """The fast path of the CPU."""
-TRITON = Backend(
-    "triton",
-    "cuda",
-    (torch.float32, torch.float16, torch.bfloat16),
-    packages=("triton",),
-    interpreted=True,
-)
+_TENSOR_CORES = torch.float32, torch.float16, torch.bfloat16
+TRITON = Backend("triton", "cuda", _TENSOR_CORES, ("triton",), interpreted=True)
 """Our kernels on CUDA."""
 CUSPARSE = Backend("cusparse", "cuda", (torch.float32, torch.float64), ("triton", "cupy"))
 """cuSPARSE's product through CuPy, of what our kernels compress."""
@@ -86,9 +81,7 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
         if not chosen.takes(dtype):
             *first, last = (str(taken).removeprefix("torch.") for taken in chosen.dtypes)
             # a fast one that takes the dtype, else the definition
-            fast = (
-                each.name for each in has.values() if each.device == "cuda" and each.takes(dtype)
-            )
+            fast = (one.name for one in has.values() if one.device == "cuda" and one.takes(dtype))
             raise ValueError(
                 f"backend: {name} takes {', '.join(first)} and {last}, got {dtype}; "
                 f"use backend={next(fast, NAIVE.name)}"

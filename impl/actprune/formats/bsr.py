@@ -11,7 +11,7 @@ from actprune.formats.quantized import QuantizedFormat
 from actprune_common.errors import InputError
 from actprune_kernels import quantization
 from actprune_kernels.quantization import SAME
-from actprune_kernels.sizes import NORMS, Size, blocks_along, index_dtype, kept
+from actprune_kernels.sizes import NORMS, Size, blocks_along, kept
 
 LARGEST_BLOCK = 128
 
@@ -55,15 +55,9 @@ class Bsr(QuantizedFormat):
         block = self.block_of(*activation.shape)
         block_rows, block_cols = map(blocks_along, activation.shape, block)
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
-        if self.values == SAME:
-            values: tuple[Tensor, ...] = (activation.new_empty(nnz, *block),)
-        else:
-            values = quantization.empty(activation, nnz, math.prod(block), self.values)
-        return (
-            *values,
-            activation.new_empty(nnz, dtype=index_dtype(block_rows)),
-            activation.new_empty(block_cols + 1, dtype=index_dtype(nnz)),
-        )
+        values, *grid = quantization.empty(activation, nnz, math.prod(block), self.values)
+        values = values.view(nnz, *block) if self.values == SAME else values
+        return values, *grid, *self.empty_index(activation, nnz, block_rows, block_cols)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         operands = super().operands(compressed, kernel)

@@ -10,7 +10,7 @@ from actprune.formats.base import Compressed
 from actprune.formats.quantized import QuantizedFormat
 from actprune_kernels import quantization
 from actprune_kernels.quantization import SAME, Quantized
-from actprune_kernels.sizes import Size, blocks_along, index_dtype, kept
+from actprune_kernels.sizes import Size, blocks_along, kept
 
 GROUP = 64
 """Quantized values that share a scale: neighbours in the order of storage."""
@@ -39,16 +39,11 @@ class Csr(QuantizedFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        if self.values == SAME:
-            values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
-        else:
+        values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
+        if self.values != SAME:
             groups = blocks_along(nnz, GROUP)
             values = quantization.empty(activation, groups, GROUP, self.values)
-        return (
-            *values,
-            activation.new_empty(nnz, dtype=index_dtype(rows)),
-            activation.new_empty(features + 1, dtype=index_dtype(nnz)),
-        )
+        return *values, *self.empty_index(activation, nnz, rows, features)
 
     def block_of(self, rows: int, features: int) -> Size:
         return 1, GROUP

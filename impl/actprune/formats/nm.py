@@ -61,11 +61,8 @@ class Nm(Format):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         width = blocks_along(features, self.m) * self.n
-        places = blocks_along(width, nm.PER_BYTE[self.m])
-        return (
-            activation.new_empty(rows, width),
-            activation.new_empty(rows, places, dtype=torch.uint8),
-        )
+        size = rows, blocks_along(width, nm.PER_BYTE[self.m])
+        return activation.new_empty(rows, width), activation.new_empty(size, dtype=torch.uint8)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         return {**compressed.tensors, "n": self.n, "m": self.m}

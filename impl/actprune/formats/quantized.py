@@ -8,7 +8,7 @@ from torch import Tensor
 
 from actprune.formats.base import Compressed, PruningFormat, check_option
 from actprune_kernels.quantization import BITS, FIELDS, KINDS, SAME, Quantized
-from actprune_kernels.sizes import Size
+from actprune_kernels.sizes import Size, index_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,11 @@ class QuantizedFormat(PruningFormat):
     @abstractmethod
     def block_of(self, rows: int, features: int) -> Size:
         """The values of an activation that share a scale, as they are stored: high and wide."""
+
+    def empty_index(self, like: Tensor, nnz: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Uninitialised tensors for the row of each of `nnz`, and for where each column starts."""
+        colptr = like.new_empty(columns + 1, dtype=index_dtype(nnz))
+        return like.new_empty(nnz, dtype=index_dtype(rows)), colptr
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         operands: dict[str, Any] = compressed.tensors

@@ -129,9 +129,7 @@ class Selective(Checkpoint):
     replacement = KeepingProducts
 
 
-def _keep_products(
-    context: object, op: object, *args: object, **kwargs: object
-) -> CheckpointPolicy:
+def _keep_products(_: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if op in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
 
 

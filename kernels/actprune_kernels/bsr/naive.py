@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Values, dequantized
+from actprune_kernels.quantization import SAME, Kept, dequantized
 from actprune_kernels.quantization.naive import encode
 from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
@@ -32,7 +32,7 @@ def compress(
     return *parts, block_rows, colptr
 
 
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
+def to_dense(values: Kept, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
@@ -42,12 +42,7 @@ def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) ->
 
 
 def grad_weight(
-    values: Values,
-    block_rows: Tensor,
-    colptr: Tensor,
-    grad_output: Tensor,
-    features: int,
-    scope: str,
+    values: Kept, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int, scope: str
 ) -> Tensor:
     dense = to_dense(values, block_rows, colptr, (len(grad_output), features))
     acc = wide(grad_output.dtype)

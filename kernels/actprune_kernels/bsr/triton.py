@@ -18,7 +18,7 @@ from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.pointers import search_columns
-from actprune_kernels.quantization import BITS, SAME, Quantized, Values
+from actprune_kernels.quantization import BITS, SAME, Kept, Quantized
 from actprune_kernels.quantization.triton import decode, encode, fp8, levels
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
@@ -99,11 +99,8 @@ def _gather(
     live = block < nnz
     at = tl.load(position + block, mask=live, other=0)
     column, block_row = at // block_rows, at % block_rows
-    tl.store(
-        block_rows_out + block,
-        block_row.to(block_rows_out.dtype.element_ty),
-        mask=live & (height == 0),
-    )
+    index = block_row.to(block_rows_out.dtype.element_ty)
+    tl.store(block_rows_out + block, index, mask=live & (height == 0))
     row = block_row.to(tl.int64) * BM + height
     n = tl.arange(0, PN)
     col = column.to(tl.int64)[:, None] * BN + n[None, :]
@@ -295,7 +292,7 @@ def gather_blocks(
     return values, block_rows
 
 
-def to_dense(values: Values, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
+def to_dense(values: Kept, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values = _decoded(values)
     dense = values.new_zeros(shape)
     if not values.numel():
@@ -316,12 +313,7 @@ def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
 
 
 def grad_weight(
-    values: Values,
-    block_rows: Tensor,
-    colptr: Tensor,
-    grad_output: Tensor,
-    features: int,
-    scope: str,
+    values: Kept, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int, scope: str
 ) -> Tensor:
     nnz, bm, bn = values.shape
     parts = values.parts if isinstance(values, Quantized) else (values,)
@@ -371,7 +363,7 @@ def grad_weight(
     return out
 
 
-def _decoded(values: Values) -> Tensor:
+def _decoded(values: Kept) -> Tensor:
     """All blocks, as actprune_kernels.quantization.dequantized, by our kernel."""
     if not isinstance(values, Quantized):
         return values

@@ -14,11 +14,8 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
     magnitudes = selection.weighed(transposed.abs().to(wide(activation.dtype)))
     mask, scale = select(magnitudes, keep, selection.scope, selection.draw)
     column, row = mask.nonzero(as_tuple=True)
-    return (
-        scaled(transposed[mask], scale),
-        row.to(index_dtype(height)),
-        column.to(index_dtype(features)),
-    )
+    rows, columns = row.to(index_dtype(height)), column.to(index_dtype(features))
+    return scaled(transposed[mask], scale), rows, columns
 
 
 def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: Size) -> Tensor:

@@ -71,6 +71,8 @@ def per_byte(kind: str) -> int:
 
 def empty(like: Tensor, count: int, width: int, kind: str) -> Parts:
     """Uninitialised parts of `count` blocks of `width` values, on the device of `like`."""
+    if kind == SAME:
+        return (like.new_empty(count, width),)
     if kind == "bf16":
         return (like.new_empty(count, width, dtype=torch.bfloat16),)
     scales = like.new_empty(count, dtype=torch.bfloat16)
@@ -139,10 +141,10 @@ class Quantized:
         return values[piece.start - first * size :][: piece.stop - piece.start]
 
 
-Values = Tensor | Quantized
+Kept = Tensor | Quantized
 """Blocks as they are, or in fewer bits."""
 
 
-def dequantized(values: Values) -> Tensor:
+def dequantized(values: Kept) -> Tensor:
     """All blocks, in the activation's dtype."""
     return values[:].to(values.dtype) if isinstance(values, Quantized) else values
