@@ -45,7 +45,7 @@ def record() -> Iterator[list[Launch]]:
     try:
         yield launches
     finally:
-        _recorders.remove(launches)
+        _recorders.pop()
 
 
 def launch(

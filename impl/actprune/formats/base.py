@@ -55,6 +55,10 @@ class Format(ABC):
         """What `compress` takes where no draw is given."""
         return torch.tensor([self.seed, 0, 0])
 
+    def drawn(self, draw: Tensor | None, wanted: bool) -> Tensor | None:
+        """What a kernel takes: no draw where none is wanted, the first one where none is given."""
+        return self.first_draw() if wanted and draw is None else draw if wanted else None
+
     def compress(
         self,
         activation: Tensor,
@@ -203,9 +207,8 @@ class Compressed:
 def check_activation(activation: Tensor) -> None:
     """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
     if activation.dim() != 2:
-        raise InputError(
-            f"activation: expected shape (rows, features), got {tuple(activation.shape)}"
-        )
+        got = tuple(activation.shape)
+        raise InputError(f"activation: expected shape (rows, features), got {got}")
     if activation.dtype not in DTYPES:
         known = ", ".join(str(dtype) for dtype in DTYPES)
         raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")
@@ -248,11 +251,8 @@ class PruningFormat(Format):
         return self.select == "priority"
 
     def selection(self, draw: Tensor | None, sample_importance: Tensor | None) -> Selection:
-        """What the kernels take: no draw for top-k, the first one where none is given."""
-        if self.select == "topk":
-            draw = None
-        elif draw is None:
-            draw = self.first_draw()
+        """What the kernels take."""
+        draw = self.drawn(draw, self.select == "priority")
         return Selection(self.sparsity, self.scope, draw, sample_importance)
 
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:

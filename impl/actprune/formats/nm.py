@@ -53,9 +53,7 @@ class Nm(Format):
     def spec(self) -> str:
         return f"nm:{self.text}"
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
         return nm.compress(activation, self.n, self.m)
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:

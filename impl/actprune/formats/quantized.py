@@ -41,9 +41,7 @@ class QuantizedFormat(PruningFormat):
 
     def rounding_draw(self, draw: Tensor | None) -> Tensor | None:
         """What the quantization takes: None where it rounds to the nearest or not at all."""
-        if self.values not in BITS:
-            return None
-        return self.first_draw() if draw is None else draw
+        return self.drawn(draw, self.values in BITS)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -100,12 +100,3 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
                 mask = mask.view(-1, self.num_heads, *mask.shape[1:])
             parts.append(mask)
         return sum(parts[1:], parts[0]) if parts else None
-
-
-def refusal(layer: nn.MultiheadAttention) -> str | None:
-    """Why convert leaves a layer as it is; None where it does not."""
-    if not layer._qkv_same_embed_dim:
-        return "keys or values have another width than queries (kdim, vdim)"
-    if layer.bias_k is not None or layer.add_zero_attn:
-        return "it adds a key of its own (add_bias_kv, add_zero_attn)"
-    return None

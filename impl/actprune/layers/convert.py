@@ -157,11 +157,9 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
                 f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
                 f"of shape {tuple(weights.shape)}"
             )
-        bad = ~((weights > 0) & weights.isfinite())
-        if bool(bad.any()):
-            raise InputError(
-                f"weights: expected positive, finite numbers, got {float(weights[bad][0])}"
-            )
+        bad = weights[~((weights > 0) & weights.isfinite())]
+        if len(bad):
+            raise InputError(f"weights: expected positive, finite numbers, got {float(bad[0])}")
     for layer in pruned(model).values():
         layer.sample_importance = weights
 

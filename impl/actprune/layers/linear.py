@@ -140,9 +140,8 @@ class PrunedLinear(Pruned, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         if input.shape[-1] != self.in_features:
-            raise InputError(
-                f"input: expected {self.in_features} features last, got {tuple(input.shape)}"
-            )
+            got = tuple(input.shape)
+            raise InputError(f"input: expected {self.in_features} features last, got {got}")
         return self.multiplied(input, self.weight, self.bias)
 
 

@@ -10,6 +10,7 @@ import operator
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,7 @@ class _Tracer(fx.Tracer):
                 named[parameter.name] = value
             else:
                 positional.append(value)
-
-        def forward(*args: Any) -> Any:
-            return root_fn(*args, **named)
-
-        return forward, positional
+        return partial(root_fn, **named), positional
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self.modes:
@@ -191,9 +188,8 @@ def _put_back(held: Container, old: Container) -> list[str]:
 def _same_numbers(python: Any, numpy: Any) -> bool:
     """Whether nobody has drawn from either since; they go on from there."""
     now = np.random.get_state()
-    same = python == random.getstate() and all(
-        np.array_equal(a, b) for a, b in zip(numpy, now, strict=True)
-    )
+    pairs = zip(numpy, now, strict=True)
+    same = python == random.getstate() and all(np.array_equal(a, b) for a, b in pairs)
     random.setstate(python)
     np.random.set_state(numpy)
     return same
