@@ -191,16 +191,14 @@ class Compressed:
             expected, got = getattr(self, what), getattr(grad_output, what)
             if got != expected:
                 raise InputError(f"grad_output: expected {what} {expected}, got {got}")
-        result: Tensor = torch.ops.actprune.grad_weight(
-            self.buffers, grad_output, self.format.spec, self.shape[1]
-        )
+        grad_weight, spec = torch.ops.actprune.grad_weight, self.format.spec
+        result: Tensor = grad_weight(self.buffers, grad_output, spec, self.shape[1])
         return result
 
     def to_dense(self) -> Tensor:
         """The activation (rows, features), with zeros where it was pruned."""
-        result: Tensor = torch.ops.actprune.to_dense(
-            self.buffers, self.format.spec, *self.shape, self.dtype
-        )
+        to_dense, spec = torch.ops.actprune.to_dense, self.format.spec
+        result: Tensor = to_dense(self.buffers, spec, *self.shape, self.dtype)
         return result
 
 

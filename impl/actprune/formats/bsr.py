@@ -35,10 +35,8 @@ class Bsr(QuantizedFormat):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(1 <= size <= LARGEST_BLOCK for size in self.block):
-            height, width = self.block
-            raise InputError(
-                f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {height}x{width}"
-            )
+            got = "x".join(map(str, self.block))
+            raise InputError(f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {got}")
         check_option("norm", self.norm, NORMS)
 
     def compress_tensors(

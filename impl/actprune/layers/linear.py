@@ -87,11 +87,10 @@ class Pruned(nn.Module):
         importance = self.sample_importance
         if importance is None:
             return None
-        if not len(importance) or rows % len(importance):
-            raise InputError(
-                f"weights: expected one for each sample, got {len(importance)} for {rows} rows"
-            )
-        return importance.repeat_interleave(rows // len(importance))
+        count = len(importance)
+        if not count or rows % count:
+            raise InputError(f"weights: expected one for each sample, got {count} for {rows} rows")
+        return importance.repeat_interleave(rows // count)
 
     def next_draw(self, device: torch.device) -> Tensor | None:
         """The draw of the selection that is due, on `device`; the next one is another."""

@@ -19,9 +19,8 @@ class Offloading(Replacement):
         """Call what this one replaces; raises InputError where host memory is all there is."""
         device = device_of(self.module)
         if device.type == "cpu":
-            raise InputError(
-                "offload: expected a model on a GPU, got one on the CPU: all is in host memory"
-            )
+            got = "got one on the CPU: all is in host memory"
+            raise InputError(f"offload: expected a model on a GPU, {got}")
         with moved_to_host(pin=device.type == "cuda"):
             return self.replaced(*args, **kwargs)
 

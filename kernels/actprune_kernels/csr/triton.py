@@ -94,9 +94,8 @@ def _longest_first(colptr: Tensor, nnz: int) -> Tensor | None:
     With `column` scope nnz is a multiple of the columns. Where it is one by chance, the columns
     come as they are: the order decides when a sum is made, never its value.
     """
-    if nnz % (colptr.numel() - 1) == 0:
-        return None
-    return colptr.diff().argsort(descending=True)
+    even = nnz % (colptr.numel() - 1) == 0
+    return None if even else colptr.diff().argsort(descending=True)
 
 
 def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:

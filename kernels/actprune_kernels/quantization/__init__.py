@@ -90,8 +90,7 @@ def rounding(draw: Tensor) -> np.random.PCG64:
 def fractions(source: np.random.PCG64, count: int, out: Tensor | None = None) -> Tensor:
     """The next `count` fractions times FRACTION, fp32; a multiple of four leaves none unused."""
     words = source.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    if out is None:
-        out = torch.empty(count)
+    out = torch.empty(count) if out is None else out
     np.copyto(out.numpy().reshape(-1), words)
     return out
 

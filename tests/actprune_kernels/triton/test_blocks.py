@@ -214,12 +214,12 @@ def test_priority_sampling_is_that_of_the_definition(
 ) -> None:
     monkeypatch.setattr(selection, "IN_REGISTERS", held)
 
-    def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor:
+    def uniforms(like: Tensor, draw: Tensor) -> Tensor:
         seed, stream, counter = draw.tolist()
-        index = np.arange(np.prod(shape))
+        index = np.arange(like.numel())
         counters = np.stack([index, index * 0, index * 0 + stream, index * 0 + counter], 1)
         bits = philox(seed, counters) >> np.uint64(8)
-        return torch.from_numpy((bits + 1).astype(np.float64) / 2**24).to(dtype).view(shape)
+        return torch.from_numpy((bits + 1).astype(np.float64) / 2**24).to(like.dtype).view_as(like)
 
     monkeypatch.setattr(definition, "uniforms", uniforms)
     m = torch.rand(7, 40) * torch.tensor([0.0, 1, 2, 1, 5])[torch.randint(0, 5, (7, 40))]

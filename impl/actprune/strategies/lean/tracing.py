@@ -83,9 +83,8 @@ class _Tracer(fx.Tracer):
         """Whether anybody but torch.fx asked of which type a placeholder is."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if is_called(m) or own_way(m):
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
+        leaf = super().is_leaf_module(m, module_qualified_name)
+        return leaf or is_called(m) or bool(own_way(m))
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
