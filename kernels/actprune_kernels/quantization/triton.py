@@ -66,8 +66,10 @@ def _encode(
     inverse = tl.div_rn(tl.full((TILE,), 1, tl.float32), scale)
     seed, stream, counter = tl.load(draw), tl.load(draw + 1), tl.load(draw + 2)
     first, second = (index & 0xFFFFFFFF).to(tl.uint32), (index >> 32).to(tl.uint32) | _ROUNDING
-    stream, counter = first * 0 + stream.to(tl.uint32), first * 0 + counter.to(tl.uint32)
-    bits, _, _, _ = tl.philox(seed, first, second, stream, counter)
+    none = first * 0
+    bits, _, _, _ = tl.philox(
+        seed, first, second, none + stream.to(tl.uint32), none + counter.to(tl.uint32)
+    )
     up = (bits >> 8).to(tl.int32).to(tl.float32) * (1.0 / 16777216.0)
     level = x * inverse[:, None, None] + zero[:, None, None] + up
     level = tl.minimum(tl.maximum(tl.where(level == level, level, 0), 0), last)

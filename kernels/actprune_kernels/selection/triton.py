@@ -29,8 +29,10 @@ def _sample_ranks(magnitudes, draw, ranks, count, CHUNK: tl.constexpr):
     live = index < count
     seed, stream, counter = tl.load(draw), tl.load(draw + 1), tl.load(draw + 2)
     low, high = (index & 0xFFFFFFFF).to(tl.uint32), (index >> 32).to(tl.uint32)
-    stream, counter = low * 0 + stream.to(tl.uint32), low * 0 + counter.to(tl.uint32)
-    bits, _, _, _ = tl.philox(seed, low, high, stream, counter)
+    zero = low * 0
+    bits, _, _, _ = tl.philox(
+        seed, low, high, zero + stream.to(tl.uint32), zero + counter.to(tl.uint32)
+    )
     u = ((bits >> 8).to(tl.int32) + 1).to(tl.float32) * (1.0 / 16777216.0)
     m = tl.load(magnitudes + index, mask=live)
     rank = tl.div_rn(m, u) if m.dtype == tl.float32 else m / u.to(tl.float64)
