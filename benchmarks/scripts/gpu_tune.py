@@ -57,12 +57,12 @@ def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan
 @contextmanager
 def forced(plan: tuning.Plan) -> Iterator[None]:
     """While it lasts, grad_weight takes this plan."""
-    chosen = tuning.grad_weight
-    tuning.grad_weight = lambda *_: plan
+    chosen = tuning.choose
+    tuning.choose = lambda *_: plan
     try:
         yield
     finally:
-        tuning.grad_weight = chosen
+        tuning.choose = chosen
 
 
 def main() -> None:

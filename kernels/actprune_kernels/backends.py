@@ -46,24 +46,13 @@ NAIVE = Backend("naive")
 """The definition: plain PyTorch on any device."""
 CPU = Backend("cpu", "cpu")
 """The fast path of the CPU."""
-TRITON = Backend(
-    "triton",
-    "cuda",
-    (torch.float32, torch.float16, torch.bfloat16),
-    packages=("triton",),
-    interpreted=True,
-)
+_TENSOR_CORES = torch.float32, torch.float16, torch.bfloat16
+TRITON = Backend("triton", "cuda", _TENSOR_CORES, ("triton",), interpreted=True)
 """Our kernels on CUDA."""
 CUSPARSE = Backend("cusparse", "cuda", (torch.float32, torch.float64), ("triton", "cupy"))
 """cuSPARSE's product through CuPy, of what our kernels compress."""
 BACKENDS = {each.name: each for each in (NAIVE, CPU, TRITON, CUSPARSE)}
 LEAST_CAPABILITY = (8, 0)
-
-
-def check_backend(name: str) -> None:
-    """Raise ValueError unless `name` is "auto" or one of BACKENDS."""
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"backend: expected one of auto, {', '.join(BACKENDS)}, got {name!r}")
 
 
 def interpreted() -> bool:
@@ -77,7 +66,8 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
     On CUDA, `auto` is the first listed backend that takes the dtype. Nothing falls back by itself:
     what is missing is an error that names the way out.
     """
-    check_backend(name)
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend: expected one of auto, {', '.join(BACKENDS)}, got {name!r}")
     has = {each.name: each for each in import_module(f"actprune_kernels.{folder}").HAS}
     if name == "auto":
         name = _automatic(has.values(), device, dtype)
@@ -89,9 +79,12 @@ def resolve(folder: str, name: str, device: torch.device, dtype: torch.dtype) ->
     if chosen.device == "cuda":
         _check_cuda(chosen, device)
         if not chosen.takes(dtype):
+            *first, last = (str(taken).removeprefix("torch.") for taken in chosen.dtypes)
+            # a fast one that takes the dtype, else the definition
+            fast = (one.name for one in has.values() if one.device == "cuda" and one.takes(dtype))
             raise ValueError(
-                f"backend: {name} takes {_enumerated(chosen.dtypes)}, got {dtype}; "
-                f"use backend={_other(has.values(), dtype)}"
+                f"backend: {name} takes {', '.join(first)} and {last}, got {dtype}; "
+                f"use backend={next(fast, NAIVE.name)}"
             )
     for package in chosen.missing():
         way = f"backend: {name} needs the package {package}: {_INSTALL[package]}"
@@ -125,14 +118,3 @@ def _check_cuda(backend: Backend, device: torch.device) -> None:
                 f"backend: {backend.name} needs compute capability 8.0 or more, {device} has "
                 f"{capability[0]}.{capability[1]}; backend=naive runs plain PyTorch there"
             )
-
-
-def _other(has: Iterable[Backend], dtype: torch.dtype) -> str:
-    """The backend to take on CUDA instead: a fast one that takes the dtype, else the definition."""
-    fast = (each.name for each in has if each.device == "cuda" and each.takes(dtype))
-    return next(fast, NAIVE.name)
-
-
-def _enumerated(dtypes: tuple[torch.dtype, ...]) -> str:
-    *first, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-    return f"{', '.join(first)} and {last}"

@@ -15,9 +15,8 @@ def in_chunks(make: Callable[[slice], Parts], count: int, step: int) -> Parts:
     if step >= count:
         return first
     each = [len(part) // step for part in first]
-    whole = tuple(
-        part.new_empty(count * n, *part.shape[1:]) for part, n in zip(first, each, strict=True)
-    )
+    sizes = zip(first, each, strict=True)
+    whole = tuple(part.new_empty(count * n, *part.shape[1:]) for part, n in sizes)
     for start in range(0, count, step):
         made = make(slice(start, start + step)) if start else first
         for part, some, n in zip(whole, made, each, strict=True):

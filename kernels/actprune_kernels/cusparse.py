@@ -31,61 +31,47 @@ def csr(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Te
     fp32 or fp64. Raises ValueError where an index needs more than 32 bits, and while a CUDA graph
     is captured.
     """
-    library = _library()
-    shape = colptr.numel() - 1, grad_output.shape[0]
-    _check_sizes(*shape, values.numel())
-    rows, colptr = rows.to(torch.int32), colptr.to(torch.int32)
-    index, base = library.CUSPARSE_INDEX_32I, library.CUSPARSE_INDEX_BASE_ZERO
-    made = library.createCsr(
-        *shape,
-        values.numel(),
-        colptr.data_ptr(),
-        rows.data_ptr(),
-        values.data_ptr(),
-        index,
-        index,
-        base,
-        _cuda_type(values),
-    )
-    return _product(made, shape[0], grad_output, CSR_DETERMINISTIC)
+    features, sparse = colptr.numel() - 1, (colptr, rows, values)
+    return _product("Csr", *sparse, features, grad_output, CSR_DETERMINISTIC)
 
 
 def coo(
     values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
     """The same from Xᵀ in COO, sorted by `columns` (nnz,), its rows."""
-    library = _library()
-    shape = features, grad_output.shape[0]
-    _check_sizes(*shape, values.numel())
-    rows, columns = rows.to(torch.int32), columns.to(torch.int32)
-    made = library.createCoo(
-        *shape,
-        values.numel(),
-        columns.data_ptr(),
-        rows.data_ptr(),
-        values.data_ptr(),
-        library.CUSPARSE_INDEX_32I,
-        library.CUSPARSE_INDEX_BASE_ZERO,
-        _cuda_type(values),
-    )
-    return _product(made, features, grad_output, COO_DETERMINISTIC)
+    return _product("Coo", columns, rows, values, features, grad_output, COO_DETERMINISTIC)
 
 
-def _product(sparse: int, features: int, grad_output: Tensor, algorithm: int) -> Tensor:
-    """Multiply the matrix that the descriptor `sparse` names, and free the descriptor."""
-    library = _library()
+def _product(
+    layout: str, columns: Tensor, rows: Tensor, values: Tensor, features: int,
+    grad_output: Tensor, algorithm: int,
+) -> Tensor:  # fmt: skip
+    """dYᵀ·X, with Xᵀ as cuSPARSE's `layout`; the descriptors are freed whatever happens."""
+    library, out = _library(), grad_output.new_empty(grad_output.shape[1], features)
+    sizes = features, len(grad_output), values.numel()
+    if max(sizes) > _LIMIT:
+        raise ValueError(
+            f"activation: expected at most {_LIMIT} rows, features and kept elements for cuSPARSE, "
+            f"got {sizes[1]}, {features} and {sizes[2]}; use backend=triton, or naive for float64"
+        )
+    if not values.numel() or not out.numel():
+        return out.zero_()
+    grad_output = grad_output.contiguous()
+    columns, rows = columns.to(torch.int32), rows.to(torch.int32)
+    kind = _cuda_types()[out.dtype == torch.float64]
     with ExitStack() as cleanup:
+        addresses = [part.data_ptr() for part in (columns, rows, values)]
+        index = [library.CUSPARSE_INDEX_32I] * (2 if layout == "Csr" else 1)
+        described = *sizes, *addresses, *index, library.CUSPARSE_INDEX_BASE_ZERO, kind
+        sparse = getattr(library, f"create{layout}")(*described)
         cleanup.callback(library.destroySpMat, sparse)
-        grad_output = grad_output.contiguous()
-        out = grad_output.new_empty(grad_output.shape[1], features)
-        dense, result = _transposed(grad_output), _transposed(out)
+        dense, result = (_transposed(matrix, kind) for matrix in (grad_output, out))
         cleanup.callback(library.destroyDnMat, dense)
         cleanup.callback(library.destroyDnMat, result)
         scalars = np.array([1, 0], np.float64 if out.dtype == torch.float64 else np.float32)
         one, zero = scalars.ctypes.data, scalars.ctypes.data + scalars.itemsize
         plain = library.CUSPARSE_OPERATION_NON_TRANSPOSE
         turned = library.CUSPARSE_OPERATION_TRANSPOSE
-        kind = _cuda_type(out)
         call = (plain, turned, one, sparse, dense, zero, result, kind, algorithm)
         handle = cleanup.enter_context(_handle(out.device))
         size = library.spMM_bufferSize(handle, *call)
@@ -95,13 +81,11 @@ def _product(sparse: int, features: int, grad_output: Tensor, algorithm: int) ->
     return out
 
 
-def _transposed(matrix: Tensor) -> int:
+def _transposed(matrix: Tensor, kind: int) -> int:
     """A descriptor of matrixᵀ in column-major order: `matrix` as it lies in memory."""
-    library = _library()
-    height, width = matrix.shape
-    made: int = library.createDnMat(
-        width, height, width, matrix.data_ptr(), _cuda_type(matrix), library.CUSPARSE_ORDER_COL
-    )
+    library, (height, width) = _library(), matrix.shape
+    order, address = library.CUSPARSE_ORDER_COL, matrix.data_ptr()
+    made: int = library.createDnMat(width, height, width, address, kind, order)
     return made
 
 
@@ -144,19 +128,7 @@ def _library() -> Any:
     return cusparse
 
 
-def _cuda_type(tensor: Tensor) -> int:
-    return _cuda_types()[tensor.dtype == torch.float64]
-
-
 def _cuda_types() -> tuple[int, int]:
     from cupy_backends.cuda.api import runtime
 
     return runtime.CUDA_R_32F, runtime.CUDA_R_64F
-
-
-def _check_sizes(features: int, rows: int, nnz: int) -> None:
-    if max(features, rows, nnz) > _LIMIT:
-        raise ValueError(
-            f"activation: expected at most {_LIMIT} rows, features and kept elements for cuSPARSE, "
-            f"got {rows}, {features} and {nnz}; use backend=triton, or naive for float64"
-        )

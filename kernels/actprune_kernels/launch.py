@@ -8,6 +8,7 @@ a machine without a GPU, and proves that nothing waits for the data.
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -44,18 +45,24 @@ def record() -> Iterator[list[Launch]]:
     try:
         yield launches
     finally:
-        _recorders.remove(launches)
+        _recorders.pop()
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], *, num_warps: int = 4, num_stages: int = 3, **args: Any
-) -> None:
-    """Run `kernel` over `grid` on the device of its tensors; record it where they are meta."""
-    device = next(arg.device for arg in args.values() if isinstance(arg, Tensor))
+    kernel: Any, grid: tuple[int, ...], *operands: Any, num_warps: int = 4, num_stages: int = 3,
+    **constants: Any,
+) -> None:  # fmt: skip
+    """Run `kernel` over `grid` on the device of its tensors; record it where they are meta.
+
+    operands: its tensors and sizes, in the order of its parameters; constants: its constexprs.
+    """
+    device = next(operand.device for operand in operands if isinstance(operand, Tensor))
     if device.type == "meta":
+        args = signature(kernel.fn).bind(*operands, **constants).arguments
         for launches in _recorders:
             launches.append(Launch(kernel, grid, args, num_warps, num_stages))
     elif all(grid):
         elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
         with torch.cuda.device(device) if elsewhere else nullcontext():
-            kernel[grid](**args, **OPTIONS, num_warps=num_warps, num_stages=num_stages)
+            options = {**constants, **OPTIONS, "num_warps": num_warps, "num_stages": num_stages}
+            kernel[grid](*operands, **options)

@@ -2,6 +2,8 @@
 
 import torch
 
+Size = tuple[int, int]
+"""Rows and features."""
 SCOPES = ("global", "column", "row")
 SELECTS = ("topk", "priority")
 NORMS = ("l2", "l1", "max")

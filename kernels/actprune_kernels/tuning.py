@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from actprune_kernels.sizes import Size
 
 FOLDER = Path(__file__).with_name("tuned")
 _FILLED = 132  # programs that fill a large GPU: its multiprocessors (an H100 or H200 has 132)
@@ -31,22 +32,18 @@ class Plan:
     source: str = "rule"
 
 
-def grad_weight(grad_output: Tensor, kept_rows: int, features: int, block: tuple[int, int]) -> Plan:
-    """The plan for dY (rows, out_features) and columns of `kept_rows` kept rows on average."""
-    return choose(
-        grad_output.device, grad_output.dtype, kept_rows, grad_output.shape[1], features, block
-    )
-
-
 def choose(
     device: torch.device | str,
     dtype: torch.dtype,
     kept_rows: int,
     out_features: int,
     features: int,
-    block: tuple[int, int],
+    block: Size,
 ) -> Plan:
-    """The table's plan where the device has one for this class of shapes, else the rule's."""
+    """The plan for dY (rows, out_features) and columns of `kept_rows` kept rows on average.
+
+    It is the table's where the device has one for this class of shapes, else the rule's.
+    """
     device = torch.device(device)
     table = load(device_name(device)) if device.type == "cuda" else {}
     measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
@@ -54,7 +51,7 @@ def choose(
 
 
 def by_rule(
-    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
+    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: Size
 ) -> Plan:
     """Large tiles first; smaller steps for wide types; parts until the device is filled."""
     half = dtype.itemsize == 2
@@ -85,7 +82,7 @@ def search_space(plan: Plan) -> Iterator[Plan]:
 
 
 def shape_class(
-    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
+    dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: Size
 ) -> str:
     """The key of a table: sizes rounded up to powers of 2, so that neighbours share a plan."""
     sizes = "x".join(str(_power_of_2(size)) for size in (kept_rows, out_features, features))

@@ -1,7 +1,7 @@
 """The row sums of a store times a matrix, some rows at a time, against the definition."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
@@ -13,9 +13,6 @@ from actprune import parse
 from actprune.formats import FORMATS
 from actprune.formats.base import Compressed
 from actprune_kernels import sizes
-from actprune_kernels.bsr import cpu as bsr
-from actprune_kernels.csr import cpu as csr
-from actprune_kernels.quantization import cpu as quantization
 from actprune_kernels.sizes import at_once, wide
 from tests.actprune.formats.test_formats import DTYPES, SPECS, random_pair, specs
 from tests.actprune.formats.test_formats import sizes as any_size
@@ -25,9 +22,7 @@ from tests.temporaries import largest_made
 @contextmanager
 def small(piece: int) -> Iterator[None]:
     """Pieces of so many elements."""
-    with ExitStack() as patches:
-        for module in (sizes, bsr, csr, quantization):
-            patches.enter_context(patch.object(module, "at_once", lambda: piece))
+    with patch.object(sizes, "at_once", lambda: piece):
         yield
 
 

@@ -104,7 +104,7 @@ def test_selection_is_that_of_the_definition(
 @pytest.mark.parametrize("kernel", [cpu, naive])
 def test_the_scale_is_the_first_rank_that_fell_out_over_the_magnitude(kernel: ModuleType) -> None:
     m, draw = torch.rand(5, 20, dtype=torch.float64) + 0.01, torch.tensor([5, 6, 7])
-    ranks = m / uniforms((5, 20), torch.float64, draw)
+    ranks = m / uniforms(m, draw)
     mask, scale = kernel.select(m, 8, "column", draw)
     expected = []
     for column, rank in zip(m.tolist(), ranks.tolist(), strict=True):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from actprune import parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
-from actprune_kernels import quantization
-from actprune_kernels.bsr import cpu as bsr
+from actprune_kernels import quantization, sizes
 from actprune_kernels.quantization import BITS, KINDS, cpu, naive
 from actprune_kernels.sizes import at_once
 from tests.temporaries import largest_made
@@ -35,7 +34,7 @@ def test_pieces_are_the_definition(
     kind: str, size: tuple[int, int], dtype: torch.dtype, piece: int
 ) -> None:
     x = torch.randn(size, generator=torch.Generator().manual_seed(size[1])).to(dtype)
-    with patch.object(cpu, "at_once", lambda: piece):
+    with patch.object(sizes, "at_once", lambda: piece):
         ours, theirs = cpu.encode(x, kind, DRAW), naive.encode(x, kind, DRAW)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         back = cpu.decode(ours, kind, size[1], wide)
@@ -185,7 +184,7 @@ def test_a_product_by_pieces_is_the_product(dtype: torch.dtype) -> None:
     for scope in ("column", "row", "global"):
         spec = f"bsr:block=3x8,sparsity=0.3,scope={scope},values=int8"
         store = parse(spec).compress(x)
-        with patch.object(bsr, "at_once", lambda: 7 * 3 * 8):
+        with patch.object(sizes, "at_once", lambda: 7 * 3 * 8):
             got = store.grad_weight(dy)
         naive_one = parse(f"{spec},backend=naive").compress(x)
         expected = naive_one.grad_weight(dy)

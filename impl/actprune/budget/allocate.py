@@ -2,10 +2,11 @@
 
 import glob
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,8 +152,7 @@ def allocate(
         >>> actprune.convert(model, chosen).spec, chosen.nbytes
         ('csr:sparsity=0.8', 385)
     """
-    made = profile(model, batch, groups=groups, candidates=candidates, loss=loss)
-    return made.allocate(budget)
+    return profile(model, batch, groups=groups, candidates=candidates, loss=loss).allocate(budget)
 
 
 def profile(
@@ -207,9 +207,32 @@ def profile(
 class _Cost:
     """The bytes and squared errors of one layer over its uses, by candidate."""
 
+    layer: str
+    formats: Sequence[Format]
     nbytes: Sizes
     squares: Errors
     gradient: Tensor | None = None
+
+    def watch(self, _: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
+        """The layer has run: measure when the gradient of what it gave is known."""
+        x = args[0] if args else kwargs["input"]
+        if out.requires_grad:
+            out.register_hook(partial(self.measure, x.detach()))  # type: ignore[no-untyped-call]
+
+    def measure(self, x: Tensor, grad_output: Tensor) -> None:
+        """x: (..., features), grad_output: (..., out_features), which may be autocast's."""
+        dy = grad_output.reshape(-1, grad_output.shape[-1])
+        x = x.reshape(-1, x.shape[-1]).to(dy.dtype).contiguous()
+        dense = dy.t() @ x
+        self.gradient = dense if self.gradient is None else self.gradient + dense
+        for i, format in enumerate(self.formats):
+            draws = _DRAWS if format.stochastic else 1
+            for count in range(draws):
+                draw = torch.tensor([format.seed, zlib.crc32(self.layer.encode()), count])
+                store = format.compress(x, draw)
+                off = store.grad_weight(dy) - dense
+                self.squares[i] += float(off.double().square().sum()) / draws
+            self.nbytes[i] += store.nbytes
 
     def errors(self) -> Errors:
         assert self.gradient is not None
@@ -228,51 +251,18 @@ def _layers(
         raise InputError("batch: expected at least one sample, got none")
     for name, layer in plain.named_modules():
         if type(layer) is nn.Linear and layer.weight.requires_grad:
-            costs[name] = _Cost(np.zeros(count, np.int64), np.zeros(count))
-            measure = partial(_measure, name, costs[name], formats)
-            layer.register_forward_hook(partial(_watch, measure), with_kwargs=True)
+            costs[name] = _Cost(name, formats, np.zeros(count, np.int64), np.zeros(count))
+            layer.register_forward_hook(costs[name].watch, with_kwargs=True)
     if costs:
         backpropagate(plain, batch, loss)
     used = {name: cost for name, cost in costs.items() if cost.gradient is not None}
     if not used:
-        raise InputError(
-            "model: expected an nn.Linear whose weight takes part in the loss, found none"
-        )
+        text = "expected an nn.Linear whose weight takes part in the loss, found none"
+        raise InputError(f"model: {text}")
     for name, cost in used.items():
         if not np.isfinite(cost.errors()).all():
             raise InputError(f"model: the weight gradient of {name!r} is not finite on this batch")
     return used
-
-
-def _watch(
-    measure: Callable[[Tensor, Tensor], None],
-    _: nn.Module,
-    args: tuple[Tensor, ...],
-    kwargs: dict[str, Tensor],
-    out: Tensor,
-) -> None:
-    """A layer has run: measure when the gradient of what it gave is known."""
-    x = args[0] if args else kwargs["input"]
-    if out.requires_grad:
-        out.register_hook(partial(measure, x.detach()))  # type: ignore[no-untyped-call]
-
-
-def _measure(
-    name: str, cost: _Cost, formats: Sequence[Format], x: Tensor, grad_output: Tensor
-) -> None:
-    """x: (..., features), grad_output: (..., out_features), as autocast made it where it is on."""
-    dy = grad_output.reshape(-1, grad_output.shape[-1])
-    x = x.reshape(-1, x.shape[-1]).to(dy.dtype).contiguous()
-    dense = dy.t() @ x
-    cost.gradient = dense if cost.gradient is None else cost.gradient + dense
-    for i, format in enumerate(formats):
-        draws = _DRAWS if format.stochastic else 1
-        for count in range(draws):
-            draw = torch.tensor([format.seed, zlib.crc32(name.encode()), count])
-            store = format.compress(x, draw)
-            off = store.grad_weight(dy) - dense
-            cost.squares[i] += float(off.double().square().sum()) / draws
-        cost.nbytes[i] += store.nbytes
 
 
 def _members(layers: Sequence[str], groups: str | Iterable[str] | None) -> dict[str, list[str]]:
@@ -286,10 +276,9 @@ def _members(layers: Sequence[str], groups: str | Iterable[str] | None) -> dict[
         if not matching:
             known = ", ".join(layers[:6])
             raise InputError(f"groups: {group!r} matches no layer with a gradient, such as {known}")
-        left = [name for name in matching if name not in taken]
-        taken.update(left)
-        if left:
+        if left := [name for name in matching if name not in taken]:
             members[group] = left
+            taken.update(left)
     if not members:
         raise InputError("groups: expected at least one glob, got none")
     return members

@@ -1,7 +1,6 @@
 """One option for each of several items: the least error within a budget of bytes."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +31,11 @@ def choose(nbytes: Sizes, errors: Errors, budget: int) -> list[int]:
         sums = (sums[:, None] + error).ravel()
         kept.append(_frontier(sizes, sums, budget - int(least), step))
         sizes, sums = sizes[kept[-1]], sums[kept[-1]]
-    return _path(kept, int(sums.argmin()), options)
+    last, path = int(sums.argmin()), []
+    for places in reversed(kept):  # the options that led to the last sum
+        last, option = divmod(int(places[last]), options)
+        path.append(option)
+    return path[::-1]
 
 
 def _frontier(sizes: Sizes, errors: Errors, limit: int, step: float) -> Sizes:
@@ -44,12 +47,3 @@ def _frontier(sizes: Sizes, errors: Errors, limit: int, step: float) -> Sizes:
     before = np.minimum.accumulate(np.concatenate([[np.inf], levels[:-1]]))
     chosen: Sizes = order[levels < before]
     return chosen
-
-
-def _path(kept: Sequence[Sizes], last: int, options: int) -> list[int]:
-    """The options that led to the sum at place `last` of the last item's."""
-    path = []
-    for places in reversed(kept):
-        last, option = divmod(int(places[last]), options)
-        path.append(option)
-    return path[::-1]

@@ -12,17 +12,8 @@ from actprune.formats.rows import Rows
 from actprune.formats.spec import read_spec
 from actprune.formats.topk import Topk
 
-FORMATS: dict[str, type[Format]] = {
-    "dense": Dense,
-    "coo": Coo,
-    "csr": Csr,
-    "bsr": Bsr,
-    "quant": Quant,
-    "bitmap": Bitmap,
-    "topk": Topk,
-    "rows": Rows,
-    "nm": Nm,
-}
+_ALL: tuple[type[Format], ...] = (Dense, Coo, Csr, Bsr, Quant, Bitmap, Topk, Rows, Nm)
+FORMATS = {format.name: format for format in _ALL}
 BASELINES = ("quant", "bitmap", "topk", "rows", "nm")
 """What other work keeps, in plain PyTorch."""
 

@@ -55,6 +55,10 @@ class Format(ABC):
         """What `compress` takes where no draw is given."""
         return torch.tensor([self.seed, 0, 0])
 
+    def drawn(self, draw: Tensor | None, wanted: bool) -> Tensor | None:
+        """What a kernel takes: no draw where none is wanted, the first one where none is given."""
+        return self.first_draw() if wanted and draw is None else draw if wanted else None
+
     def compress(
         self,
         activation: Tensor,
@@ -98,30 +102,29 @@ class Format(ABC):
         """The module of kernels that serves tensors of this device and dtype."""
         return import_module(f"actprune_kernels.baselines.{self.name}")
 
-    def operands(self, compressed: "Compressed") -> dict[str, Any]:
-        """What the kernels take of a store, by the names of their parameters."""
+    def operands(self, compressed: "Compressed", kernel: str) -> dict[str, Any]:
+        """What a kernel, such as grad_weight, takes of a store, by the names of its parameters."""
         return compressed.tensors
+
+    def run(self, kernel: str, compressed: "Compressed", **others: Any) -> Tensor:
+        """What the kernel of this name makes of a store and of what else it takes."""
+        kernels = self.kernels(compressed.device, compressed.dtype)
+        result: Tensor = getattr(kernels, kernel)(**self.operands(compressed, kernel), **others)
+        return result
 
     def grad_weight(self, compressed: "Compressed", grad_output: Tensor) -> Tensor:
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        result: Tensor = kernels.grad_weight(
-            **self.operands(compressed), grad_output=grad_output, features=compressed.shape[1]
-        )
-        return result
+        features = compressed.shape[1]
+        return self.run("grad_weight", compressed, grad_output=grad_output, features=features)
 
     def to_dense(self, compressed: "Compressed") -> Tensor:
         """X (rows, features) in its dtype, with zeros where it was pruned."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        result: Tensor = kernels.to_dense(**self.operands(compressed), shape=compressed.shape)
-        return result
+        return self.run("to_dense", compressed, shape=compressed.shape)
 
     def row_dot(self, compressed: "Compressed", other: Tensor) -> Tensor:
         """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        if hasattr(kernels, "row_dot"):
-            result: Tensor = kernels.row_dot(**self.operands(compressed), other=other)
-            return result
+        if hasattr(self.kernels(compressed.device, compressed.dtype), "row_dot"):
+            return self.run("row_dot", compressed, other=other)
         return (self.to_dense(compressed) * other).sum(1, dtype=wide(other.dtype))
 
     def nnz(self, compressed: "Compressed") -> int:
@@ -184,31 +187,26 @@ class Compressed:
                 f"grad_output: expected shape ({self.shape[0]}, out_features), "
                 f"got {tuple(grad_output.shape)}"
             )
-        if grad_output.dtype != self.dtype:
-            raise InputError(f"grad_output: expected dtype {self.dtype}, got {grad_output.dtype}")
-        if grad_output.device != self.device:
-            raise InputError(
-                f"grad_output: expected device {self.device}, got {grad_output.device}"
-            )
-        result: Tensor = torch.ops.actprune.grad_weight(
-            self.buffers, grad_output, self.format.spec, self.shape[1]
-        )
+        for what in ("dtype", "device"):
+            expected, got = getattr(self, what), getattr(grad_output, what)
+            if got != expected:
+                raise InputError(f"grad_output: expected {what} {expected}, got {got}")
+        grad_weight, spec = torch.ops.actprune.grad_weight, self.format.spec
+        result: Tensor = grad_weight(self.buffers, grad_output, spec, self.shape[1])
         return result
 
     def to_dense(self) -> Tensor:
         """The activation (rows, features), with zeros where it was pruned."""
-        result: Tensor = torch.ops.actprune.to_dense(
-            self.buffers, self.format.spec, *self.shape, self.dtype
-        )
+        to_dense, spec = torch.ops.actprune.to_dense, self.format.spec
+        result: Tensor = to_dense(self.buffers, spec, *self.shape, self.dtype)
         return result
 
 
 def check_activation(activation: Tensor) -> None:
     """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
     if activation.dim() != 2:
-        raise InputError(
-            f"activation: expected shape (rows, features), got {tuple(activation.shape)}"
-        )
+        got = tuple(activation.shape)
+        raise InputError(f"activation: expected shape (rows, features), got {got}")
     if activation.dtype not in DTYPES:
         known = ", ".join(str(dtype) for dtype in DTYPES)
         raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")
@@ -244,21 +242,15 @@ class PruningFormat(Format):
         check_option("select", self.select, SELECTS)
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more, got {self.seed}")
-        try:
-            backends.check_backend(self.backend)
-        except ValueError as problem:
-            raise InputError(str(problem)) from None
+        check_option("backend", self.backend, ("auto", *backends.BACKENDS))
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.select == "priority"
 
     def selection(self, draw: Tensor | None, sample_importance: Tensor | None) -> Selection:
-        """What the kernels take: no draw for top-k, the first one where none is given."""
-        if self.select == "topk":
-            draw = None
-        elif draw is None:
-            draw = self.first_draw()
+        """What the kernels take."""
+        draw = self.drawn(draw, self.select == "priority")
         return Selection(self.sparsity, self.scope, draw, sample_importance)
 
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
@@ -267,9 +259,8 @@ class PruningFormat(Format):
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        kernels = self.kernels(activation.device, activation.dtype)
-        selection = self.selection(draw, sample_importance)
-        tensors: tuple[Tensor, ...] = kernels.compress(activation, selection)
+        compress = self.kernels(activation.device, activation.dtype).compress
+        tensors: tuple[Tensor, ...] = compress(activation, self.selection(draw, sample_importance))
         return tensors
 
 

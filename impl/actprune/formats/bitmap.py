@@ -22,7 +22,5 @@ class Bitmap(BaselineFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        return (
-            activation.new_empty(nnz),
-            activation.new_empty(features, blocks_along(rows, 8), dtype=torch.uint8),
-        )
+        bits = activation.new_empty(features, blocks_along(rows, 8), dtype=torch.uint8)
+        return activation.new_empty(nnz), bits

@@ -10,8 +10,8 @@ from actprune.formats.base import Compressed, check_option
 from actprune.formats.quantized import QuantizedFormat
 from actprune_common.errors import InputError
 from actprune_kernels import quantization
-from actprune_kernels.quantization import FIELDS, SAME
-from actprune_kernels.sizes import NORMS, blocks_along, index_dtype, kept
+from actprune_kernels.quantization import SAME
+from actprune_kernels.sizes import NORMS, Size, blocks_along, kept
 
 LARGEST_BLOCK = 128
 
@@ -28,66 +28,43 @@ class Bsr(QuantizedFormat):
     """
 
     name = "bsr"
-    block: tuple[int, int] = (32, 32)
+    index = ("block_rows", "colptr")
+    block: Size = (32, 32)
     norm: str = "l2"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(1 <= size <= LARGEST_BLOCK for size in self.block):
-            height, width = self.block
-            raise InputError(
-                f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {height}x{width}"
-            )
+            got = "x".join(map(str, self.block))
+            raise InputError(f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {got}")
         check_option("norm", self.norm, NORMS)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return *FIELDS[self.values], "block_rows", "colptr"
 
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        tensors: tuple[Tensor, ...] = self.kernels(activation.device, activation.dtype).compress(
-            activation,
-            self._block(*activation.shape),
-            self.norm,
-            self.selection(draw, sample_importance),
-            self.values,
-            self.rounding_draw(draw),
+        kernels = self.kernels(activation.device, activation.dtype)
+        block, selection = self.block_of(*activation.shape), self.selection(draw, sample_importance)
+        tensors: tuple[Tensor, ...] = kernels.compress(
+            activation, block, self.norm, selection, self.values, self.rounding_draw(draw)
         )
         return tensors
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        block = self._block(*activation.shape)
+        block = self.block_of(*activation.shape)
         block_rows, block_cols = map(blocks_along, activation.shape, block)
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
-        if self.values == SAME:
-            values: tuple[Tensor, ...] = (activation.new_empty(nnz, *block),)
-        else:
-            values = quantization.empty(activation, nnz, math.prod(block), self.values)
-        return (
-            *values,
-            activation.new_empty(nnz, dtype=index_dtype(block_rows)),
-            activation.new_empty(block_cols + 1, dtype=index_dtype(nnz)),
-        )
+        values, *grid = quantization.empty(activation, nnz, math.prod(block), self.values)
+        values = values.view(nnz, *block) if self.values == SAME else values
+        return values, *grid, *self.empty_index(activation, nnz, block_rows, block_cols)
 
-    def operands(self, compressed: Compressed) -> dict[str, Any]:
-        block_rows, colptr = (compressed.tensors[name] for name in ("block_rows", "colptr"))
-        values = self.kept_values(compressed, self._block(*compressed.shape))
-        return {"values": values, "block_rows": block_rows, "colptr": colptr}
-
-    def grad_weight(self, compressed: Compressed, grad_output: Tensor) -> Tensor:
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        operands, features = self.operands(compressed), compressed.shape[1]
-        result: Tensor = kernels.grad_weight(
-            **operands, grad_output=grad_output, features=features, scope=self.scope
-        )
-        return result
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
+        operands = super().operands(compressed, kernel)
+        return {**operands, "scope": self.scope} if kernel == "grad_weight" else operands
 
     def nnz(self, compressed: Compressed) -> int:
-        block = self._block(*compressed.shape)
+        block = self.block_of(*compressed.shape)
         return compressed.tensors["block_rows"].numel() * math.prod(block)
 
-    def _block(self, rows: int, features: int) -> tuple[int, int]:
+    def block_of(self, rows: int, features: int) -> Size:
         """No larger than the activation, so that a narrow one stores no zeros beyond its edge."""
         return min(self.block[0], max(1, rows)), min(self.block[1], max(1, features))

@@ -22,8 +22,5 @@ class Coo(PruningFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        return (
-            activation.new_empty(nnz),
-            activation.new_empty(nnz, dtype=index_dtype(rows)),
-            activation.new_empty(nnz, dtype=index_dtype(features)),
-        )
+        types = activation.dtype, index_dtype(rows), index_dtype(features)
+        return tuple(activation.new_empty(nnz, dtype=dtype) for dtype in types)

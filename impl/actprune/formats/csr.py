@@ -9,8 +9,8 @@ from torch import Tensor
 from actprune.formats.base import Compressed
 from actprune.formats.quantized import QuantizedFormat
 from actprune_kernels import quantization
-from actprune_kernels.quantization import FIELDS, SAME, Quantized
-from actprune_kernels.sizes import blocks_along, index_dtype, kept
+from actprune_kernels.quantization import SAME, Quantized
+from actprune_kernels.sizes import Size, blocks_along, kept
 
 GROUP = 64
 """Quantized values that share a scale: neighbours in the order of storage."""
@@ -24,10 +24,7 @@ class Csr(QuantizedFormat):
     """
 
     name = "csr"
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return *FIELDS[self.values], "rows", "colptr"
+    index = ("rows", "colptr")
 
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
@@ -42,36 +39,21 @@ class Csr(QuantizedFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        if self.values == SAME:
-            values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
-        else:
+        values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
+        if self.values != SAME:
             groups = blocks_along(nnz, GROUP)
             values = quantization.empty(activation, groups, GROUP, self.values)
-        return (
-            *values,
-            activation.new_empty(nnz, dtype=index_dtype(rows)),
-            activation.new_empty(features + 1, dtype=index_dtype(nnz)),
-        )
+        return *values, *self.empty_index(activation, nnz, rows, features)
 
-    def operands(self, compressed: Compressed) -> dict[str, Any]:
-        operands = self._operands(compressed)
-        values, nnz = operands["values"], self.nnz(compressed)
-        if isinstance(values, Quantized):
-            operands["values"] = values.flat(slice(0, nnz)).to(compressed.dtype)
+    def block_of(self, rows: int, features: int) -> Size:
+        return 1, GROUP
+
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
+        operands = super().operands(compressed, kernel)
+        values = operands["values"]
+        if isinstance(values, Quantized) and kernel != "row_dot":  # which decodes some at a time
+            operands["values"] = values.flat(slice(0, self.nnz(compressed))).to(compressed.dtype)
         return operands
-
-    def row_dot(self, compressed: Compressed, other: Tensor) -> Tensor:
-        kernels = self.kernels(compressed.device, compressed.dtype)
-        if not hasattr(kernels, "row_dot"):
-            return super().row_dot(compressed, other)
-        result: Tensor = kernels.row_dot(**self._operands(compressed), other=other)
-        return result
-
-    def _operands(self, compressed: Compressed) -> dict[str, Any]:
-        """The operands before all values are decoded."""
-        rows, colptr = (compressed.tensors[name] for name in ("rows", "colptr"))
-        values = self.kept_values(compressed, (1, GROUP))
-        return {"values": values, "rows": rows, "colptr": colptr}
 
     def nnz(self, compressed: Compressed) -> int:
         return compressed.tensors["rows"].numel()

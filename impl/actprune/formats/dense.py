@@ -1,6 +1,7 @@
 """Dense: the whole activation, as autograd would keep it; the row that all others are held to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -18,9 +19,7 @@ class Dense(Format):
     name = "dense"
     fields = ("values",)
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
         return dense.compress(activation)
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:

@@ -53,19 +53,14 @@ class Nm(Format):
     def spec(self) -> str:
         return f"nm:{self.text}"
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
         return nm.compress(activation, self.n, self.m)
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         width = blocks_along(features, self.m) * self.n
-        places = blocks_along(width, nm.PER_BYTE[self.m])
-        return (
-            activation.new_empty(rows, width),
-            activation.new_empty(rows, places, dtype=torch.uint8),
-        )
+        size = rows, blocks_along(width, nm.PER_BYTE[self.m])
+        return activation.new_empty(rows, width), activation.new_empty(size, dtype=torch.uint8)
 
-    def operands(self, compressed: Compressed) -> dict[str, Any]:
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         return {**compressed.tensors, "n": self.n, "m": self.m}

@@ -63,7 +63,7 @@ class Quant(Format):
         groups = blocks_along(activation.numel(), self.group)
         return quantization.empty(activation, groups, self.group, self._kind)
 
-    def operands(self, compressed: Compressed) -> dict[str, Any]:
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         shape = len(compressed.tensors["scales"]), 1, self.group
         return {"values": Quantized(compressed.buffers, self._kind, shape, compressed.dtype)}
 

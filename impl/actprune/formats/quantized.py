@@ -1,11 +1,14 @@
 """Composite stores: what is kept, with its values in fewer bits (actprune_kernels.quantization)."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from actprune.formats.base import Compressed, PruningFormat, check_option
 from actprune_kernels.quantization import BITS, FIELDS, KINDS, SAME, Quantized
+from actprune_kernels.sizes import Size, index_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,8 @@ class QuantizedFormat(PruningFormat):
     """
 
     values: str = SAME
+    index: ClassVar[tuple[str, str]]
+    """The names of the tensors beside the values."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,13 +41,25 @@ class QuantizedFormat(PruningFormat):
 
     def rounding_draw(self, draw: Tensor | None) -> Tensor | None:
         """What the quantization takes: None where it rounds to the nearest or not at all."""
-        if self.values not in BITS:
-            return None
-        return self.first_draw() if draw is None else draw
+        return self.drawn(draw, self.values in BITS)
 
-    def kept_values(self, compressed: Compressed, block: tuple[int, int]) -> Tensor | Quantized:
-        """The values of a store as the kernels take them."""
-        if self.values == SAME:
-            return compressed.tensors["values"]
-        parts = tuple(compressed.tensors[name] for name in FIELDS[self.values])
-        return Quantized(parts, self.values, (len(parts[0]), *block), compressed.dtype)
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return *FIELDS[self.values], *self.index
+
+    @abstractmethod
+    def block_of(self, rows: int, features: int) -> Size:
+        """The values of an activation that share a scale, as they are stored: high and wide."""
+
+    def empty_index(self, like: Tensor, nnz: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Uninitialised tensors for the row of each of `nnz`, and for where each column starts."""
+        colptr = like.new_empty(columns + 1, dtype=index_dtype(nnz))
+        return like.new_empty(nnz, dtype=index_dtype(rows)), colptr
+
+    def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
+        operands: dict[str, Any] = compressed.tensors
+        if self.values != SAME:
+            parts = tuple(operands.pop(name) for name in FIELDS[self.values])
+            shape = len(parts[0]), *self.block_of(*compressed.shape)
+            operands["values"] = Quantized(parts, self.values, shape, compressed.dtype)
+        return operands

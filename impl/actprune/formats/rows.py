@@ -26,7 +26,5 @@ class Rows(BaselineFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         keep = keep_count(rows, self.sparsity)
-        return (
-            activation.new_empty(keep, features),
-            activation.new_empty(keep, dtype=index_dtype(rows)),
-        )
+        index = activation.new_empty(keep, dtype=index_dtype(rows))
+        return activation.new_empty(keep, features), index

@@ -15,14 +15,13 @@ _ALWAYS = ("block", "bits", "sparsity")  # what a reader wants to see even where
 
 def write_spec(name: str, options: Any) -> str:
     """`name:option=value,...`: block and sparsity always, the others where they differ."""
-    chosen = [(field, getattr(options, field.name)) for field in fields(options)]
-    shown = {
-        field.name: _write(value)
-        for field, value in chosen
-        if field.name in _ALWAYS or value != field.default
-    }
-    order = [*(key for key in _ALWAYS if key in shown), *(k for k in shown if k not in _ALWAYS)]
-    return ":".join([name, ",".join(f"{key}={shown[key]}" for key in order)]).removesuffix(":")
+    shown, first = [], {option: place for place, option in enumerate(_ALWAYS)}
+    for field in sorted(fields(options), key=lambda field: first.get(field.name, len(first))):
+        value = getattr(options, field.name)
+        if field.name in _ALWAYS or value != field.default:
+            text = "x".join(map(str, value)) if isinstance(value, tuple) else value
+            shown.append(f"{field.name}={text}")
+    return f"{name}:{','.join(shown)}".removesuffix(":")
 
 
 def read_spec(text: str, formats: Mapping[str, Any]) -> "Format":
@@ -52,10 +51,6 @@ def read_spec(text: str, formats: Mapping[str, Any]) -> "Format":
         options[key] = _read(known[key], value)
     made: Format = kind(**options)
     return made
-
-
-def _write(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _read(field: "Field[Any]", text: str) -> object:

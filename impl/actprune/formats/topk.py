@@ -26,7 +26,5 @@ class Topk(BaselineFormat):
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape
         keep = keep_count(features, self.sparsity)
-        return (
-            activation.new_empty(rows, keep),
-            activation.new_empty(rows, keep, dtype=index_dtype(features)),
-        )
+        columns = activation.new_empty(rows, keep, dtype=index_dtype(features))
+        return activation.new_empty(rows, keep), columns

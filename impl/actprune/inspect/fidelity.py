@@ -75,7 +75,8 @@ def fidelity(
     """
     if draws < 1:
         raise InputError(f"draws: expected 1 or more, got {draws}")
-    layers = _layers(model)
+    known = pruned(model).keys() | around_gelus(model)
+    layers = [name for name, _ in model.named_modules() if name in known]
     if not layers:
         return []
     dense = training_copy(model)
@@ -91,12 +92,6 @@ def fidelity(
 def mean_cosine(layers: Iterable[LayerFidelity]) -> float:
     """How well the direction of the weight gradients is kept, over the layers; 1 without any."""
     return statistics.fmean([layer.cosine for layer in layers] or [1.0])
-
-
-def _layers(model: nn.Module) -> list[str]:
-    """The linears of which what is kept, or GELU's 2 bits, changes the weight gradient."""
-    known = pruned(model).keys() | around_gelus(model)
-    return [name for name, _ in model.named_modules() if name in known]
 
 
 def _gradients(

@@ -43,9 +43,8 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
         weights = None
         if need_weights:
             scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
-            weights = F.dropout(
-                torch.softmax(scores if mask is None else scores + mask, -1), dropout
-            )
+            scores = scores if mask is None else scores + mask
+            weights = F.dropout(torch.softmax(scores, -1), dropout)
             out = weights @ v
             weights = weights.mean(1) if average_attn_weights else weights
             weights = weights if query.dim() == 3 else weights.squeeze(0)
@@ -60,21 +59,16 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         """Each distinct input once: self-attention keeps one, not three."""
-        size = self.embed_dim
         if query is key and key is value:
             return self.multiplied(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        first = self.multiplied(query, weight[:size], None if bias is None else bias[:size])
-        if key is value:
-            rest = None if bias is None else bias[size:]
-            return first, *self.multiplied(key, weight[size:], rest).chunk(2, -1)
-        parts = []
-        for i, part in enumerate((key, value), 1):
-            chosen = slice(i * size, (i + 1) * size)
-            parts.append(
-                self.multiplied(part, weight[chosen], None if bias is None else bias[chosen])
-            )
-        return first, *parts
+        weights = self.in_proj_weight.chunk(3)
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        if key is not value:
+            return tuple(map(self.multiplied, (query, key, value), weights, biases))
+        first = self.multiplied(query, weights[0], biases[0])
+        rest = slice(self.embed_dim, None)
+        bias = None if self.in_proj_bias is None else self.in_proj_bias[rest]
+        return first, *self.multiplied(key, self.in_proj_weight[rest], bias).chunk(2, -1)
 
     def _heads(self, x: Tensor) -> Tensor:
         """To (batch, heads, length, head_dim)."""
@@ -106,12 +100,3 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
                 mask = mask.view(-1, self.num_heads, *mask.shape[1:])
             parts.append(mask)
         return sum(parts[1:], parts[0]) if parts else None
-
-
-def refusal(layer: nn.MultiheadAttention) -> str | None:
-    """Why convert leaves a layer as it is; None where it does not."""
-    if not layer._qkv_same_embed_dim:
-        return "keys or values have another width than queries (kdim, vdim)"
-    if layer.bias_k is not None or layer.add_zero_attn:
-        return "it adds a key of its own (add_bias_kv, add_zero_attn)"
-    return None

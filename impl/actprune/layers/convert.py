@@ -73,12 +73,11 @@ def convert(
     unwanted = _globs("exclude", exclude)
     for argument, globs in (("include", wanted), ("exclude", unwanted), ("spec", list(formats))):
         _check_globs(argument, globs, linears, model)
-    chosen: dict[str, Format] = {}
-    for name in linears:
-        if _matches(name, wanted) and not _matches(name, unwanted):
-            glob = next((glob for glob in formats if fnmatchcase(name, glob)), None)
-            if glob is not None:
-                chosen[name] = formats[glob]
+    chosen = {
+        name: next(format for glob, format in formats.items() if fnmatchcase(name, glob))
+        for name in linears
+        if _matches(name, wanted) and not _matches(name, unwanted) and _matches(name, formats)
+    }
     if not chosen:
         raise InputError("include: no nn.Linear is left to convert after exclude and spec")
     check_unsharded((name, linears[name]) for name in chosen)
@@ -158,11 +157,9 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
                 f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
                 f"of shape {tuple(weights.shape)}"
             )
-        bad = ~((weights > 0) & weights.isfinite())
-        if bool(bad.any()):
-            raise InputError(
-                f"weights: expected positive, finite numbers, got {float(weights[bad][0])}"
-            )
+        bad = weights[~((weights > 0) & weights.isfinite())]
+        if len(bad):
+            raise InputError(f"weights: expected positive, finite numbers, got {float(bad[0])}")
     for layer in pruned(model).values():
         layer.sample_importance = weights
 
@@ -201,12 +198,12 @@ def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
         >>> actprune.draws(model)
         {'0': 7}
     """
-    layers = {name: m.draw for name, m in pruned(model).items() if m.draw is not None}
-    if set(layers) != set(counts):
-        differing = ", ".join(sorted(set(layers) ^ set(counts)))
-        raise InputError(f"counts: expected the layers of random selection; differing: {differing}")
-    for name, draw in layers.items():
-        draw[2] = counts[name]
+    if differing := draws(model).keys() ^ counts.keys():
+        names = ", ".join(sorted(differing))
+        raise InputError(f"counts: expected the layers of random selection; differing: {names}")
+    for name, layer in pruned(model).items():
+        if layer.draw is not None:
+            layer.draw[2] = counts[name]
 
 
 def set_rank(model: nn.Module, rank: int) -> None:
@@ -247,10 +244,8 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     if not isinstance(linear, Pruned):
         linear.__class__ = _PRUNED[type(linear)]
     assert isinstance(linear, Pruned)
-    linear.spec = format.spec
-    linear.draw = None
-    if format.stochastic:
-        linear.draw = torch.tensor([format.seed, _stream(name), 0])
+    first = torch.tensor([format.seed, _stream(name), 0])
+    linear.spec, linear.draw = format.spec, first if format.stochastic else None
 
 
 def _restore(linear: nn.Module) -> None:

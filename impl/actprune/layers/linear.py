@@ -12,7 +12,11 @@ from actprune_common.errors import InputError
 
 
 class _PrunedLinear(torch.autograd.Function):
-    """y = x Wᵀ + b, with x kept as `spec` says. x: (rows, in), W: (out, in), b: (out)."""
+    """y = x Wᵀ + b, with x kept as `spec` says. x: (rows, in), W: (out, in), b: (out).
+
+    Without a spec, as in eval mode, nothing is kept for W: its gradient goes to _Refuse, which runs
+    only where somebody asks for it.
+    """
 
     @staticmethod
     def forward(
@@ -20,13 +24,14 @@ class _PrunedLinear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        spec: str,
+        spec: str | None,
         draw: Tensor | None,
         sample_importance: Tensor | None,
     ) -> Tensor:
         input_needs, weight_needs = ctx.needs_input_grad[:2]
         ctx.spec, ctx.features = spec, x.shape[1]
-        buffers = ops.compress(x, spec, draw, sample_importance) if weight_needs else ()
+        keeps = weight_needs and spec is not None
+        buffers = ops.compress(x, spec, draw, sample_importance) if keeps else ()
         ctx.save_for_backward(weight if input_needs else None, *buffers)
         return F.linear(x, weight, bias)
 
@@ -37,30 +42,12 @@ class _PrunedLinear(torch.autograd.Function):
         input_needs, weight_needs, bias_needs = ctx.needs_input_grad[:3]
         grad_input = grad_output @ weight if input_needs else None
         grad_weight = None
-        if weight_needs:
+        if weight_needs and ctx.spec is None:
+            grad_weight = grad_output.new_zeros(()).expand(grad_output.shape[1], ctx.features)
+        elif weight_needs:
             grad_weight = ops.grad_weight(buffers, grad_output, ctx.spec, ctx.features)
         grad_bias = grad_output.sum(0) if bias_needs else None
         return grad_input, grad_weight, grad_bias, None, None, None
-
-
-class _KeepNothing(torch.autograd.Function):
-    """y = x Wᵀ + b that keeps nothing for W: the layer in eval mode."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight_shape = weight.shape
-        ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None)
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input_needs, weight_needs, bias_needs = ctx.needs_input_grad
-        (weight,) = ctx.saved_tensors
-        grad_input = grad_output @ weight if input_needs else None
-        # Goes to _Refuse, which runs only where somebody asks for the weight's gradient.
-        grad_weight = grad_output.new_zeros(()).expand(ctx.weight_shape) if weight_needs else None
-        return grad_input, grad_weight, grad_output.sum(0) if bias_needs else None
 
 
 class _Refuse(torch.autograd.Function):
@@ -100,11 +87,10 @@ class Pruned(nn.Module):
         importance = self.sample_importance
         if importance is None:
             return None
-        if not len(importance) or rows % len(importance):
-            raise InputError(
-                f"weights: expected one for each sample, got {len(importance)} for {rows} rows"
-            )
-        return importance.repeat_interleave(rows // len(importance))
+        count = len(importance)
+        if not count or rows % count:
+            raise InputError(f"weights: expected one for each sample, got {count} for {rows} rows")
+        return importance.repeat_interleave(rows // count)
 
     def next_draw(self, device: torch.device) -> Tensor | None:
         """The draw of the selection that is due, on `device`; the next one is another."""
@@ -124,17 +110,15 @@ class Pruned(nn.Module):
         needed = (part is not None and part.requires_grad for part in (input, weight, bias))
         if not (torch.is_grad_enabled() and any(needed)):
             return F.linear(input, weight, bias)
-        x, weight, bias = _autocast(input, weight, bias)
+        x, weight, bias = autocast(input.device, input, weight, bias)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         with torch.autocast(x.device.type, enabled=False):
+            kept: tuple[Any, ...] = (None, None, None)
             if self.training:
-                draw, importance = self.next_draw(rows.device), self.per_row(len(rows))
-                out = _PrunedLinear.apply(  # type: ignore[no-untyped-call]
-                    rows, weight, bias, self.spec, draw, importance
-                )
+                kept = self.spec, self.next_draw(rows.device), self.per_row(len(rows))
             else:
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
-                out = _KeepNothing.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+            out = _PrunedLinear.apply(rows, weight, bias, *kept)  # type: ignore[no-untyped-call]
         # no view, which fully_shard warns of where it is the output of its unit
         result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
         return result
@@ -155,18 +139,14 @@ class PrunedLinear(Pruned, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         if input.shape[-1] != self.in_features:
-            raise InputError(
-                f"input: expected {self.in_features} features last, got {tuple(input.shape)}"
-            )
+            got = tuple(input.shape)
+            raise InputError(f"input: expected {self.in_features} features last, got {got}")
         return self.multiplied(input, self.weight, self.bias)
 
 
-def _autocast(
-    x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def autocast(device: torch.device, *parts: Tensor | None) -> tuple[Any, ...]:
     """What nn.Linear computes with under autocast: everything in autocast's dtype."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(kind)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    if not torch.is_autocast_enabled(device.type):
+        return parts
+    dtype = torch.get_autocast_dtype(device.type)
+    return tuple(None if part is None else part.to(dtype) for part in parts)

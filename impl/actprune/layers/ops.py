@@ -81,8 +81,7 @@ def _(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
 @torch.library.custom_op("actprune::gelu_", mutates_args=("h",))
 def gelu_(h: Tensor, bits: int) -> Tensor:
     """h, contiguous, becomes GELU(h); the codes of its derivative (actprune_kernels.gelu)."""
-    codes: Tensor = gelu.backend(h.device).forward_(h, bits)
-    return codes
+    return gelu.backend(h.device).forward_(h, bits)  # type: ignore[no-any-return]
 
 
 @gelu_.register_fake

@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from actprune.layers import attention
 from actprune.layers.linear import Pruned
 from actprune.layers.sharding import own_class
 
@@ -18,7 +17,10 @@ def refusal(module: nn.Module) -> str | None:
         return None
     if kind is nn.MultiheadAttention:
         assert isinstance(module, nn.MultiheadAttention)
-        return attention.refusal(module)
+        if not module._qkv_same_embed_dim:
+            return "keys or values have another width than queries (kdim, vdim)"
+        added = module.bias_k is not None or module.add_zero_attn
+        return "it adds a key of its own (add_bias_kv, add_zero_attn)" if added else None
     if any(map(is_lazy, module.parameters(recurse=False))):
         return f"its sizes are not known before its first batch ({kind.__name__})"
     if is_parametrized(module):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actprune.strategies.base import Replacement, Strategy, put_back, replace
+from actprune.strategies.base import Replacement, Strategy
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -31,11 +31,4 @@ class Bfloat16(Strategy):
     """The forward pass under autocast to bfloat16; parameters stay as they are."""
 
     name: str = "bf16"
-
-    def apply(self, model: nn.Module) -> None:
-        """Put `model`'s forward passes under autocast."""
-        replace(model, InBfloat16(model))
-
-    def undo(self, model: nn.Module) -> None:
-        """Take autocast away."""
-        put_back(model, InBfloat16)
+    replacement = InBfloat16

@@ -10,40 +10,6 @@ from actprune.formats import Format
 from actprune_common.errors import InputError
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """What is done to a model beside the formats of its layers; it stands in STRATEGIES."""
-
-    name: str
-    of_blocks: ClassVar[bool] = False
-    """Whether it decides what each block keeps; a plan has one such at most."""
-    hides: ClassVar[bool] = False
-    """Whether it keeps tensors that autograd does not hold."""
-    compiles: ClassVar[bool] = False
-    """Whether autograd then holds all that the model keeps, whatever another strategy hides."""
-
-    @property
-    def spec(self) -> str:
-        """The strategy as text, as it stands in a plan."""
-        return self.name
-
-    def given(self, argument: str) -> "Strategy":
-        """Return the strategy with what stands in parentheses behind its name.
-
-        Raises InputError where it takes nothing.
-        """
-        raise InputError(f"spec: strategy {self.name!r} takes nothing in parentheses: {argument!r}")
-
-    def check(self, formats: Sequence[Format], spec: str) -> None:
-        """Raise InputError where the strategy does not fit the formats of the plan `spec`."""
-
-    def apply(self, model: nn.Module) -> None:
-        """Do it to `model`, in place. Raises InputError where it cannot be done."""
-
-    def undo(self, model: nn.Module) -> None:
-        """Undo what `apply` did to `model`, if it did."""
-
-
 class Replacement:
     """A module's forward, called in place of the one that was there, which is `replaced`.
 
@@ -97,3 +63,44 @@ def put_back(module: nn.Module, kind: type[Replacement]) -> None:
     del module.forward
     if forward is not None:
         module.forward = forward
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is done to a model beside the formats of its layers; it stands in STRATEGIES."""
+
+    name: str
+    of_blocks: ClassVar[bool] = False
+    """Whether it decides what each block keeps; a plan has one such at most."""
+    hides: ClassVar[bool] = False
+    """Whether it keeps tensors that autograd does not hold."""
+    compiles: ClassVar[bool] = False
+    """Whether autograd then holds all that the model keeps, whatever another strategy hides."""
+    replacement: ClassVar[type[Replacement] | None] = None
+    """What takes the place of forwards, where that is how it is done."""
+
+    @property
+    def spec(self) -> str:
+        """The strategy as text, as it stands in a plan."""
+        return self.name
+
+    def given(self, argument: str) -> "Strategy":
+        """Return the strategy with what stands in parentheses behind its name.
+
+        Raises InputError where it takes nothing.
+        """
+        raise InputError(f"spec: strategy {self.name!r} takes nothing in parentheses: {argument!r}")
+
+    def check(self, formats: Sequence[Format], spec: str) -> None:
+        """Raise InputError where the strategy does not fit the formats of the plan `spec`."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Do it to `model`, in place. Raises InputError where it cannot be done."""
+        if self.replacement is not None:
+            replace(model, self.replacement(model))
+
+    def undo(self, model: nn.Module) -> None:
+        """Undo what `apply` did to `model`, if it did."""
+        if self.replacement is not None:
+            for module in model.modules():
+                put_back(module, self.replacement)

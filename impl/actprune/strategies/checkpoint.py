@@ -11,24 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-)
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint
+from torch.utils.checkpoint import create_selective_checkpoint_contexts as selective_contexts
 
 from actprune.layers.blocks import blocks_of
 from actprune.layers.sharding import check_unsharded
-from actprune.strategies.base import Replacement, Strategy, put_back, replace
+from actprune.strategies.base import Replacement, Strategy, replace
 from actprune_common.errors import InputError
 
-_PRODUCTS = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
-    torch.ops.aten.convolution.default,
-}
+_aten = torch.ops.aten
+_MATRICES = _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default
+_PRODUCTS = {*_MATRICES, _aten.convolution.default}
 
 
 class Recomputed(Replacement):
@@ -84,7 +77,7 @@ class KeepingProducts(Recomputed):
 
     def recomputed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """torch's selective checkpointing."""
-        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+        contexts = partial(selective_contexts, _keep_products)
         if not torch.compiler.is_compiling():  # which knows no contexts but torch's
             contexts = partial(_contexts, self.module)
         return checkpoint(self.replaced, *args, use_reentrant=False, context_fn=contexts, **kwargs)
@@ -126,11 +119,6 @@ class Checkpoint(Strategy):
         for block in found:
             replace(block, self.replacement(block))
 
-    def undo(self, model: nn.Module) -> None:
-        """Give the blocks their forwards back."""
-        for module in model.modules():
-            put_back(module, self.replacement)
-
 
 @dataclass(frozen=True)
 class Selective(Checkpoint):
@@ -138,20 +126,16 @@ class Selective(Checkpoint):
 
     name: str = "selective"
     hides = True
-    replacement: ClassVar[type[Recomputed]] = KeepingProducts
+    replacement = KeepingProducts
 
 
-def _keep_products(
-    context: object, op: object, *args: object, **kwargs: object
-) -> CheckpointPolicy:
+def _keep_products(_: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if op in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _contexts(module: nn.Module) -> tuple[Any, Any]:
     """Return the contexts of a block's first pass and of its second."""
-    first, again = create_selective_checkpoint_contexts(  # type: ignore[no-untyped-call]
-        _keep_products
-    )
+    first, again = selective_contexts(_keep_products)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def second() -> Iterator[None]:

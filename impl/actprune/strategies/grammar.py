@@ -42,10 +42,8 @@ class Plan:
     def spec(self) -> str:
         """The plan as text; `read` reads it back."""
         globs = [glob for glob, _ in self.rules]
-        if globs == [_ALL]:
-            text = self.rules[0][1].spec
-        else:
-            text = _NEXT.join(f"{glob}{_THEN}{format.spec}" for glob, format in self.rules)
+        rules = [f"{glob}{_THEN}{format.spec}" for glob, format in self.rules]
+        text = self.rules[0][1].spec if globs == [_ALL] else _NEXT.join(rules)
         return _PLUS.join([*(strategy.spec for strategy in self.strategies), text])
 
     @property

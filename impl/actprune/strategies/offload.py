@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from actprune.strategies.autocast import device_of
-from actprune.strategies.base import Replacement, Strategy, put_back, replace
+from actprune.strategies.base import Replacement, Strategy
 from actprune_common.errors import InputError
 
 
@@ -19,9 +19,8 @@ class Offloading(Replacement):
         """Call what this one replaces; raises InputError where host memory is all there is."""
         device = device_of(self.module)
         if device.type == "cpu":
-            raise InputError(
-                "offload: expected a model on a GPU, got one on the CPU: all is in host memory"
-            )
+            got = "got one on the CPU: all is in host memory"
+            raise InputError(f"offload: expected a model on a GPU, {got}")
         with moved_to_host(pin=device.type == "cuda"):
             return self.replaced(*args, **kwargs)
 
@@ -48,11 +47,4 @@ class Offload(Strategy):
     """What autograd saves goes to host memory and comes back in the backward pass."""
 
     name: str = "offload"
-
-    def apply(self, model: nn.Module) -> None:
-        """Let `model`'s forward passes save in host memory."""
-        replace(model, Offloading(model))
-
-    def undo(self, model: nn.Module) -> None:
-        """Let them save where the model is."""
-        put_back(model, Offloading)
+    replacement = Offloading

@@ -23,29 +23,24 @@ def select(
     return on_device(magnitudes, keep, scope, draw)
 
 
-def summed(
-    take: Callable[[slice], Tensor], grad_output: Tensor, features: int, multiple: int = 1
-) -> Tensor:
-    """dYᵀ·X, (out_features, features); sums in fp32 or fp64.
-
-    take: X for a slice of rows, of which it is asked for a multiple of `multiple` at a time.
-    """
+def summed(take: Callable[[slice], Tensor], grad_output: Tensor, features: int) -> Tensor:
+    """dYᵀ·X, (out_features, features); sums in fp32 or fp64. take: X for a slice of rows."""
     acc, dtype = wide(grad_output.dtype), factor(grad_output.dtype)
     out = grad_output.new_zeros(grad_output.shape[1], features, dtype=acc)
-    for piece in _pieces(grad_output, features, multiple):
+    for piece in _pieces(grad_output, features):
         factors = grad_output[piece].to(dtype).t(), take(piece).to(dtype)
         out = out.addmm_(*factors) if dtype == acc else out.add_(factors[0] @ factors[1])
     return out.to(grad_output.dtype)
 
 
-def dotted(take: Callable[[slice], Tensor], other: Tensor, multiple: int = 1) -> Tensor:
+def dotted(take: Callable[[slice], Tensor], other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide; as `summed`."""
     out = other.new_empty(len(other), dtype=wide(other.dtype))
-    for piece in _pieces(other, other.shape[1], multiple):
+    for piece in _pieces(other, other.shape[1]):
         torch.sum(take(piece).to(other.dtype) * other[piece], 1, dtype=out.dtype, out=out[piece])
     return out
 
 
-def _pieces(of_rows: Tensor, features: int, multiple: int) -> list[slice]:
-    count, step = len(of_rows), rows_at_once(features, multiple)
+def _pieces(of_rows: Tensor, features: int) -> list[slice]:
+    count, step = len(of_rows), rows_at_once(features)
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]

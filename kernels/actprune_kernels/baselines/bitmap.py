@@ -12,8 +12,8 @@ from torch import Tensor
 from actprune_kernels.baselines import select
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.quantization.naive import packed, unpacked
-from actprune_kernels.selection import Selection, generator
-from actprune_kernels.sizes import factor, rows_at_once, wide
+from actprune_kernels.selection import Selection, generator, scaled
+from actprune_kernels.sizes import Size, factor, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -25,10 +25,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
         columns = activation[:, piece].t().contiguous()
         magnitudes = selection.weighed(columns.abs().to(wide(activation.dtype)))
         mask, scale = select(magnitudes, keep, selection.scope, source)
-        values = columns[mask]
-        if scale is not None:
-            values = (values * scale).to(activation.dtype)
-        return values, packed(mask.to(torch.uint8), 8)
+        return scaled(columns[mask], scale), packed(mask.to(torch.uint8), 8)
 
     step = rows_at_once(rows) if selection.scope == "column" else max(1, features)
     return in_chunks(some, features, step)
@@ -56,19 +53,14 @@ def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, T
     step, start = rows_at_once(rows), 0
     for first in range(0, len(bits), step):
         piece = slice(first, first + step)
-        mask = _mask(bits[piece], rows)
+        mask = unpacked(bits[piece], 8, rows).bool()
         stop = start + int(mask.sum())
-        yield piece, _filled(mask, values[start:stop])
+        yield piece, values.new_zeros(mask.shape).masked_scatter_(mask, values[start:stop])
         start = stop
 
 
-def to_dense(values: Tensor, bits: Tensor, shape: tuple[int, int]) -> Tensor:
-    return _filled(_mask(bits, shape[0]), values).t().contiguous()
-
-
-def _mask(bits: Tensor, rows: int) -> Tensor:
-    return unpacked(bits, 8, rows).bool()
-
-
-def _filled(mask: Tensor, values: Tensor) -> Tensor:
-    return values.new_zeros(mask.shape).masked_scatter_(mask, values)
+def to_dense(values: Tensor, bits: Tensor, shape: Size) -> Tensor:
+    dense = values.new_empty(shape)
+    for piece, columns in _columns(values, bits, shape[0]):
+        dense[:, piece] = columns.t()
+    return dense

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from actprune_kernels.baselines import dotted
+from actprune_kernels.sizes import Size
 
 
 def compress(activation: Tensor) -> tuple[Tensor]:
@@ -13,7 +14,7 @@ def grad_weight(values: Tensor, grad_output: Tensor, features: int) -> Tensor:
     return grad_output.t() @ values
 
 
-def to_dense(values: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, shape: Size) -> Tensor:
     return values.clone()
 
 

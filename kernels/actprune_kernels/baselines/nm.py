@@ -13,7 +13,7 @@ from torch import Tensor
 from actprune_kernels.baselines import dotted, select, summed
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.quantization.naive import packed, unpacked
-from actprune_kernels.sizes import blocks_along, rows_at_once, wide
+from actprune_kernels.sizes import Size, blocks_along, rows_at_once, wide
 
 PER_BYTE = {2: 8, 4: 4, 8: 2, 16: 2}
 """Places to a byte, by M."""
@@ -43,7 +43,7 @@ def row_dot(values: Tensor, places: Tensor, n: int, m: int, other: Tensor) -> Te
     return dotted(_rows(values, places, n, m, other.shape[1]), other)
 
 
-def to_dense(values: Tensor, places: Tensor, n: int, m: int, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, places: Tensor, n: int, m: int, shape: Size) -> Tensor:
     return _rows(values, places, n, m, shape[1])(slice(None))
 
 

@@ -3,7 +3,6 @@
 """
 
 from collections.abc import Callable
-from math import gcd
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from actprune_kernels import quantization
 from actprune_kernels.baselines import dotted, summed
 from actprune_kernels.quantization import Parts, Quantized
+from actprune_kernels.sizes import Size
 
 
 def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
@@ -21,15 +21,14 @@ def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
 
 
 def grad_weight(values: Quantized, grad_output: Tensor, features: int) -> Tensor:
-    return summed(_rows(values, features), grad_output, features, _whole_rows(values, features))
+    return summed(_rows(values, features), grad_output, features)
 
 
 def row_dot(values: Quantized, other: Tensor) -> Tensor:
-    features = other.shape[1]
-    return dotted(_rows(values, features), other, _whole_rows(values, features))
+    return dotted(_rows(values, other.shape[1]), other)
 
 
-def to_dense(values: Quantized, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Quantized, shape: Size) -> Tensor:
     return _rows(values, shape[1])(slice(0, shape[0])).to(values.dtype)
 
 
@@ -39,9 +38,3 @@ def _rows(values: Quantized, features: int) -> Callable[[slice], Tensor]:
         return flat.view(piece.stop - piece.start, features)
 
     return take
-
-
-def _whole_rows(values: Quantized, features: int) -> int:
-    """The fewest rows that fill groups."""
-    group = values.shape[2]
-    return group // gcd(group, features) if features else 1

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from actprune_kernels.baselines import select
 from actprune_kernels.chunked import in_chunks
-from actprune_kernels.selection import Selection
-from actprune_kernels.sizes import factor, index_dtype, rows_at_once, wide
+from actprune_kernels.selection import Selection, scaled
+from actprune_kernels.sizes import Size, factor, index_dtype, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -25,10 +25,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     keep, _ = selection.kept(rows, 1)
     mask, scale = select(norms, keep, selection.scope, selection.draw)
     index = mask.nonzero()[:, 1]
-    values = activation.index_select(0, index)
-    if scale is not None:
-        values = (values * scale[:, None]).to(activation.dtype)
-    return values, index.to(index_dtype(rows))
+    return scaled(activation.index_select(0, index), scale), index.to(index_dtype(rows))
 
 
 def grad_weight(values: Tensor, index: Tensor, grad_output: Tensor, features: int) -> Tensor:
@@ -41,13 +38,12 @@ def row_dot(values: Tensor, index: Tensor, other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
     step = rows_at_once(other.shape[1])
-    for some, places in zip(
-        torch.split(values, step), torch.split(index.long(), step), strict=True
-    ):
+    pieces = (torch.split(part, step) for part in (values, index.long()))
+    for some, places in zip(*pieces, strict=True):
         sums = (some * other.index_select(0, places)).sum(1, dtype=out.dtype)
         out.index_copy_(0, places, sums)
     return out
 
 
-def to_dense(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, index: Tensor, shape: Size) -> Tensor:
     return values.new_zeros(shape).index_copy_(0, index.long(), values)

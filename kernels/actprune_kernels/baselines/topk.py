@@ -9,8 +9,8 @@ from torch import Tensor
 
 from actprune_kernels.baselines import dotted, select, summed
 from actprune_kernels.chunked import in_chunks
-from actprune_kernels.selection import Selection, generator
-from actprune_kernels.sizes import index_dtype, rows_at_once, wide
+from actprune_kernels.selection import Selection, generator, scaled
+from actprune_kernels.sizes import Size, index_dtype, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -26,9 +26,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
             magnitudes = magnitudes * importance[piece, None].to(magnitudes.dtype)
         # a group is what the selection calls a column: here a row
         mask, scale = select(magnitudes, keep, "column", source)
-        values = part[mask]
-        if scale is not None:
-            values = (values * scale).to(activation.dtype)
+        values = scaled(part[mask], scale)
         columns = mask.nonzero()[:, 1].to(index_dtype(features))
         return values.view(len(part), keep), columns.view(len(part), keep)
 
@@ -43,7 +41,7 @@ def row_dot(values: Tensor, columns: Tensor, other: Tensor) -> Tensor:
     return dotted(_rows(values, columns, other.shape[1]), other)
 
 
-def to_dense(values: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, columns: Tensor, shape: Size) -> Tensor:
     return _rows(values, columns, shape[1])(slice(None))
 
 

@@ -9,11 +9,11 @@ The backward pass contracts over rows, so it walks one block column at a time: v
 matching rows of dY gathered, one GEMM. No transposition, no atomics, the same bits every time.
 
 Every backend exports
-compress(activation, block, norm, selection, kind, rounding) -> values or parts, block_rows, colptr
+compress(activation, block, norm, selection, kind, draw) -> values or parts, block_rows, colptr
 grad_weight(values, block_rows, colptr, grad_output, features, scope) -> (out_features, features)
 to_dense(values, block_rows, colptr, shape) -> X, of that shape
 and cpu row_dot(values, block_rows, colptr, other) -> (rows,)
-with `values` a tensor or quantization.Quantized, `kind` and `rounding` (a draw) as in
+with `values` a tensor or quantization.Quantized, `kind` and `draw` as in
 actprune_kernels.quantization, and half precision accumulated in fp32. `scope` tells a product,
 which cannot wait to look at colptr, whether all columns keep equally many blocks.
 """

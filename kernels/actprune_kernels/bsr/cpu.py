@@ -8,29 +8,25 @@ from torch import Tensor
 
 from actprune_kernels import quantization
 from actprune_kernels.bsr import naive
+from actprune_kernels.bsr.naive import to_dense
 from actprune_kernels.chunked import in_chunks
-from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Quantized, dequantized
+from actprune_kernels.quantization import SAME, Kept, Quantized
 from actprune_kernels.quantization.cpu import encode_each
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.cpu import select
-from actprune_kernels.sizes import at_once, blocks_along, factor, index_dtype, rows_at_once, wide
+from actprune_kernels.sizes import Size, blocks_along, factor, index_dtype, rows_at_once, wide
 
+__all__ = ["block_norms", "compress", "gather_blocks", "grad_weight", "row_dot", "to_dense"]
 GATHER_BYTES = 4 * 2**20
 """Columns that keep equally much are multiplied some at a time, a GEMM to a thread, as long as the
 gathered rows stay in the cache: 20 % faster than one after the other (docs/measuring.md)."""
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
-        return naive.compress(activation, block, norm, selection, kind, rounding)
+        return naive.compress(activation, block, norm, selection, kind, draw)
     activation, (bm, bn) = activation.contiguous(), block
     grid = blocks_along(len(activation), bm), blocks_along(activation.shape[1], bn)
     keep, nnz = selection.kept(*grid)
@@ -49,7 +45,7 @@ def compress(
         parts: quantization.Parts = (gathered(slice(None)),)
     else:
         parts = quantization.empty(activation, nnz, bm * bn, kind)
-        encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, rounding)
+        encode_each(lambda piece: gathered(piece).flatten(1), parts, kind, draw)
     return *parts, block_rows.to(index_dtype(grid[0])), colptr.to(index_dtype(nnz))
 
 
@@ -118,20 +114,7 @@ def gather_blocks(
     return values
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    values, (rows, features) = dequantized(values), shape
-    _, bm, bn = values.shape
-    grid = blocks_along(rows, bm), colptr.numel() - 1
-    padded = values.new_zeros(grid[0], bm, grid[1], bn)
-    padded[block_rows.long(), :, columns_of(colptr)] = values
-    return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
-
-
-def row_dot(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, other: Tensor
-) -> Tensor:
+def row_dot(values: Kept, block_rows: Tensor, colptr: Tensor, other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide.
 
     Some blocks at a time with their like of `other`; what each adds to its rows is added in the
@@ -139,7 +122,7 @@ def row_dot(
     """
     count, bm, bn = values.shape
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
-    other, step = other.contiguous(), max(1, at_once() // (bm * max(bn, 4)))  # int64 to a row
+    other, step = other.contiguous(), rows_at_once(bm * max(bn, 4))  # int64 to a row
     for start in range(0, count, step):
         piece = slice(start, min(start + step, count))
         places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
@@ -152,12 +135,7 @@ def row_dot(
 
 
 def grad_weight(
-    values: Tensor | Quantized,
-    block_rows: Tensor,
-    colptr: Tensor,
-    grad_output: Tensor,
-    features: int,
-    scope: str,
+    values: Kept, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int, scope: str
 ) -> Tensor:
     """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
     count, bm, bn = values.shape
@@ -175,8 +153,7 @@ def grad_weight(
         column_bytes = longest * out_features * grad_output.element_size()
         step = max(torch.get_num_threads(), GATHER_BYTES // column_bytes)
     if isinstance(values, Quantized):  # nor is more than this decoded at once
-        step = max(1, min(step, at_once() // (longest * bn)))
-        limit = max(1, at_once() // (bm * bn))
+        step, limit = min(step, rows_at_once(longest * bn)), rows_at_once(bm * bn)
     gathered = grad_output.new_empty(min(step * longest, len(row)), out_features)
     for column in range(0, len(bounds) - 1, step):
         start, stop = bounds[column], bounds[min(column + step, len(bounds) - 1)]
@@ -194,9 +171,7 @@ def grad_weight(
     return flat.to(grad_output.dtype).t().contiguous()
 
 
-def _multiply_long(
-    values: Tensor | Quantized, column: slice, picked: Tensor, limit: int, out: Tensor
-) -> None:
+def _multiply_long(values: Kept, column: slice, picked: Tensor, limit: int, out: Tensor) -> None:
     """One column, `limit` blocks at a time. picked: its rows of dY; out (bn, out_features)."""
     _, bm, bn = values.shape
     total = out.new_zeros(out.shape, dtype=wide(out.dtype))

@@ -5,22 +5,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels.pointers import columns_of
-from actprune_kernels.quantization import SAME, Quantized, dequantized
+from actprune_kernels.quantization import SAME, Kept, dequantized
 from actprune_kernels.quantization.naive import encode
-from actprune_kernels.selection import Selection
+from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
-from actprune_kernels.sizes import blocks_along, index_dtype, wide
+from actprune_kernels.sizes import Size, blocks_along, index_dtype, wide
 
 _ORDER = {"l2": 2.0, "l1": 1.0, "max": float("inf")}
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     (bm, bn), (rows, features) = block, activation.shape
     padded = activation.new_zeros(rows + -rows % bm, features + -features % bn)
@@ -30,34 +25,24 @@ def compress(
     norms = torch.linalg.vector_norm(blocks.to(wide(activation.dtype)), _ORDER[norm], dim=(2, 3))
     keep, nnz = selection.kept(*grid)
     mask, scale = select(selection.weighed(norms, bm), keep, selection.scope, selection.draw)
-    values = blocks[mask]
-    if scale is not None:
-        values = (values * scale[:, None, None]).to(activation.dtype)
+    values = scaled(blocks[mask], scale)
     block_rows = mask.nonzero()[:, 1].to(index_dtype(grid[0]))
     colptr = F.pad(mask.sum(1).cumsum(0), (1, 0)).to(index_dtype(nnz))
-    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
+    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, draw)
     return *parts, block_rows, colptr
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
+def to_dense(values: Kept, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values, (rows, features) = dequantized(values), shape
     _, bm, bn = values.shape
     grid = blocks_along(rows, bm), colptr.numel() - 1
-    blocks = values.new_zeros(grid[0], grid[1], bm, bn)
-    blocks[block_rows.long(), columns_of(colptr)] = values
-    padded = blocks.transpose(1, 2).reshape(grid[0] * bm, grid[1] * bn)
-    return padded[:rows, :features].contiguous()
+    padded = values.new_zeros(grid[0], bm, grid[1], bn)
+    padded[block_rows.long(), :, columns_of(colptr)] = values
+    return padded.view(grid[0] * bm, grid[1] * bn)[:rows, :features].contiguous()
 
 
 def grad_weight(
-    values: Tensor | Quantized,
-    block_rows: Tensor,
-    colptr: Tensor,
-    grad_output: Tensor,
-    features: int,
-    scope: str,
+    values: Kept, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int, scope: str
 ) -> Tensor:
     dense = to_dense(values, block_rows, colptr, (len(grad_output), features))
     acc = wide(grad_output.dtype)

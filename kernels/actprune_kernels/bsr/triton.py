@@ -18,11 +18,11 @@ from actprune_kernels import tuning
 from actprune_kernels.bsr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.pointers import search_columns
-from actprune_kernels.quantization import BITS, SAME, Quantized
+from actprune_kernels.quantization import BITS, SAME, Kept, Quantized
 from actprune_kernels.quantization.triton import decode, encode, fp8, levels
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
-from actprune_kernels.sizes import blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import Size, blocks_along, factor, index_dtype, wide
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
@@ -99,11 +99,8 @@ def _gather(
     live = block < nnz
     at = tl.load(position + block, mask=live, other=0)
     column, block_row = at // block_rows, at % block_rows
-    tl.store(
-        block_rows_out + block,
-        block_row.to(block_rows_out.dtype.element_ty),
-        mask=live & (height == 0),
-    )
+    index = block_row.to(block_rows_out.dtype.element_ty)
+    tl.store(block_rows_out + block, index, mask=live & (height == 0))
     row = block_row.to(tl.int64) * BM + height
     n = tl.arange(0, PN)
     col = column.to(tl.int64)[:, None] * BN + n[None, :]
@@ -250,22 +247,17 @@ def _sum_parts(
 
 
 def compress(
-    activation: Tensor,
-    block: tuple[int, int],
-    norm: str,
-    selection: Selection,
-    kind: str = SAME,
-    rounding: Tensor | None = None,
+    activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     if not activation.numel():
         selection = Selection(selection.sparsity, selection.scope)
-        return naive.compress(activation, block, norm, selection, kind, rounding)
+        return naive.compress(activation, block, norm, selection, kind, draw)
     activation, (bm, bn) = activation.contiguous(), block
     keep, _ = selection.kept(*map(blocks_along, activation.shape, block))
     norms = selection.weighed(block_norms(activation, bm, bn, norm), bm)
     position, colptr, scale = select(norms, keep, selection.scope, selection.draw)
     values, block_rows = gather_blocks(activation, position, scale, bm, bn)
-    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, rounding)
+    parts = (values,) if kind == SAME else encode(values.flatten(1), kind, draw)
     return *parts, block_rows, colptr
 
 
@@ -277,25 +269,11 @@ def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
     pm, pn = triton.next_power_of_2(bm), triton.next_power_of_2(bn)
     across = max(1, 64 // pn)  # whole cache lines of X
     down = max(1, _TILE // (pm * pn * across))
-    launch(
-        _block_norms,
-        (triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)),
-        activation=activation,
-        norms=norms,
-        rows=rows,
-        features=features,
-        block_rows=grid[0],
-        block_cols=grid[1],
-        BM=bm,
-        BN=bn,
-        PM=pm,
-        PN=pn,
-        HIGH=down,
-        WIDE=across,
-        NORM=_NORMS[norm],
-        VECTOR=vector(features),
-        num_warps=8 if pm * pn > _TILE else 4,
-    )
+    tiles = triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)
+    sizes = {"BM": bm, "BN": bn, "PM": pm, "PN": pn, "HIGH": down, "WIDE": across}
+    sizes |= {"VECTOR": vector(features), "num_warps": 8 if pm * pn > _TILE else 4}
+    operands = activation, norms, rows, features, *grid
+    launch(_block_norms, tiles, *operands, NORM=_NORMS[norm], **sizes)
     return norms
 
 
@@ -309,39 +287,19 @@ def gather_blocks(
     values = activation.new_empty(nnz, bm, bn)
     block_rows = position.new_empty(nnz, dtype=index_dtype(grid))
     tiles, sizes = _tiles(values, features)
-    launch(
-        _gather,
-        tiles,
-        activation=activation,
-        position=position,
-        scale=scale,
-        values=values,
-        block_rows_out=block_rows,
-        rows=rows,
-        block_rows=grid,
-        **sizes,
-    )
+    operands = activation, position, scale, values, block_rows, rows, features, grid, nnz
+    launch(_gather, tiles, *operands, **sizes)
     return values, block_rows
 
 
-def to_dense(
-    values: Tensor | Quantized, block_rows: Tensor, colptr: Tensor, shape: tuple[int, int]
-) -> Tensor:
+def to_dense(values: Kept, block_rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     values = _decoded(values)
     dense = values.new_zeros(shape)
     if not values.numel():
         return dense
     tiles, sizes = _tiles(values, shape[1])
-    launch(
-        _scatter,
-        tiles,
-        values=values,
-        block_rows=block_rows,
-        column=search_columns(colptr, len(values)),
-        dense=dense,
-        rows=shape[0],
-        **sizes,
-    )
+    column = search_columns(colptr, len(values))
+    launch(_scatter, tiles, values, block_rows, column, dense, *shape, len(values), **sizes)
     return dense
 
 
@@ -350,20 +308,16 @@ def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
     nnz, bm, bn = values.shape
     pn = triton.next_power_of_2(bn)
     tile = max(16, _TILE // pn)
-    sizes = {"features": features, "nnz": nnz, "BM": bm, "BN": bn, "PN": pn, "TILE": tile}
-    return (triton.cdiv(nnz * bm, tile),), {**sizes, "VECTOR": vector(features)}
+    sizes = {"BM": bm, "BN": bn, "PN": pn, "TILE": tile, "VECTOR": vector(features)}
+    return (triton.cdiv(nnz * bm, tile),), sizes
 
 
 def grad_weight(
-    values: Tensor | Quantized,
-    block_rows: Tensor,
-    colptr: Tensor,
-    grad_output: Tensor,
-    features: int,
-    scope: str,
+    values: Kept, block_rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int, scope: str
 ) -> Tensor:
     nnz, bm, bn = values.shape
-    stored, scales, zeros, bits = _stored(values)
+    parts = values.parts if isinstance(values, Quantized) else (values,)
+    stored, (scales, zeros) = parts[0], (*parts[1:], None, None)[:2]
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
@@ -371,81 +325,51 @@ def grad_weight(
         return out.zero_()
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
-    plan = tuning.grad_weight(grad_output, average, features, (bm, bn))
-    longest = _LONGEST_SUM if grad_output.dtype == torch.float32 else _LONGEST_PART
+    device, dtype = grad_output.device, grad_output.dtype
+    plan = tuning.choose(device, dtype, average, out_features, features, (bm, bn))
+    longest = _LONGEST_SUM if dtype == torch.float32 else _LONGEST_PART
     split = max(plan.split, triton.cdiv(average, longest))
     length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
     pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
-    o_tiles = triton.cdiv(out_features, plan.block_o)
     even = scope == "column"
     count, part_column, part_start, part_ptr, place = columns * split, None, None, None, None
     if not even:
         count = columns + nnz * bm // length  # columns of any lengths fit
         part_column, part_start, part_ptr, place = _divide(colptr, bm, length, count)
     direct = even and split == 1
-    parts = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
-    sizes = {"out_features": out_features, "features": features, "BN": bn, "PN": pn}
-    sizes["VECTOR_X"] = vector(features)
+    sums = out if direct else out.new_empty(count, out_features, bn, dtype=torch.float32)
+    sizes = {"BN": bn, "PN": pn, "SPLIT": split if even else 0, "VECTOR_X": vector(features)}
     launch(
         _grad_weight,
-        (count, o_tiles),
-        values=stored,
-        scales=scales,
-        zeros=zeros,
-        block_rows=block_rows,
-        colptr=colptr,
-        grad_output=grad_output,
-        part_column=part_column,
-        part_start=part_start,
-        out=parts,
-        rows=grad_output.shape[0],
-        length=length,
+        (count, triton.cdiv(out_features, plan.block_o)),
+        *(stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start, sums),
+        *(*grad_output.shape, features, length),
         BM=bm,
-        BITS=bits,
+        BITS=BITS.get(values.kind) if isinstance(values, Quantized) else None,
         SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
-        SPLIT=split if even else 0,
         DIRECT=direct,
-        PRECISION=_precision(grad_output.dtype),
+        PRECISION=_precision(dtype),
         VECTOR_Y=vector(out_features),
         num_warps=plan.num_warps,
         num_stages=plan.num_stages,
         **sizes,
     )
     if not direct:
-        launch(
-            _sum_parts,
-            (columns, triton.cdiv(out_features, _SUM_TILE)),
-            parts=parts,
-            part_ptr=part_ptr,
-            place=place,
-            out=out,
-            BLOCK_O=_SUM_TILE,
-            SPLIT=split if even else 0,
-            **sizes,
-        )
+        grid = columns, triton.cdiv(out_features, _SUM_TILE)
+        operands = sums, part_ptr, place, out, out_features, features
+        launch(_sum_parts, grid, *operands, BLOCK_O=_SUM_TILE, **sizes)
     return out
 
 
-def _decoded(values: Tensor | Quantized) -> Tensor:
+def _decoded(values: Kept) -> Tensor:
     """All blocks, as actprune_kernels.quantization.dequantized, by our kernel."""
     if not isinstance(values, Quantized):
         return values
     width = values.shape[1] * values.shape[2]
     blocks = decode(values.parts, values.kind, width, factor(values.dtype))
     return blocks.view(values.shape).to(values.dtype)
-
-
-def _stored(
-    values: Tensor | Quantized,
-) -> tuple[Tensor, Tensor | None, Tensor | None, int | None]:
-    """Values or codes, scales, zeros, and the bits of a code: None where it is a float."""
-    if not isinstance(values, Quantized):
-        return values, None, None, None
-    stored, *grid = values.parts
-    scales, zeros = (*grid, None, None)[:2]
-    return stored, scales, zeros, BITS.get(values.kind)
 
 
 def _divide(colptr: Tensor, bm: int, length: int, count: int) -> tuple[Tensor, ...]:

@@ -11,6 +11,4 @@ __all__ = ["compress", "grad_weight", "to_dense"]
 def grad_weight(
     values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
-    if not values.numel() or not grad_output.shape[1]:
-        return grad_output.new_zeros(grad_output.shape[1], features)
     return cusparse.coo(values, rows, columns, grad_output, features)

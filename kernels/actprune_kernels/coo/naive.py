@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from actprune_kernels.selection import Selection
+from actprune_kernels.selection import Selection, scaled
 from actprune_kernels.selection.naive import select
-from actprune_kernels.sizes import index_dtype, wide
+from actprune_kernels.sizes import Size, index_dtype, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
@@ -13,14 +13,12 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
     transposed = activation.t()
     magnitudes = selection.weighed(transposed.abs().to(wide(activation.dtype)))
     mask, scale = select(magnitudes, keep, selection.scope, selection.draw)
-    values = transposed[mask]
-    if scale is not None:
-        values = (values * scale).to(activation.dtype)
     column, row = mask.nonzero(as_tuple=True)
-    return values, row.to(index_dtype(height)), column.to(index_dtype(features))
+    rows, columns = row.to(index_dtype(height)), column.to(index_dtype(features))
+    return scaled(transposed[mask], scale), rows, columns
 
 
-def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: Size) -> Tensor:
     dense = values.new_zeros(shape)
     dense[rows.long(), columns.long()] = values
     return dense

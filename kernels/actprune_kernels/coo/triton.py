@@ -5,7 +5,7 @@ from torch import Tensor
 from actprune_kernels.csr import triton as csr
 from actprune_kernels.pointers import search_colptr, search_columns
 from actprune_kernels.selection import Selection
-from actprune_kernels.sizes import index_dtype
+from actprune_kernels.sizes import Size, index_dtype
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,5 +20,5 @@ def grad_weight(
     return csr.grad_weight(values, rows, search_colptr(columns, features), grad_output, features)
 
 
-def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: Size) -> Tensor:
     return csr.to_dense(values, rows, search_colptr(columns, shape[1]), shape)

@@ -13,7 +13,7 @@ from actprune_kernels.csr.naive import to_dense
 from actprune_kernels.quantization import Quantized
 from actprune_kernels.selection import Selection, generator
 from actprune_kernels.selection.cpu import select
-from actprune_kernels.sizes import at_once, index_dtype, wide
+from actprune_kernels.sizes import index_dtype, rows_at_once, wide
 
 __all__ = ["compress", "grad_weight", "row_dot", "to_dense"]
 
@@ -38,7 +38,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
         rows = position.remainder_(max(height, 1)).to(index_dtype(height))
         return values, rows, mask.sum(1)
 
-    step = max(1, at_once() // max(1, height)) if selection.scope == "column" else max(1, features)
+    step = rows_at_once(height) if selection.scope == "column" else max(1, features)
     values, rows, counts = in_chunks(some, features, step)
     return values, rows, F.pad(counts.cumsum(0), (1, 0)).to(index_dtype(nnz))
 
@@ -51,7 +51,7 @@ def row_dot(values: Tensor | Quantized, rows: Tensor, colptr: Tensor, other: Ten
     """
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
     flat, features = other.reshape(-1), other.shape[1]
-    step = max(1, at_once() // 4)  # an index is int64, and there are two
+    step = rows_at_once(4)  # an index is int64, and there are two
     for start in range(0, len(rows), step):
         piece = slice(start, min(start + step, len(rows)))
         places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)

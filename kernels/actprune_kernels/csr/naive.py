@@ -5,7 +5,7 @@ from torch import Tensor
 from actprune_kernels.coo import naive as coo
 from actprune_kernels.pointers import colptr_of, columns_of
 from actprune_kernels.selection import Selection
-from actprune_kernels.sizes import index_dtype
+from actprune_kernels.sizes import Size, index_dtype
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
@@ -14,7 +14,7 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
     return values, rows, colptr.to(index_dtype(values.numel()))
 
 
-def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     return coo.to_dense(values, rows, columns_of(colptr), shape)
 
 

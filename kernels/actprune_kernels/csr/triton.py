@@ -23,6 +23,7 @@ from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
+from actprune_kernels.sizes import Size
 
 _STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
 _TILE = 128
@@ -30,17 +31,9 @@ _TILE = 128
 
 @triton.jit
 def _grad_weight(
-    values,
-    rows,
-    colptr,
-    order,
-    grad_output,
-    out,
-    out_features,
-    STEP: tl.constexpr,
-    TILE: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
+    values, rows, colptr, order, grad_output, out, out_features,
+    STEP: tl.constexpr, TILE: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
     """out (features, out_features): for each column of X the weighted sum of dY's rows.
 
     order (features,) gives the columns in the order of the programs; None: as they come.
@@ -88,20 +81,10 @@ def grad_weight(
     if not values.numel() or not out_features:
         return grad_output.new_zeros(out_features, features)
     out = grad_output.new_empty(features, out_features)
-    launch(
-        _grad_weight,
-        (features, triton.cdiv(out_features, _TILE)),
-        values=values,
-        rows=rows,
-        colptr=colptr,
-        order=_longest_first(colptr, values.numel()),
-        grad_output=grad_output,
-        out=out,
-        out_features=out_features,
-        STEP=_STEP,
-        TILE=_TILE,
-        VECTOR=bsr.vector(out_features),
-    )
+    tiles, sizes = triton.cdiv(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
+    order = _longest_first(colptr, values.numel())
+    operands = values, rows, colptr, order, grad_output, out, out_features
+    launch(_grad_weight, (features, tiles), *operands, VECTOR=bsr.vector(out_features), **sizes)
     return out.t().contiguous()
 
 
@@ -111,10 +94,9 @@ def _longest_first(colptr: Tensor, nnz: int) -> Tensor | None:
     With `column` scope nnz is a multiple of the columns. Where it is one by chance, the columns
     come as they are: the order decides when a sum is made, never its value.
     """
-    if nnz % (colptr.numel() - 1) == 0:
-        return None
-    return colptr.diff().argsort(descending=True)
+    even = nnz % (colptr.numel() - 1) == 0
+    return None if even else colptr.diff().argsort(descending=True)
 
 
-def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: tuple[int, int]) -> Tensor:
+def to_dense(values: Tensor, rows: Tensor, colptr: Tensor, shape: Size) -> Tensor:
     return bsr.to_dense(values.view(-1, 1, 1), rows, colptr, shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, naive, rows
 from actprune_kernels.quantization.cpu import pack_, unpack_
 from actprune_kernels.quantization.naive import packed
-from actprune_kernels.sizes import at_once, wide
+from actprune_kernels.sizes import rows_at_once, wide
 
 
 def forward_(h: Tensor, bits: int) -> Tensor:
@@ -45,5 +45,5 @@ def _pieces(values: Tensor, codes: Tensor, bits: int) -> Iterator[tuple[Tensor, 
     both = rows(values.view(-1), ROW), rows(codes, ROW * bits // 8)
     for of_values, of_codes in zip(*both, strict=True):
         if of_values.numel():
-            pieces = (torch.split(part, max(1, at_once() // ROW)) for part in (of_values, of_codes))
+            pieces = (torch.split(part, rows_at_once(ROW)) for part in (of_values, of_codes))
             yield from zip(*pieces, strict=True)

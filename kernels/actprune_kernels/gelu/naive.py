@@ -42,8 +42,6 @@ def packed(codes: Tensor, bits: int) -> Tensor:
 def unpacked(codes: Tensor, count: int, bits: int) -> Tensor:
     """The first `count` codes."""
     whole, rest = rows(codes, ROW * bits // 8)
-    parts = (
-        quantization.unpacked(whole, 8 // bits, ROW),
-        quantization.unpacked(rest, 8 // bits, count % ROW),
-    )
-    return torch.cat([part.reshape(-1) for part in parts])
+    whole = quantization.unpacked(whole, 8 // bits, ROW)
+    rest = quantization.unpacked(rest, 8 // bits, count % ROW)
+    return torch.cat([whole.reshape(-1), rest.reshape(-1)])

@@ -71,6 +71,8 @@ def per_byte(kind: str) -> int:
 
 def empty(like: Tensor, count: int, width: int, kind: str) -> Parts:
     """Uninitialised parts of `count` blocks of `width` values, on the device of `like`."""
+    if kind == SAME:
+        return (like.new_empty(count, width),)
     if kind == "bf16":
         return (like.new_empty(count, width, dtype=torch.bfloat16),)
     scales = like.new_empty(count, dtype=torch.bfloat16)
@@ -88,8 +90,7 @@ def rounding(draw: Tensor) -> np.random.PCG64:
 def fractions(source: np.random.PCG64, count: int, out: Tensor | None = None) -> Tensor:
     """The next `count` fractions times FRACTION, fp32; a multiple of four leaves none unused."""
     words = source.random_raw(-(-count // 4)).view(np.uint16)[:count]
-    if out is None:
-        out = torch.empty(count)
+    out = torch.empty(count) if out is None else out
     np.copyto(out.numpy().reshape(-1), words)
     return out
 
@@ -139,6 +140,10 @@ class Quantized:
         return values[piece.start - first * size :][: piece.stop - piece.start]
 
 
-def dequantized(values: "Tensor | Quantized") -> Tensor:
+Kept = Tensor | Quantized
+"""Blocks as they are, or in fewer bits."""
+
+
+def dequantized(values: Kept) -> Tensor:
     """All blocks, in the activation's dtype."""
     return values[:].to(values.dtype) if isinstance(values, Quantized) else values

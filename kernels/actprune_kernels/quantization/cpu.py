@@ -1,6 +1,6 @@
 """Piece by piece, so that what is between values and codes stays in the cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from actprune_kernels.quantization import (
     per_byte,
     rounding,
 )
-from actprune_kernels.sizes import at_once, wide
+from actprune_kernels.sizes import rows_at_once, wide
 
 
 def encode(blocks: Tensor, kind: str, draw: Tensor | None) -> Parts:
@@ -32,7 +32,7 @@ def encode_each(
     count, width = len(parts[0]), max(1, parts[0].shape[1])
     source = rounding(draw) if kind in BITS and draw is not None else None
     values = width * (per_byte(kind) if source else 1)
-    step = 4 * max(1, at_once() // (4 * values))  # of four blocks no random bits are left over
+    step = rows_at_once(values, 4)  # of four blocks no random bits are left over
     room: tuple[Tensor, Tensor] | None = None
     for start in range(0, count, step):
         piece = slice(start, start + step)
@@ -49,11 +49,7 @@ def encode_each(
 
 
 def _round(
-    blocks: Tensor,
-    kind: str,
-    source: np.random.PCG64,
-    parts: Sequence[Tensor],
-    room: Sequence[Tensor],
+    blocks: Tensor, kind: str, source: np.random.PCG64, parts: list[Tensor], room: list[Tensor]
 ) -> None:
     """Fill `parts` with blocks (n, width). room: (n, width), wide and fp32, to compute in: memory
     that is asked for piece by piece costs more in page faults than the arithmetic."""
@@ -92,7 +88,7 @@ def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
     whole, scales, zeros = parts
     blocks = whole.new_empty(len(whole), width, dtype=dtype)
     scales, zeros = scales.to(dtype)[:, None], zeros.to(dtype)[:, None]
-    step = max(1, at_once() // max(1, width))
+    step = rows_at_once(width)
     for start in range(0, len(whole), step):
         piece = slice(start, start + step)
         levels = unpack_(blocks[piece], whole[piece], BITS[kind])

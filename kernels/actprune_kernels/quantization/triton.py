@@ -107,37 +107,24 @@ def encode(blocks: Tensor, kind: str, draw: Tensor | None) -> Parts:
     assert draw is not None
     blocks = blocks.contiguous()
     parts = empty(blocks, count, width, kind)
-    source = draw.to(blocks.device, non_blocking=True)
-    _launch(_encode, kind, parts, {"blocks": blocks, "width": width, "draw": source})
+    draw = draw.to(blocks.device, non_blocking=True)
+    _launch(_encode, kind, (blocks, draw, *parts, count, width), parts[0].shape[1])
     return parts
 
 
 def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
     if kind not in BITS or dtype == torch.float64 or not parts[0].numel():
         return naive.decode(parts, kind, width, dtype)
-    parts = tuple(part.contiguous() for part in parts)
-    blocks = parts[0].new_empty(len(parts[0]), width, dtype=dtype)
-    _launch(_decode, kind, parts, {"blocks": blocks, "width": width})
+    parts, count = tuple(part.contiguous() for part in parts), len(parts[0])
+    blocks = parts[0].new_empty(count, width, dtype=dtype)
+    _launch(_decode, kind, (*parts, blocks, count, width), parts[0].shape[1])
     return blocks
 
 
-def _launch(kernel: triton.JITFunction, kind: str, parts: Parts, others: dict[str, Any]) -> None:
-    codes, scales, zeros = parts
-    count, span = codes.shape
+def _launch(kernel: triton.JITFunction, kind: str, operands: tuple[Any, ...], span: int) -> None:
     padded, per = triton.next_power_of_2(span), per_byte(kind)
     tile = max(1, _TILE // (padded * per))
-    launch(
-        kernel,
-        (triton.cdiv(count, tile),),
-        codes=codes,
-        scales=scales,
-        zeros=zeros,
-        count=count,
-        span=span,
-        BITS=BITS[kind],
-        PER=per,
-        TILE=tile,
-        SPAN=padded,
-        num_warps=16 if padded * per > _TILE else 4,
-        **others,
-    )
+    grid = (triton.cdiv(operands[-2], tile),)
+    sizes = {"BITS": BITS[kind], "PER": per, "TILE": tile, "SPAN": padded}
+    warps = 16 if padded * per > _TILE else 4
+    launch(kernel, grid, *operands, span, num_warps=warps, **sizes)

@@ -60,13 +60,11 @@ def generator(draw: Tensor) -> np.random.Generator:
     return np.random.default_rng([int(part) for part in draw.tolist()])
 
 
-def uniforms(
-    shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor | np.random.Generator
-) -> Tensor:
-    """Uniform numbers in (0, 1] of a draw, or the next ones of its generator."""
+def uniforms(like: Tensor, draw: Tensor | np.random.Generator) -> Tensor:
+    """As many uniform numbers in (0, 1], of a draw, or the next ones of its generator."""
     source = generator(draw) if isinstance(draw, Tensor) else draw
-    numpy_dtype = np.float64 if dtype == torch.float64 else np.float32
-    return 1 - torch.from_numpy(source.random(shape, dtype=numpy_dtype))
+    dtype = np.float64 if like.dtype == torch.float64 else np.float32
+    return 1 - torch.from_numpy(source.random(tuple(like.shape), dtype=dtype)).to(like.device)
 
 
 def grouped(columns_by_rows: Tensor, scope: str) -> Tensor:
@@ -84,6 +82,13 @@ def largest(keys: Tensor, least: Tensor, keep: int) -> Tensor:
     above, tied = keys > least, keys == least
     missing = keep - above.sum(1, keepdim=True)
     return above | (tied & (tied.cumsum(1) <= missing))
+
+
+def scaled(values: Tensor, scale: Tensor | None) -> Tensor:
+    """values (nnz, ...) times scale (nnz,), which no scale leaves as they are."""
+    if scale is None:
+        return values
+    return (values * scale.view(-1, *[1] * (values.dim() - 1))).to(values.dtype)
 
 
 def rescale(magnitudes: Tensor, threshold: Tensor) -> Tensor:

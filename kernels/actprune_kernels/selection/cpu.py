@@ -19,8 +19,7 @@ def select(
     """See the package's docstring."""
     if draw is None:
         return _topk(grouped(magnitudes, scope), keep, scope, magnitudes)[0], None
-    shape = tuple(magnitudes.shape)
-    ranks = magnitudes / uniforms(shape, magnitudes.dtype, draw)
+    ranks = magnitudes / uniforms(magnitudes, draw)
     mask, threshold = _topk(grouped(ranks, scope), keep, scope, magnitudes)
     if scope == "global":
         per_kept = threshold

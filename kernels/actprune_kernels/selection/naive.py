@@ -13,9 +13,7 @@ def select(
     """See the package's docstring."""
     ranks = magnitudes
     if draw is not None:
-        ranks = magnitudes / uniforms(tuple(magnitudes.shape), magnitudes.dtype, draw).to(
-            magnitudes.device
-        )
+        ranks = magnitudes / uniforms(magnitudes, draw)
     groups = grouped(ranks, scope)
     order = groups.argsort(dim=1, descending=True, stable=True)
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(1, order[:, :keep], True)

@@ -68,15 +68,9 @@ def _threshold(keys, keep, AXIS: tl.constexpr, KEY: tl.constexpr):
 
 @triton.jit
 def _select_column(
-    ranks,
-    position,
-    dropped_out,
-    size,
-    keep,
-    SIZE: tl.constexpr,
-    CHUNK: tl.constexpr,
-    KEY: tl.constexpr,
-):
+    ranks, position, dropped_out, size, keep,
+    SIZE: tl.constexpr, CHUNK: tl.constexpr, KEY: tl.constexpr,
+):  # fmt: skip
     """One group per program: ranks (groups, size) to position (groups, keep), ascending."""
     group = tl.program_id(0).to(tl.int64)
     base = group * size
@@ -101,16 +95,9 @@ def _select_column(
 
 @triton.jit
 def _select_row(
-    ranks,
-    mask_out,
-    dropped_out,
-    size,
-    groups,
-    keep,
-    SIZE: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KEY: tl.constexpr,
-):
+    ranks, mask_out, dropped_out, size, groups, keep,
+    SIZE: tl.constexpr, GROUPS: tl.constexpr, KEY: tl.constexpr,
+):  # fmt: skip
     """Some groups per program: ranks (size, groups) to mask_out, of the same shape."""
     i = tl.arange(0, SIZE)[:, None]
     group = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)[None, :]
@@ -149,9 +136,11 @@ def select(
     groups = {"column": columns, "row": rows, "global": 1}[scope]
     nnz = keep * groups
     position = magnitudes.new_empty(nnz, dtype=torch.int32 if count < 2**31 else torch.int64)
-    ranks, dropped = magnitudes, None
+    ranks, dropped, chunks = magnitudes, None, (triton.cdiv(count, _COPIED),)
     if draw is not None:
-        ranks = _sampled(magnitudes, draw)
+        ranks = torch.empty_like(magnitudes)
+        draw = draw.to(magnitudes.device, non_blocking=True)
+        launch(_sample_ranks, chunks, magnitudes, draw, ranks, count, CHUNK=_COPIED)
         dropped = magnitudes.new_zeros(groups, dtype=_KEYS[magnitudes.dtype][0])
     words = triton.next_power_of_2(count // groups) * magnitudes.element_size() // 4
     if scope == "column" and words <= IN_REGISTERS:
@@ -161,15 +150,7 @@ def select(
         in_rows = scope == "row" and words <= IN_REGISTERS
         mask = _rows(ranks, dropped, keep) if in_rows else _large(ranks, dropped, scope, keep)
         running = mask.view(-1).cumsum(0, dtype=position.dtype)
-        launch(
-            _compact,
-            (triton.cdiv(count, _COPIED),),
-            mask=mask,
-            running=running,
-            position=position,
-            count=count,
-            CHUNK=_COPIED,
-        )
+        launch(_compact, chunks, mask, running, position, count, CHUNK=_COPIED)
         colptr = F.pad(running[rows - 1 :: rows], (1, 0))
     scale = None
     if dropped is not None:
@@ -179,36 +160,13 @@ def select(
     return position, colptr.to(index_dtype(nnz)), scale
 
 
-def _sampled(magnitudes: Tensor, draw: Tensor) -> Tensor:
-    ranks = torch.empty_like(magnitudes)
-    launch(
-        _sample_ranks,
-        (triton.cdiv(magnitudes.numel(), _COPIED),),
-        magnitudes=magnitudes,
-        draw=draw.to(magnitudes.device, non_blocking=True),
-        ranks=ranks,
-        count=magnitudes.numel(),
-        CHUNK=_COPIED,
-    )
-    return ranks
-
-
 def _columns(ranks: Tensor, position: Tensor, dropped: Tensor | None, keep: int) -> None:
     groups, size = ranks.shape
     held = triton.next_power_of_2(size)
-    launch(
-        _select_column,
-        (groups,),
-        ranks=ranks,
-        position=position,
-        dropped_out=dropped,
-        size=size,
-        keep=keep,
-        SIZE=held,
-        CHUNK=min(_CHUNK, held),
-        KEY=_KEYS[ranks.dtype][1],
-        num_warps=_warps(held * ranks.element_size() // 4),
-    )
+    warps = _warps(held * ranks.element_size() // 4)
+    constants = {"SIZE": held, "CHUNK": min(_CHUNK, held), "KEY": _KEYS[ranks.dtype][1]}
+    operands = ranks, position, dropped, size, keep
+    launch(_select_column, (groups,), *operands, num_warps=warps, **constants)
 
 
 def _rows(ranks: Tensor, dropped: Tensor | None, keep: int) -> Tensor:
@@ -216,22 +174,10 @@ def _rows(ranks: Tensor, dropped: Tensor | None, keep: int) -> Tensor:
     size, groups = ranks.shape
     held = triton.next_power_of_2(size)
     at_once = max(1, min(64, 4096 // held))
-    launch(
-        _select_row,
-        (triton.cdiv(groups, at_once),),
-        ranks=ranks,
-        mask_out=mask,
-        dropped_out=dropped,
-        size=size,
-        groups=groups,
-        keep=keep,
-        SIZE=held,
-        GROUPS=at_once,
-        KEY=_KEYS[ranks.dtype][1],
-        num_warps=_warps(
-            held * at_once * ranks.element_size() // 2
-        ),  # the mask needs registers too
-    )
+    warps = _warps(held * at_once * ranks.element_size() // 2)  # the mask needs registers too
+    constants = {"SIZE": held, "GROUPS": at_once, "KEY": _KEYS[ranks.dtype][1]}
+    operands, grid = (ranks, mask, dropped, size, groups, keep), (triton.cdiv(groups, at_once),)
+    launch(_select_row, grid, *operands, num_warps=warps, **constants)
     return mask
 
 

@@ -110,7 +110,7 @@ def test_every_plan_gives_the_same_product(
     block: str, division: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = tuning.Plan(16, *division, num_warps=4, num_stages=2)
-    monkeypatch.setattr(tuning, "grad_weight", lambda *_: plan)
+    monkeypatch.setattr(tuning, "choose", lambda *_: plan)
     x, dy = torch.randn(200, 70), torch.randn(200, 20)
     for scope in SCOPES:
         store = parse(f"bsr:block={block},sparsity=0.6,scope={scope},backend=triton").compress(x)
@@ -214,12 +214,12 @@ def test_priority_sampling_is_that_of_the_definition(
 ) -> None:
     monkeypatch.setattr(selection, "IN_REGISTERS", held)
 
-    def uniforms(shape: tuple[int, ...], dtype: torch.dtype, draw: Tensor) -> Tensor:
+    def uniforms(like: Tensor, draw: Tensor) -> Tensor:
         seed, stream, counter = draw.tolist()
-        index = np.arange(np.prod(shape))
+        index = np.arange(like.numel())
         counters = np.stack([index, index * 0, index * 0 + stream, index * 0 + counter], 1)
         bits = philox(seed, counters) >> np.uint64(8)
-        return torch.from_numpy((bits + 1).astype(np.float64) / 2**24).to(dtype).view(shape)
+        return torch.from_numpy((bits + 1).astype(np.float64) / 2**24).to(like.dtype).view_as(like)
 
     monkeypatch.setattr(definition, "uniforms", uniforms)
     m = torch.rand(7, 40) * torch.tensor([0.0, 1, 2, 1, 5])[torch.randint(0, 5, (7, 40))]

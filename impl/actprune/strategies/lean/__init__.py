@@ -84,9 +84,8 @@ def around_gelus(model: nn.Module) -> set[str]:
     """Return the names of the linears around the GELUs of which a lean model keeps bits."""
     found = set[str]()
     for name, module in model.named_modules():
-        forward = forward_of(module)
         within = set(module.around_gelu) if isinstance(module, LeanForm) else set[str]()
-        if forward is not None:
+        if forward := forward_of(module):
             within |= gelus_of(forward)
         found |= {f"{name}.{linear}".lstrip(".") for linear in within}
     return found

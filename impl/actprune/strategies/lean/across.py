@@ -53,9 +53,8 @@ class Across(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         alpha, beta, gamma, weight, bias, *buffers = ctx.saved_tensors
-        x_needs, alpha_needs, beta_needs, weight_needs, bias_needs, gamma_needs = (
-            ctx.needs_input_grad[:6]
-        )
+        needs = ctx.needs_input_grad[:6]
+        x_needs, alpha_needs, beta_needs, weight_needs, bias_needs, gamma_needs = needs
         grad_x = grad_alpha = grad_beta = grad_weight = grad_bias = grad_gamma = None
         batch, patches, dim = grad_out.shape
         dtype, (x_dtype, weight_dtype) = wide(ctx.dtypes[1]), ctx.dtypes

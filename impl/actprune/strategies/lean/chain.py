@@ -56,7 +56,12 @@ class Chain(torch.autograd.Function):
         u = F.linear(h.to(dtype), weight1, bias1)
         del h
         if weight2 is not None:
-            u, slope = _gelu(u, options.gelu, needs.inner)
+            if not needs.inner:
+                torch.ops.aten.gelu_(u)
+            elif options.gelu is None:
+                u, slope = F.gelu(u), u
+            else:
+                slope = ops.gelu_(u, options.gelu)
             if needs.second:
                 buffers2 = ops.compress(u, *kept[1])
             u = F.linear(u, weight2, bias2)
@@ -84,7 +89,7 @@ class Chain(torch.autograd.Function):
         alpha, beta, _, weight1, *_ = ctx.saved_tensors
         needs, (x_dtype, dtype, out_dtype) = Needs(*ctx.needs_input_grad[:8]), ctx.dtypes
         d_out = grad_out.reshape(-1, grad_out.shape[-1]).to(out_dtype)
-        dh, g, grad_bias1, *others = (_of_one if ctx.single else _of_two)(ctx, needs, d_out)
+        dh, g, grad_bias1, *others = _of_linears(ctx, needs, d_out)
         grad_x = grad_alpha = grad_beta = None
         grad_weight1 = g
         if needs.alpha:
@@ -104,42 +109,35 @@ class Chain(torch.autograd.Function):
         return *needed(ctx, of_all), None, None
 
 
-def _of_one(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
-    """Gradients by h = α x + β and W₁ (but for α and β), of b₁, W₂ and b₂, of which there are none,
-    and of γ: of a chain without GELU."""
-    alpha, beta, gamma, weight1, _, bias, _, *buffers = ctx.saved_tensors
-    dtype = ctx.dtypes[1]
-    dh = g = grad_gamma = None
-    sums = d_out.sum(0)
-    if needs.first(single=True):
-        g = ops.grad_weight(buffers, d_out.to(dtype), ctx.specs[0], ctx.features[0])
-    if needs.gamma:
-        s = g if alpha is None else g * alpha + sums[:, None] * beta
-        grad_gamma = _of_scale(weight1, bias, s, sums)
-    g, grad_bias1 = _scaled(g, gamma), _scaled(sums, gamma).to(dtype)
-    if needs.x:
-        dh = (d_out if gamma is None else d_out * gamma).to(dtype)
-    return dh, g, grad_bias1, None, None, grad_gamma
-
-
-def _of_two(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
-    """Gradients by h = W₁ (α x + β) + b₁ and W₁ (but for α and β), of b₁, W₂, b₂ and γ."""
-    _, _, gamma, _, weight2, bias, slope, *buffers = ctx.saved_tensors
-    dtype = ctx.dtypes[1]
+def _of_linears(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
+    """Gradients by what W₁ gives, and of W₁ (but for α and β), b₁, W₂, b₂ and γ."""
+    alpha, beta, gamma, weight1, weight2, bias, slope, *buffers = ctx.saved_tensors
+    dtype, single, (first, second) = ctx.dtypes[1], ctx.single, ctx.features
     dh = g = s = grad_bias1 = grad_gamma = None
     sums = d_out.sum(0)
-    if needs.second:
-        s = ops.grad_weight(buffers[ctx.first :], d_out.to(dtype), ctx.specs[1], ctx.features[1])
-    if needs.gamma:
-        grad_gamma = _of_scale(weight2, bias, s, sums)
-    grad_weight2, grad_bias2 = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
+    if single and needs.first(single):
+        s = ops.grad_weight(buffers, d_out.to(dtype), ctx.specs[0], first)
+    elif not single and needs.second:
+        s = ops.grad_weight(buffers[ctx.first :], d_out.to(dtype), ctx.specs[1], second)
+    if needs.gamma:  # of γ ∘ (W u + b): S = dOutᵀ·u
+        whole = s * alpha + sums[:, None] * beta if single and alpha is not None else s
+        grad_gamma = ((weight1 if single else weight2) * whole).sum(1, dtype=sums.dtype)
+        grad_gamma = grad_gamma if bias is None else grad_gamma + bias * sums
+    s, sums = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
+    if needs.x if single else needs.inner:
+        dh = (d_out if gamma is None else d_out * gamma).to(dtype)
+    if single:
+        return dh, s, sums, None, None, grad_gamma
     if needs.inner:
-        dh = (d_out if gamma is None else d_out * gamma).to(dtype) @ weight2
-        dh = _gelu_backward(dh, slope, ctx.options.gelu)
+        dh = dh @ weight2
+        if ctx.options.gelu is None:
+            dh = torch.ops.aten.gelu_backward(dh, slope)
+        else:
+            ops.gelu_backward_(dh, slope, ctx.options.gelu)
         grad_bias1 = dh.sum(0)
-    if needs.first(single=False):
-        g = ops.grad_weight(buffers[: ctx.first], dh, ctx.specs[0], ctx.features[0])
-    return dh, g, grad_bias1, grad_weight2, grad_bias2, grad_gamma
+    if needs.first(single):
+        g = ops.grad_weight(buffers[: ctx.first], dh, ctx.specs[0], first)
+    return dh, g, grad_bias1, s, sums, grad_gamma
 
 
 class Needs(NamedTuple):
@@ -175,31 +173,6 @@ class Needs(NamedTuple):
     def first(self, single: bool) -> bool:
         """The store of the first linear's input."""
         return self.weight1 or self.alpha or (single and self.gamma)
-
-
-def _gelu(u: Tensor, bits: int | None, needed: bool) -> tuple[Tensor, Tensor | None]:
-    """GELU(u), and what its derivative is told from, where it is needed. u may be overwritten."""
-    if not needed:
-        return torch.ops.aten.gelu_(u), None
-    if bits is None:
-        return F.gelu(u), u
-    slope = ops.gelu_(u, bits)
-    return u, slope
-
-
-def _gelu_backward(dh: Tensor, slope: Tensor, bits: int | None) -> Tensor:
-    """dh times the derivative; dh may be overwritten."""
-    if bits is None:
-        grad: Tensor = torch.ops.aten.gelu_backward(dh, slope)
-        return grad
-    ops.gelu_backward_(dh, slope, bits)
-    return dh
-
-
-def _of_scale(weight: Tensor, bias: Tensor | None, s: Any, sums: Tensor) -> Tensor:
-    """γ's gradient from S = dOutᵀ·u, of γ ∘ (W u + b)."""
-    of_weight: Tensor = (weight * s).sum(1, dtype=sums.dtype)
-    return of_weight if bias is None else of_weight + bias * sums
 
 
 def _scaled(s: Any, gamma: Tensor | None) -> Any:

@@ -106,6 +106,5 @@ def _attributes(part: nn.Module) -> dict[str, object]:
 
 
 def _same(value: object, other: object) -> bool:
-    return value is other or (
-        isinstance(value, _PLAIN) and type(value) is type(other) and value == other
-    )
+    alike = isinstance(value, _PLAIN) and type(value) is type(other)
+    return value is other or (alike and value == other)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from actprune.layers.linear import PrunedLinear
+from actprune.layers.linear import PrunedLinear, autocast
 from actprune_common.errors import InputError
 
 
@@ -36,11 +36,8 @@ def weights(layer: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor | None]:
             "lean: expected whole weights, got a sharded one: fully_shard the block that holds the "
             "chain, not its layers"
         )
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
-        return layer.weight, layer.bias
-    dtype = torch.get_autocast_dtype(kind)
-    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
+    weight, bias = autocast(x.device, layer.weight, layer.bias)
+    return weight, bias
 
 
 def needed(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:

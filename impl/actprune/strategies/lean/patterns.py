@@ -34,10 +34,8 @@ class FoundChain:
     @property
     def text(self) -> str:
         """Such as affine-linear-GELU-linear."""
-        parts = ["affine"] * (self.affine is not None) + [
-            "-GELU-".join(["linear"] * len(self.linears))
-        ]
-        return "-".join([*parts, *["scale"] * (self.scale is not None)])
+        linears = "-GELU-".join(["linear"] * len(self.linears))
+        return f"{'affine-' if self.affine else ''}{linears}{'-scale' if self.scale else ''}"
 
 
 def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[FoundChain]:
@@ -47,7 +45,8 @@ def chains_of(module: nn.Module, graph: fx.Graph) -> Iterator[FoundChain]:
     for node in graph.nodes:
         if node in taken or not _is_linear(module, node) or calls.count(node.target) > 1:
             continue
-        chain = FoundChain([node], _input(node), [str(node.target)])
+        (x,) = node.all_input_nodes
+        chain = FoundChain([node], x, [str(node.target)])
         second = _second(module, node)
         if second and calls.count(second[-1].target) == 1:
             chain.nodes += second
@@ -137,11 +136,6 @@ def _linear(module: nn.Module, name: str) -> nn.Linear:
     return found
 
 
-def _input(node: fx.Node) -> fx.Node:
-    (x,) = node.all_input_nodes
-    return x
-
-
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
@@ -170,9 +164,8 @@ def _is_idle(module: nn.Module, node: fx.Node) -> bool:
 
 
 def _is_one_of(node: fx.Node, targets: tuple[object, ...]) -> bool:
-    return (
-        node.op in ("call_function", "call_method") and node.target in targets and not node.kwargs
-    )
+    called = node.op in ("call_function", "call_method")
+    return called and node.target in targets and not node.kwargs
 
 
 def _is_vector(module: nn.Module, node: object, size: int) -> bool:

@@ -68,14 +68,9 @@ def lean_chain(
 
 def gelus_of(forward: LeanForward) -> set[str]:
     """The names, in its module, of the linears on both sides of the GELUs of its chains."""
-    chains = [node.args[1:3] for node in forward.graph.nodes if node.target is lean_chain]
-    return {
-        str(layer.target)
-        for layers in chains
-        if None not in layers
-        for layer in layers
-        if isinstance(layer, fx.Node)
-    }
+    pairs = [node.args[1:3] for node in forward.graph.nodes if node.target is lean_chain]
+    layers = [layer for pair in pairs if None not in pair for layer in pair]
+    return {str(layer.target) for layer in layers if isinstance(layer, fx.Node)}
 
 
 def _search(module: nn.Module, prefix: str, result: Search, gelu: int | None) -> set[str]:
@@ -97,8 +92,7 @@ def _search(module: nn.Module, prefix: str, result: Search, gelu: int | None) ->
     if graph is not None:
         found = _take(Part(module, graph), prefix, found, result, gelu)
     for name in names:
-        why = own_way(module.get_submodule(name))
-        if why:
+        if why := own_way(module.get_submodule(name)):
             result.words[prefix + name] = why
     return found
 
@@ -112,12 +106,11 @@ def _take(part: Part, prefix: str, found: set[str], result: Search, gelu: int | 
     names = [name for name in _linears_of(module) if not name.startswith(kept)]
     if chains:
         found = {name for name in found if name.removeprefix(prefix).startswith(kept)}
+        inlined += _inlined(module, "", set(calls))
+        result.parts.append(part)
     for name in names:
         if prefix + name not in found:
             result.words[prefix + name] = _why_none(module, graph, name)
-    if chains:
-        inlined += _inlined(module, "", set(calls))
-        result.parts.append(part)
     for chain in chains:
         inlined += [called for node in chain.nodes if (called := called_by(module, node))]
         _replace(graph, chain, gelu)

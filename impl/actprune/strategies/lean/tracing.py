@@ -10,6 +10,7 @@ import operator
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,8 @@ from actprune.layers.linear import Pruned
 from actprune.strategies.lean.forms import has_form
 from actprune.strategies.lean.forward import is_replaced, own_way, parameters_of
 
-AUGMENTED = tuple(
-    getattr(operator, f"i{name}")
-    for name in (
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "matmul",
-        "and",
-        "or",
-        "xor",
-    )
-)
+_SIGNS = "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"
+AUGMENTED = tuple(getattr(operator, f"i{name}") for name in _SIGNS)
 """x += y and the like, which change x in place."""
 Container = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 
@@ -66,9 +53,8 @@ def trace(module: nn.Module) -> fx.Graph:
             tracer = _Tracer()
             graph = tracer.trace(module)
     except Exception as problem:  # whatever a forward does with a tensor that has no values
-        raise UntraceableError(
-            str(problem).partition("\n")[0] or type(problem).__name__
-        ) from problem
+        text = str(problem).partition("\n")[0] or type(problem).__name__
+        raise UntraceableError(text) from problem
     finally:
         changed = [name for held, old in before for name in _put_back(held, old)]
         drawn = not _same_numbers(*numbers)
@@ -97,9 +83,8 @@ class _Tracer(fx.Tracer):
         """Whether anybody but torch.fx asked of which type a placeholder is."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if is_called(m) or own_way(m):
-            return True
-        return super().is_leaf_module(m, module_qualified_name)
+        leaf = super().is_leaf_module(m, module_qualified_name)
+        return leaf or is_called(m) or bool(own_way(m))
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -114,17 +99,12 @@ class _Tracer(fx.Tracer):
                 named[parameter.name] = value
             else:
                 positional.append(value)
-
-        def forward(*args: Any) -> Any:
-            return root_fn(*args, **named)
-
-        return forward, positional
+        return partial(root_fn, **named), positional
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self.modes:
-            raise UntraceableError(
-                "its forward switches gradients, autocast or checkpointing within"
-            )
+            modes = "gradients, autocast or checkpointing"
+            raise UntraceableError(f"its forward switches {modes} within")
         return super().create_node(*args, **kwargs)
 
     def create_arg(self, a: Any) -> Any:
@@ -158,12 +138,9 @@ for _function in AUGMENTED:  # fx.Proxy makes x = x + y of it, which leaves anot
 class _NoTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Placeholders compute nothing: whatever does is the same in every run of the graph."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Tensor:
-        raise UntraceableError(
-            f"its forward makes a tensor ({func}) of no input, parameter or buffer"
-        )
+    def __torch_dispatch__(self, func: Any, *_: Any) -> Tensor:
+        text = f"makes a tensor ({func}) of no input, parameter or buffer"
+        raise UntraceableError(f"its forward {text}")
 
 
 def _modes() -> tuple[object, ...]:
@@ -210,9 +187,8 @@ def _put_back(held: Container, old: Container) -> list[str]:
 def _same_numbers(python: Any, numpy: Any) -> bool:
     """Whether nobody has drawn from either since; they go on from there."""
     now = np.random.get_state()
-    same = python == random.getstate() and all(
-        np.array_equal(a, b) for a, b in zip(numpy, now, strict=True)
-    )
+    pairs = zip(numpy, now, strict=True)
+    same = python == random.getstate() and all(np.array_equal(a, b) for a, b in pairs)
     random.setstate(python)
     np.random.set_state(numpy)
     return same
