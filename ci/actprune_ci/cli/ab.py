@@ -14,7 +14,7 @@ from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve, uncommitted
 from actprune_ci.measure.pairing import Limits
 from actprune_ci.model import serialise
-from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import AbRun, Pairs
 from actprune_common.errors import InputError
 
 

@@ -12,8 +12,7 @@ from actprune_ci.cli.options import POLICY, PolicyFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
 from actprune_ci.judge.report import Report
-from actprune_ci.model.pairs import AbRun
-from actprune_ci.model.runs import Run
+from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
 from actprune_common.errors import InputError

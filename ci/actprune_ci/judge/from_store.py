@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
-from actprune_ci.model.runs import Key, Measurement, Run, Status
+from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Measurement, Pairs, Run, Status
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.store import store
 from actprune_ci.store.query import sql

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from actprune_ci.model.notes import Code
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import Code, Key
 from actprune_common.strict_yaml import load_yaml
 
 Direction = Literal["lower", "higher"]

@@ -22,9 +22,7 @@ from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Checkouts, Side
 from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import VANISHED, AbRun, Pairs
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import VANISHED, AbRun, Key, Note, Pairs
 from actprune_ci.readers.asv import key as asv_key
 from actprune_common.errors import InputError
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from actprune_ci.model.notes import Note
+from actprune_ci.model.runs import Note
 from actprune_common.machine import describe, field
 from actprune_common.processes import output
 

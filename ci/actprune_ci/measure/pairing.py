@@ -11,9 +11,7 @@ from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import Side
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import NEW, VANISHED, Pairs
-from actprune_ci.model.runs import Key, Status
+from actprune_ci.model.runs import NEW, VANISHED, Key, Note, Pairs, Status
 
 EXACT_ROUNDS = 2
 """After so many a tracked figure that never varied is taken to be deterministic."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
 from actprune_ci.nightly import step, telemetry
-from actprune_ci.nightly.config import Night, NightStep
-from actprune_ci.nightly.placeholders import MissingError, expand
+from actprune_ci.nightly.config import MissingError, Night, NightStep, expand
 from actprune_ci.nightly.state import ENDED, Done, NightState, save
 from actprune_ci.publish.reports.formatting import pattern
 from actprune_common.errors import InputError

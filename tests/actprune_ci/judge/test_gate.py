@@ -12,14 +12,11 @@ from typer.testing import CliRunner
 
 from actprune_ci.cli import app
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
-from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
-from actprune_ci.judge.report import Report
+from actprune_ci.judge.report import Finding, Report
 from actprune_ci.judge.verdict import recurring
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import AbRun, Pairs
-from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.model.runs import AbRun, Key, Measurement, Note, Pairs, Run
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.report import CODES, Report
+from actprune_ci.judge.report import CODES, Finding, Report
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
