@@ -82,13 +82,13 @@ class Calibration(Strict):
         """A benchmark's noise, where it was calibrated."""
         return next((b for b in self.benchmarks if b.key == key), None)
 
-    def floor(self, machine: str, key: Key, pairs: int) -> float:
-        """The noise floor, relative; 0 where this machine or benchmark was not calibrated.
+    def floor(self, key: Key, pairs: int) -> float:
+        """The noise floor, relative; 0 where this benchmark was not calibrated.
 
         Of the largest calibrated size that is not above `pairs`; below all sizes it grows with the
         root of their ratio.
         """
-        found = self.of(key) if machine == self.machine else None
+        found = self.of(key)
         if found is None or not found.sizes:
             return 0.0
         sizes = sorted(found.sizes, key=lambda s: s.pairs)

@@ -1,6 +1,6 @@
 """What the gate found about each figure, and its verdict, which is an exit code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,6 +87,18 @@ CODES = {
     INCONCLUSIVE: "inconclusive, which the policy forbids",
     BROKEN: "broken machine",
 }
+
+
+def exit_code(findings: Sequence[Finding], broken: Sequence[str], sentinels: bool) -> int:
+    """The exit code: what does not depend on the clock counts on a broken machine too."""
+    failing = [f for f in findings if f.fails]
+    if broken:
+        return REGRESSION if any(f.certain for f in failing) else BROKEN
+    if not any(f.was_measured for f in findings) and not (sentinels and not findings):
+        return NO_DATA
+    if failing:
+        return REGRESSION
+    return INCONCLUSIVE if any(f.forbidden for f in findings) else GOOD
 
 
 @dataclass(frozen=True)

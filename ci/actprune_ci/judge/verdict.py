@@ -38,23 +38,27 @@ class Effect:
     """Of each pair."""
 
 
-def measured(pairs: Pairs, rule: Rule, confidence: float, floor: float = 0.0) -> Effect:
+def measured(
+    pairs: Pairs, rule: Rule, confidence: float, noise: Calibration | None = None
+) -> Effect:
     """The effect in pairs that are ok, by statistics or, for an exact figure, by its values.
 
-    Relative changes are medians of log-ratios. Raises InputError where a ratio does not exist.
+    Relative changes are medians of log-ratios. The noise floor is 0 where it is not known, as for
+    ratios to a spec. Raises InputError where a ratio does not exist.
     """
+    floor = noise.floor(pairs.key, len(pairs.base)) if noise and not rule.ratio_to else 0.0
     base, head = np.array(pairs.base), np.array(pairs.head)
-    if rule.is_exact(pairs.key):
-        return _exact(base, head, rule.smallest_change is not None)
     absolute = rule.smallest_change is not None
+    if rule.is_exact(pairs.key):
+        return _exact(base, head, absolute)
     d = head - base if absolute else st.log_ratios(base, head)
     low, high = st.median_interval(d, confidence)
-    middle, p = float(np.median(d)), float(st.signed_rank(d))
-    ends = (middle, float(low), float(high))
-    change, low_, high_ = ends if absolute else map(expm1, ends)
+    ends = (float(np.median(d)), float(low), float(high))
     changes = tuple((d if absolute else np.expm1(d)).tolist())
     medians = float(np.median(base)), float(np.median(head))
-    return Effect(*medians, change, low_, high_, absolute, False, p, floor, changes)
+    change = ends if absolute else map(expm1, ends)
+    p = float(st.signed_rank(d))
+    return Effect(*medians, *change, absolute, False, p, floor, changes)
 
 
 def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
@@ -63,10 +67,9 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
     constant = base.min() == base.max() and head.min() == head.max()
     absolute = absolute or float(base.min()) <= 0
     ends = [(medians[0], medians[1]), (base.max(), head.min()), (base.min(), head.max())]
-    change, low, high = (float(b - a if absolute else b / a - 1) for a, b in ends)
-    p = 0.0 if constant else nan
+    change = (float(b - a if absolute else b / a - 1) for a, b in ends)
     changes = tuple((head - base if absolute else head / base - 1).tolist())
-    return Effect(*medians, change, low, high, absolute, True, p, 0.0, changes)
+    return Effect(*medians, *change, absolute, True, 0.0 if constant else nan, 0.0, changes)
 
 
 def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
@@ -80,15 +83,12 @@ def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
         believed, least = True, max(least - ROUNDING, 0.0) if effect.absolute else 0.0
     floor = effect.floor
     if not effect.absolute and not effect.exact:
-        ends, least, floor = _logs(ends), log1p(rule.smallest_effect), log1p(floor)
+        with np.errstate(divide="ignore"):
+            ends = np.log1p(ends)
+        least, floor = log1p(rule.smallest_effect), log1p(floor)
     low, high = sorted((sign * ends[1:]).tolist())
     middle, low_, high_, sure = map(np.array, (sign * ends[0], low, high, believed))
     return VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
-
-
-def _logs(ends: st.Array) -> st.Array:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log1p(ends))
 
 
 VERDICTS: tuple[Verdict, ...] = ("inconclusive", "same", "slower", "faster")
@@ -146,8 +146,8 @@ class Judged:
     detail: str = ""
 
 
-def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[Key, Judged]:
-    """Each figure of one A/B run; what is noisy is one family of tests."""
+def judge(run: AbRun, policy: Policy, noise: Calibration | None) -> dict[Key, Judged]:
+    """Each figure of one A/B run; what is noisy is one family. `noise`: of the run's machine."""
     known = {pairs.key: pairs for pairs in run.pairs}
     found: dict[Key, Judged] = {}
     for pairs in run.pairs:
@@ -155,10 +155,9 @@ def judge(run: AbRun, policy: Policy, calibration: Calibration | None) -> dict[K
         if pairs.status != "ok":
             continue
         rule = policy.rule(pairs.key)
-        floor = noise_floor(calibration, run.machine, rule, pairs)
         try:
             figure = over_spec(pairs, rule, known)
-            effect = measured(figure, rule, policy.statistics.confidence, floor)
+            effect = measured(figure, rule, policy.statistics.confidence, noise)
         except InputError as problem:
             found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
         else:
@@ -188,10 +187,3 @@ def over_spec(pairs: Pairs, rule: Rule, known: Mapping[Key, Pairs]) -> Pairs:
         raise InputError(f"ratio to {rule.ratio_to}: expected figures above 0")
     base, head = np.array(pairs.base) / other.base, np.array(pairs.head) / other.head
     return replace(pairs, base=tuple(base.tolist()), head=tuple(head.tolist()))
-
-
-def noise_floor(calibration: Calibration | None, machine: str, rule: Rule, pairs: Pairs) -> float:
-    """The floor of so many pairs, relative; 0 where it is not known, as for ratios to a spec."""
-    if calibration is None or rule.ratio_to:
-        return 0.0
-    return calibration.floor(machine, pairs.key, len(pairs.base))

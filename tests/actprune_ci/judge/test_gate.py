@@ -257,9 +257,9 @@ def test_the_noise_floor_holds_a_change_back_on_its_machine_alone() -> None:
     elsewhere = gate(Policy(), twice(0.06), (), calibrated("other", floor=0.2))
     assert elsewhere.code == 1
     assert "the calibration is of another machine (other)" in elsewhere.notes[0].text
-    assert calibrated().floor("box", TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
-    assert calibrated().floor("box", TIME, 400) == pytest.approx(0.01)
-    assert calibrated().floor("box", BYTES, 400) == 0
+    assert calibrated().floor(TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
+    assert calibrated().floor(TIME, 400) == pytest.approx(0.01)
+    assert calibrated().floor(BYTES, 400) == 0
 
 
 def results(*measurements: Measurement) -> Run:
