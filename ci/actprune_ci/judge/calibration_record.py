@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from actprune_ci.judge.policy import Strict
-from actprune_ci.model.reading import contents, validated
+from actprune_ci.model import reading
 from actprune_ci.model.runs import Key
 from actprune_common.files import write_whole
 
@@ -98,7 +98,7 @@ class Calibration(Strict):
 
 def read(path: Path) -> Calibration:
     """The calibration in a file. Raises InputError, which names the file and the field."""
-    return validated(path, Calibration.model_validate_json, contents(path))
+    return reading.read(path, Calibration)
 
 
 def write(path: Path, calibration: Calibration) -> None:

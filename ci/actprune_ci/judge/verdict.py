@@ -56,9 +56,9 @@ def measured(
     ends = (float(np.median(d)), float(low), float(high))
     changes = tuple((d if absolute else np.expm1(d)).tolist())
     medians = float(np.median(base)), float(np.median(head))
-    change = ends if absolute else map(expm1, ends)
+    change, low_, high_ = ends if absolute else map(expm1, ends)
     p = float(st.signed_rank(d))
-    return Effect(*medians, *change, absolute, False, p, floor, changes)
+    return Effect(*medians, change, low_, high_, absolute, False, p, floor, changes)
 
 
 def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
@@ -67,9 +67,10 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
     constant = base.min() == base.max() and head.min() == head.max()
     absolute = absolute or float(base.min()) <= 0
     ends = [(medians[0], medians[1]), (base.max(), head.min()), (base.min(), head.max())]
-    change = (float(b - a if absolute else b / a - 1) for a, b in ends)
+    change, low, high = (float(b - a if absolute else b / a - 1) for a, b in ends)
     changes = tuple((head - base if absolute else head / base - 1).tolist())
-    return Effect(*medians, *change, absolute, True, 0.0 if constant else nan, 0.0, changes)
+    p = 0.0 if constant else nan
+    return Effect(*medians, change, low, high, absolute, True, p, 0.0, changes)
 
 
 def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:

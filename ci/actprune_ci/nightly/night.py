@@ -1,6 +1,5 @@
 """The loop over a night's steps: each runs once, and what goes wrong with one is its own."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
+from actprune_ci.model.reading import json_object
 from actprune_ci.nightly import step, telemetry
 from actprune_ci.nightly.config import MissingError, Night, NightStep, expand
 from actprune_ci.nightly.state import ENDED, Done, NightState, save
@@ -151,10 +151,10 @@ def _values(made: NightRun) -> tuple[dict[str, str], dict[str, str]]:
     why = {"base": "no earlier commit in the store", "repeat": "nothing to repeat"}
     values = dict(made.values)
     try:
-        names = json.loads((made.folder / GATE).read_text("utf-8"))["repeat"]["benchmarks"]
+        names = json_object(made.folder / GATE)["repeat"]["benchmarks"]
         if names:
             values["repeat"] = pattern(names)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         why["repeat"] = f"no {GATE} to repeat anything of"
     return values, why
 
