@@ -7,7 +7,7 @@ neighbours (Künsch 1989). The noise floors and the smallest slowdown found come
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -170,18 +170,10 @@ def _benchmark(
         fresh = resampled(d, (policy.statistics.repeats * draws, size), random)
         trial = Trial(fresh, policy, float(policy.rule(key).smallest_effect), floor, family)
         alarms.append(_recurs(trial.codes(0.0, 1)))
-        made.append(
-            Size(pairs=size, floor=float(np.expm1(floor)), smallest_found=smallest_found(trial))
-        )
-    benchmark = BenchmarkNoise(
-        benchmark=key.benchmark,
-        params=key.params,
-        metric=key.metric,
-        unit=key.unit,
-        spread=float(st.spread(d.ravel())),
-        sizes=tuple(made),
-    )
-    return benchmark, np.concatenate(alarms)
+        relative, found = float(np.expm1(floor)), smallest_found(trial)
+        made.append(Size(pairs=size, floor=relative, smallest_found=found))
+    spread = float(st.spread(d.ravel()))
+    return BenchmarkNoise(**asdict(key), spread=spread, sizes=tuple(made)), np.concatenate(alarms)
 
 
 def resampled(d: st.Array, shape: tuple[int, int], random: np.random.Generator) -> st.Array:
