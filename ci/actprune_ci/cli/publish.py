@@ -7,7 +7,7 @@ import typer
 
 from actprune_ci.cli.options import Branch, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.history import branch_commits
-from actprune_ci.model.reading import json_object
+from actprune_ci.model.reading import json_value
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
 
@@ -51,7 +51,7 @@ def command(
 
 def _report(path: Path) -> dict[str, Any]:
     """A gate's report, as its JSON. Raises InputError."""
-    report = json_object(path)
-    if not {"verdict", "code", "head", "machine"} <= set(report):
+    report = json_value(path)
+    if not (isinstance(report, dict) and {"verdict", "code", "head", "machine"} <= set(report)):
         raise InputError(f"{path}: expected the gate's report, got something else")
     return report

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from math import isnan
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -177,13 +179,10 @@ def matches(pattern: str, text: str) -> bool:
 def limit(bound: str) -> tuple[str, float]:
     """The operator and the number of a bound. Raises ValueError, which says what was expected."""
     found = re.fullmatch(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*", bound)
-    try:
-        number = float(found[2]) if found else float("nan")
-    except ValueError:
-        number = float("nan")
-    if not found or number != number:
-        raise ValueError(f"expected a bound such as '<= 0.105', got {bound!r}")
-    return found[1], number
+    with suppress(ValueError):
+        if found and not isnan(number := float(found[2])):
+            return found[1], number
+    raise ValueError(f"expected a bound such as '<= 0.105', got {bound!r}")
 
 
 def keeps(value: float, bound: str) -> bool:

@@ -3,7 +3,11 @@
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from actprune_ci.model.runs import Note
 from actprune_common.machine import describe, field
@@ -35,6 +39,26 @@ class MachineState:
     """nvidia-smi's reasons to slow the clock down, in hexadecimal; `lost` where it fails."""
 
 
+@dataclass(frozen=True)
+class Telemetry:
+    """The machine at a moment."""
+
+    state: MachineState
+    load: float
+    """Processes that run or want to, over the last minute."""
+    mhz: tuple[float, float] | None
+    """Of the slowest and of the fastest core."""
+    gpus: Gpus
+    """What nvidia-smi says of each GPU; none without one, or where it does not answer."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        at = datetime.fromtimestamp(self.state.wall, timezone.utc).isoformat(timespec="seconds")
+        known = {"at": at, "load": round(self.load, 2), "mhz": self.mhz, "gpus": self.gpus}
+        return {name: value for name, value in known.items() if value not in (None, ())}
+
+
 def facts() -> dict[str, str]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity."""
     known = {
@@ -63,6 +87,19 @@ def gpus() -> Gpus:
         if found:
             return found
     return ()
+
+
+def telemetry() -> Telemetry:
+    """The machine now."""
+    seen = gpus()
+    return Telemetry(state(seen), os.getloadavg()[0], _frequencies(), seen)
+
+
+def missing_gpus(expected: int, now: Telemetry) -> str:
+    """That GPUs which are expected are not there; else nothing."""
+    if len(now.gpus) >= expected:
+        return ""
+    return f"device lost: nvidia-smi lists {len(now.gpus)} of {expected} GPUs"
 
 
 def notes(before: MachineState, after: MachineState) -> list[Note]:
@@ -123,3 +160,11 @@ def _values(pattern: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def _frequencies() -> tuple[float, float] | None:
+    try:
+        found = [round(core.current) for core in psutil.cpu_freq(percpu=True)]
+    except (OSError, NotImplementedError):
+        return None
+    return (min(found), max(found)) if found else None

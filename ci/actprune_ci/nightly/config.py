@@ -36,11 +36,6 @@ class MissingError(InputError):
     """A placeholder has no value tonight; the message says which and why."""
 
 
-def unknown(word: str) -> list[str]:
-    """The placeholders of a word that there are not."""
-    return [name for name in PLACE.findall(word) if name not in PLACEHOLDERS]
-
-
 def expand(
     words: Sequence[str | Sequence[str]], values: Values, why: Mapping[str, str]
 ) -> list[str]:
@@ -84,9 +79,10 @@ Failure = Literal["error", "warning"]
 
 def _words(words: str | tuple[str, ...]) -> str | tuple[str, ...]:
     for word in (words,) if isinstance(words, str) else words:
-        for name in unknown(word):
-            known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
-            raise ValueError(f"unknown placeholder {{{name}}}; known are {known}")
+        for name in PLACE.findall(word):
+            if name not in PLACEHOLDERS:
+                known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+                raise ValueError(f"unknown placeholder {{{name}}}; known are {known}")
     return words
 
 
