@@ -45,7 +45,8 @@ def command(
     Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive where the policy
     forbids it; 5: broken machine.
     """
-    wanted = _formats(formats)
+    if unknown := [name for name in formats or [] if name not in FORMATS]:
+        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
     rules = policy.read(policy_file)
     runs = [read_ab(path) for path in ab or []]
     found = [run for path in results or [] for run in readers.read(path)]
@@ -61,16 +62,9 @@ def command(
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
         report = replace(report, histories=from_store.histories(store, report.machine, keys))
-    _show(report, wanted, out)
+    _show(report, formats or list(FORMATS), out)
     if report.code:
         raise typer.Exit(report.code)
-
-
-def _formats(names: list[str] | None) -> list[str]:
-    unknown = [name for name in names or [] if name not in FORMATS]
-    if unknown:
-        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
-    return names or list(FORMATS)
 
 
 def _from_store(

@@ -61,8 +61,9 @@ class Telemetry:
 
 def facts() -> dict[str, str]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity."""
+    gpu = next((field(path, "Model") for path in sorted(GPUS.glob("*/information"))), None)
     known = {
-        **describe(_gpu()),
+        **describe(gpu),
         "governor": ", ".join(sorted(set(_governors()))),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -74,7 +75,9 @@ def state(seen: Gpus | None = None) -> MachineState:
     if seen is None:
         seen = gpus() if GPUS.is_dir() else ()
     slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
-    return MachineState(time.time(), time.monotonic(), _governors(), _throttled(), slowed_by)
+    counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    throttled = sum(map(int, counts)) if counts else None
+    return MachineState(time.time(), time.monotonic(), _governors(), throttled, slowed_by)
 
 
 def gpus() -> Gpus:
@@ -137,19 +140,8 @@ def _slowed(reasons: str) -> bool:
         return False
 
 
-def _gpu() -> str | None:
-    for path in sorted(GPUS.glob("*/information")):
-        return field(path, "Model")
-    return None
-
-
 def _governors() -> tuple[str, ...]:
     return tuple(_values("cpu[0-9]*/cpufreq/scaling_governor"))
-
-
-def _throttled() -> int | None:
-    counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
-    return sum(map(int, counts)) if counts else None
 
 
 def _values(pattern: str) -> list[str]:

@@ -16,8 +16,7 @@ def render(report: Report) -> str:
         if finding.alert:
             lines += alert(report, finding)
     rows = [(*formatting.row(each), formatting.explanation(each)) for each in findings]
-    lines += ["", "<details><summary>All figures</summary>", ""]
-    lines += [*table((*formatting.HEAD, ""), rows), "", "</details>"]
+    lines += folded("All figures", table((*formatting.HEAD, ""), rows))
     if report.environment:
         lines += ["", "Environment, where it differs:", ""]
         lines += table(["", "base", "head"], report.environment)
@@ -27,8 +26,7 @@ def render(report: Report) -> str:
     first, *more = formatting.trust(report)
     lines += ["", text(first)]
     if more:
-        lines += ["", "<details><summary>What would be found</summary>", ""]
-        lines += [*(f"- {text(line)}" for line in more), "", "</details>"]
+        lines += folded("What would be found", [f"- {text(line)}" for line in more])
     return "\n".join(lines) + "\n"
 
 
@@ -49,6 +47,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table; the cells of its rows are escaped."""
     lines = [head, ["---"] * len(head), *(list(map(text, row)) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def folded(summary: str, lines: Sequence[str]) -> list[str]:
+    """Lines that are shown on demand."""
+    return ["", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
 def code(said: str) -> list[str]:
