@@ -40,7 +40,7 @@ class NightRun:
 
 
 def run(made: NightRun) -> int:
-    """NightRun what is not done yet; the exit code, which is also in the state.
+    """Run what is not done yet; the exit code, which is also in the state.
 
     Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
     its way; the same night then starts that step anew.
@@ -87,7 +87,7 @@ def told(each: NightStep, done: Done) -> str:
 
 
 def _one(made: NightRun, each: NightStep) -> Done:
-    """NightRun one step, as often as it may be tried, or say why it is not run."""
+    """Run one step, as often as it may be tried, or say why it is not run."""
     before = machine.telemetry()
     gone = machine.missing_gpus(made.state.gpus, before)
     if gone:
