@@ -69,7 +69,7 @@ def alone(lock: Path, problem: str) -> Iterator[None]:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False)
+    text = json.dumps(finite(value), indent=2, allow_nan=False)
     write_whole(path, f"{text}\n")
 
 
@@ -120,9 +120,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _finite(value: object) -> object:
+def finite(value: object) -> object:
+    """The same value for JSON, its numbers that are not finite None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -27,7 +27,6 @@ ENDS: Mapping[type[InputError], int] = {
 def app() -> typer.Typer:
     """The command line, with every module of this package in it."""
     made = typer.Typer(
-        help="Records results, judges them, and shows them over commits.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

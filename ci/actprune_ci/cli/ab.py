@@ -1,6 +1,5 @@
 """`actprune-ci ab`: two commits, measured in pairs."""
 
-import signal
 import sys
 from pathlib import Path
 from statistics import median
@@ -8,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
+from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve, uncommitted
 from actprune_ci.measure.pairing import Limits
 from actprune_ci.model import serialise
-from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import AbRun, Pairs
 from actprune_common.errors import InputError
 
 
@@ -44,17 +43,15 @@ def command(
     Exit code 0: measured; 3: nothing was. `actprune-ci gate --ab` judges the file.
     """
     options = ab.Options(benchmarks, suite, limits(pairs, budget, smallest), seed)
-    signal.signal(signal.SIGTERM, interrupt)
     commits = resolve(repo, base), resolve(repo, head)
     if uncommitted(repo):
         tell("the working tree's uncommitted changes are not measured")
-    try:
-        with checked_out(repo, python) as checkouts:
-            found = ab.run(checkouts, *commits, options, lambda r: serialise.write(out, r), tell)
-    except KeyboardInterrupt:
-        kept = f"what was measured is in {out}" if out.exists() else "nothing was measured yet"
-        tell(f"actprune-ci: interrupted; {kept}")
-        raise typer.Exit(INTERRUPTED) from None
+
+    def kept() -> str:
+        return f"; what was measured is in {out}" if out.exists() else "; nothing was measured yet"
+
+    with interruptible(kept), checked_out(repo, python) as checkouts:
+        found = ab.run(checkouts, *commits, options, lambda r: serialise.write(out, r), tell)
     typer.echo(printed(found), nl=False)
     if not any(pair.status == "ok" for pair in found.pairs):
         raise typer.Exit(NO_DATA)

@@ -1,7 +1,6 @@
 """`actprune-ci bisect`: the commit that changed a figure."""
 
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.ab import limits
-from actprune_ci.cli.options import INTERRUPTED, Python, Repo, Suite, interrupt, tell
+from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, git, resolve
@@ -41,18 +40,13 @@ def command(
     Commits that do not build are skipped. Exit code 0: found; 3: GOOD or BAD does not build;
     4: inconclusive, or one of several commits.
     """
-    signal.signal(signal.SIGTERM, interrupt)
     commits = resolve(repo, good), resolve(repo, bad)
-    try:
-        with checked_out(repo, python) as checkouts:
-            key, described = the_one(checkouts, commits[1], suite, benchmark)
-            bounds = limits(pairs, budget, 0.02)
-            folder = checkouts.suite(commits[1], suite)
-            question = bisect.Question(checkouts, folder, key, described, bounds, repeats)
-            found = bisect.bisect(question, *commits, lambda probe: tell(told(repo, probe)))
-    except KeyboardInterrupt:
-        tell("actprune-ci: interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+    with interruptible(), checked_out(repo, python) as checkouts:
+        key, described = the_one(checkouts, commits[1], suite, benchmark)
+        bounds = limits(pairs, budget, 0.02)
+        folder = checkouts.suite(commits[1], suite)
+        question = bisect.Question(checkouts, folder, key, described, bounds, repeats)
+        found = bisect.bisect(question, *commits, lambda probe: tell(told(repo, probe)))
     if out is not None:
         write_whole(out, json.dumps({"schema": 1, **asdict(found)}, indent=1) + "\n")
     typer.echo(printed(repo, found), nl=False)

@@ -12,8 +12,7 @@ from actprune_ci.cli.options import POLICY, PolicyFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
 from actprune_ci.judge.report import Report
-from actprune_ci.model.pairs import AbRun
-from actprune_ci.model.runs import Run
+from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
 from actprune_common.errors import InputError
@@ -46,7 +45,8 @@ def command(
     Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive where the policy
     forbids it; 5: broken machine.
     """
-    wanted = _formats(formats)
+    if unknown := [name for name in formats or [] if name not in FORMATS]:
+        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
     rules = policy.read(policy_file)
     runs = [read_ab(path) for path in ab or []]
     found = [run for path in results or [] for run in readers.read(path)]
@@ -62,16 +62,9 @@ def command(
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
         report = replace(report, histories=from_store.histories(store, report.machine, keys))
-    _show(report, wanted, out)
+    _show(report, formats or list(FORMATS), out)
     if report.code:
         raise typer.Exit(report.code)
-
-
-def _formats(names: list[str] | None) -> list[str]:
-    unknown = [name for name in names or [] if name not in FORMATS]
-    if unknown:
-        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
-    return names or list(FORMATS)
 
 
 def _from_store(

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.options import tell
-from actprune_ci.model.documents import GateJson, HistoryJson, read
+from actprune_ci.model.documents import GateJson, HistoryJson
+from actprune_ci.model.reading import read
 from actprune_ci.publish import github
-from actprune_ci.publish.issues import Action, plan
+from actprune_ci.publish.issues import plan
 from actprune_common.errors import InputError
 
 
@@ -31,25 +32,13 @@ def command(
     actions = plan(of_gate, of_history, [] if dry_run else github.issues())
     new = [action for action in actions if action.kind == "create"]
     for action in (*(a for a in actions if a.kind != "create"), *new[:most]):
-        if not dry_run:
-            do(action)
+        if not dry_run and action.kind == "create":
+            github.create(action.title, action.body)
+        elif not dry_run:
+            github.change(action.number, action.kind, action.title, action.body, action.comment)
         number = f" {action.number}" if action.number else ""
         typer.echo(f"{action.kind}{number}: {action.title or action.comment}")
     if len(new) > most:
         tell(f"{len(new) - most} more regressions have no issue yet (--most)")
     if not actions:
         typer.echo("nothing to be done")
-
-
-def do(action: Action) -> None:
-    """Do it. The text, with its mark, comes first: what is cut off is not said twice."""
-    if action.kind == "create":
-        github.create(action.title, action.body)
-        return
-    github.edit(action.number, action.title, action.body)
-    if action.kind == "reopen":
-        github.reopen(action.number)
-    if action.comment:
-        github.comment(action.number, action.comment)
-    if action.kind == "close":
-        github.close(action.number)

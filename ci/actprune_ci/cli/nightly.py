@@ -1,7 +1,6 @@
 """`actprune-ci nightly`: the whole night."""
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import INTERRUPTED, interrupt, tell
+from actprune_ci.cli.options import interruptible, tell
 from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
-from actprune_ci.nightly.begin import begin, with_store
+from actprune_ci.nightly.begin import begin
 from actprune_ci.nightly.night import DiskError, NightRun, run
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
@@ -37,20 +36,19 @@ def command(
     Exit code: that of the gate; 1 also where another step failed; 3: no verdict; 5: broken machine
     (a GPU disappeared, the disk is full): the same command with --resume then goes on.
     """
-    signal.signal(signal.SIGTERM, interrupt)
-    night = with_store(config.read(config_file), store)
+    night = config.read(config_file)
+    if store is not None:
+        night = night.model_copy(update={"store": store.resolve()})
     again = f"the same command{'' if resume else ' with --resume'} goes on"
     with alone(out / ".lock", "another night is running in it"):
         made = begin(night, out, repo, base, resume)
         made.tell = tell
         try:
-            run(made)
+            with interruptible(lambda: f"; {again}"):
+                run(made)
         except DiskError as problem:
             tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None
-        except KeyboardInterrupt:
-            tell(f"actprune-ci: interrupted; {again}")
-            raise typer.Exit(INTERRUPTED) from None
         show(made)
     if made.state.code:
         raise typer.Exit(made.state.code)

@@ -1,8 +1,10 @@
 """Options and exit codes that several commands share."""
 
-from collections.abc import Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -21,9 +23,15 @@ Python = Annotated[
 ]
 
 
-def interrupt(*_: object) -> NoReturn:
-    """What is asked to end leaves what it has, as with Ctrl-C."""
-    raise KeyboardInterrupt
+@contextmanager
+def interruptible(kept: Callable[[], str] = str) -> Iterator[None]:
+    """A block that SIGTERM ends as Ctrl-C does, with an exit code and what `kept` says."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell(f"actprune-ci: interrupted{kept()}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def tell(line: str) -> None:

@@ -1,6 +1,5 @@
 """`actprune-ci publish`: a store as a folder of pages."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from actprune_ci.cli.options import Branch, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.history import branch_commits
+from actprune_ci.model.reading import json_value
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
 
@@ -51,10 +51,7 @@ def command(
 
 def _report(path: Path) -> dict[str, Any]:
     """A gate's report, as its JSON. Raises InputError."""
-    try:
-        report = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read: {problem}") from None
+    report = json_value(path)
     if not (isinstance(report, dict) and {"verdict", "code", "head", "machine"} <= set(report)):
         raise InputError(f"{path}: expected the gate's report, got something else")
     return report

@@ -1,6 +1,5 @@
 """`actprune-ci record`: results of any known tool into the store."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from actprune_ci.cli.options import USAGE, tell
 from actprune_ci.judge.report import NO_DATA
-from actprune_ci.store.record import Recording, record
+from actprune_ci.store.record import record
 
 
 def command(
@@ -26,29 +25,17 @@ def command(
     Exit code 0: all of them are in the store; 2: some were set aside; 3: none was recorded.
     """
     outcomes = record(paths, store, commit, machine)
-    for outcome in outcomes:
-        if outcome.status == "set aside":
-            tell(f"set aside: {outcome.reason}")
-    typer.echo(summary(outcomes, store))
-    code = exit_code(outcomes)
-    if code:
-        raise typer.Exit(code)
-
-
-def summary(outcomes: list[Recording], store: Path) -> str:
-    """What became of all inputs, in one line."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    runs = sum(len(outcome.files) for outcome in outcomes if outcome.status == "recorded")
-    line = (
-        f"{store}: {counts['recorded']} files recorded ({runs} runs),"
-        f" {counts['duplicate']} duplicates, {counts['set aside']} set aside"
+    aside = [outcome.reason for outcome in outcomes if outcome.status == "set aside"]
+    for reason in aside:
+        tell(f"set aside: {reason}")
+    files = [outcome.files for outcome in outcomes if outcome.status == "recorded"]
+    duplicates = len(outcomes) - len(files) - len(aside)
+    typer.echo(
+        f"{store}: {len(files)} files recorded ({sum(map(len, files))} runs),"
+        f" {duplicates} duplicates, {len(aside)} set aside"
+        f"{'' if outcomes else ': no result file found'}"
     )
-    return line if outcomes else f"{line}: no result file found"
-
-
-def exit_code(outcomes: list[Recording]) -> int:
-    """0 where all are in the store, 3 where none is, 2 in between."""
-    aside = sum(outcome.status == "set aside" for outcome in outcomes)
-    if aside == len(outcomes):
-        return NO_DATA
-    return USAGE if aside else 0
+    if len(aside) == len(outcomes):
+        raise typer.Exit(NO_DATA)
+    if aside:
+        raise typer.Exit(USAGE)

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actprune_ci.history.changes import Change, Series, changes
+from actprune_ci.judge.policy import HIGHER_IS_BETTER
 from actprune_ci.measure.checkouts import git
 from actprune_ci.store.query import over
 from actprune_common.errors import InputError
 
-HIGHER_IS_BETTER = ("accuracy", "accuracy_delta", "grad_cosine", "throughput")
-"""Metrics whose fall is a regression; of all others the rise is."""
 MEASURED = ("time", "peak_memory", "measured_peak", "ratio_to_dense", "accuracy", "accuracy_delta")
 """Metrics that differ from run to run: they change only beyond their noise."""
 LARGE = 2_000_000
@@ -59,11 +58,6 @@ class HistoryFigure:
     unit: str
     benchmark: str
     params: Mapping[str, str]
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a fall of this figure is a regression."""
-        return self.metric in HIGHER_IS_BETTER
 
     @property
     def exact(self) -> bool | None:
@@ -107,13 +101,8 @@ class HistoryFinding:
     def document(self) -> dict[str, Any]:
         """For JSON."""
         made = asdict(self)
-        return {
-            **made.pop("figure"),
-            **made.pop("change"),
-            **made,
-            "effect": self.change.effect,
-            "range": self.range,
-        }
+        flat = {**made.pop("figure"), **made.pop("change"), **made}
+        return {**flat, "effect": self.change.effect, "range": self.range}
 
 
 def branch_commits(repo: Path, branch: str) -> list[str]:
@@ -141,10 +130,7 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     measured, rows = np.unique(points["position"], return_inverse=True)
     shape = (len(measured), len(figures))
     matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
-    made = tuple(
-        HistoryFigure(machine, name, metric, unit, benchmark, dict(params))
-        for machine, name, metric, unit, benchmark, params in figures
-    )
+    made = tuple(HistoryFigure(*figure) for figure in figures)
     return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
 
 
@@ -179,7 +165,7 @@ def findings(history: History, smallest: float = 0.01) -> list[HistoryFinding]:
     for figure, column in zip(history.figures, columns, strict=True):
         for change in column:
             good, bad = history.commits[change.first], history.commits[change.last]
-            worse = (change.after > change.before) != figure.higher_is_better
+            worse = (change.after > change.before) != (figure.metric in HIGHER_IS_BETTER)
             middle, newest = (change.before + change.after) / 2, column[-1].after
             lasting = (newest > middle) == (change.after > change.before)
             found.append(HistoryFinding(figure, change, good, bad, worse, lasting))

@@ -6,10 +6,9 @@ from itertools import chain
 import numpy as np
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.judge.findings import Finding, Outcome
 from actprune_ci.judge.policy import Budget, Policy, keeps
-from actprune_ci.model.pairs import AbRun
-from actprune_ci.model.runs import Key, Run
+from actprune_ci.judge.report import Finding, Outcome
+from actprune_ci.model.runs import AbRun, Key, Run
 
 Samples = Mapping[Key, tuple[float, ...]]
 

@@ -7,7 +7,7 @@ neighbours (Künsch 1989). The noise floors and the smallest slowdown found come
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.verdict import VERDICTS, codes
-from actprune_ci.model.pairs import AbRun
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import AbRun, Key
 from actprune_common.errors import InputError
 
 SIZES = (12, 16, 20, 30, 60, 120, 240)
@@ -171,18 +170,10 @@ def _benchmark(
         fresh = resampled(d, (policy.statistics.repeats * draws, size), random)
         trial = Trial(fresh, policy, float(policy.rule(key).smallest_effect), floor, family)
         alarms.append(_recurs(trial.codes(0.0, 1)))
-        made.append(
-            Size(pairs=size, floor=float(np.expm1(floor)), smallest_found=smallest_found(trial))
-        )
-    benchmark = BenchmarkNoise(
-        benchmark=key.benchmark,
-        params=key.params,
-        metric=key.metric,
-        unit=key.unit,
-        spread=float(st.spread(d.ravel())),
-        sizes=tuple(made),
-    )
-    return benchmark, np.concatenate(alarms)
+        relative, found = float(np.expm1(floor)), smallest_found(trial)
+        made.append(Size(pairs=size, floor=relative, smallest_found=found))
+    spread = float(st.spread(d.ravel()))
+    return BenchmarkNoise(**asdict(key), spread=spread, sizes=tuple(made)), np.concatenate(alarms)
 
 
 def resampled(d: st.Array, shape: tuple[int, int], random: np.random.Generator) -> st.Array:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from actprune_ci.judge.policy import Strict
-from actprune_ci.model.reading import contents, validated
+from actprune_ci.model import reading
 from actprune_ci.model.runs import Key
 from actprune_common.files import write_whole
 
@@ -82,13 +82,13 @@ class Calibration(Strict):
         """A benchmark's noise, where it was calibrated."""
         return next((b for b in self.benchmarks if b.key == key), None)
 
-    def floor(self, machine: str, key: Key, pairs: int) -> float:
-        """The noise floor, relative; 0 where this machine or benchmark was not calibrated.
+    def floor(self, key: Key, pairs: int) -> float:
+        """The noise floor, relative; 0 where this benchmark was not calibrated.
 
         Of the largest calibrated size that is not above `pairs`; below all sizes it grows with the
         root of their ratio.
         """
-        found = self.of(key) if machine == self.machine else None
+        found = self.of(key)
         if found is None or not found.sizes:
             return 0.0
         sizes = sorted(found.sizes, key=lambda s: s.pairs)
@@ -98,7 +98,7 @@ class Calibration(Strict):
 
 def read(path: Path) -> Calibration:
     """The calibration in a file. Raises InputError, which names the file and the field."""
-    return validated(path, Calibration.model_validate_json, contents(path))
+    return reading.read(path, Calibration)
 
 
 def write(path: Path, calibration: Calibration) -> None:

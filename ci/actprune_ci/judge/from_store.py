@@ -6,8 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
-from actprune_ci.model.runs import Key, Measurement, Run, Status
+from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Measurement, Pairs, Run, Status
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
@@ -55,8 +54,7 @@ def a_a_runs(folder: Path) -> list[AbRun]:
         "SELECT environment['ab'] FROM measurements WHERE source = 'ab' GROUP BY 1"
         ' HAVING count(DISTINCT "commit") = 1) ORDER BY run',
     ).rows
-    runs = _read(folder, (name for (name,) in found))
-    return [run for run in paired(runs) if run.base == run.head]
+    return paired(_read(folder, (name for (name,) in found)))
 
 
 def _read(folder: Path, names: Iterable[str]) -> list[Run]:
@@ -70,16 +68,12 @@ def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[
     of the commits. Figures of two machines are refused with that reason.
     """
     plain = [run for run in runs if run.source != "ab"]
-    latest: dict[str, dict[tuple[str, str], Run]] = {"base": {}, "head": {}}
-    for run in sorted(plain, key=lambda run: run.date):
-        for side, commit in (("base", base), ("head", head)):
-            if run.commit.startswith(commit):
-                place = (run.source, run.machine)
-                latest[side][place] = _upon(latest[side].get(place), run)
+    of_base = _latest(run for run in plain if run.commit.startswith(base))
+    of_head = _latest(run for run in plain if run.commit.startswith(head))
     made = []
-    for (source, machine), run in latest["head"].items():
-        other = latest["base"].get((source, machine))
-        elsewhere = [r for (s, _), r in latest["base"].items() if s == source]
+    for (source, machine), run in of_head.items():
+        other = of_base.get((source, machine))
+        elsewhere = [r for (s, _), r in of_base.items() if s == source]
         if other is not None:
             made.append(_joined(other, run, policy))
         elif elsewhere:
@@ -101,12 +95,15 @@ def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, t
     return {key: found[place] for place, key in wanted.items() if place in found}
 
 
-def _upon(earlier: Run | None, run: Run) -> Run:
-    """A run with the figures that only an earlier one has: a tool may measure in several parts."""
-    if earlier is None:
-        return run
-    figures = {m.key: m for m in (*earlier.measurements, *run.measurements)}
-    return replace(run, measurements=tuple(figures.values()))
+def _latest(runs: Iterable[Run]) -> dict[tuple[str, str], Run]:
+    """The last run of each tool on each machine, with what only earlier ones measured."""
+    latest: dict[tuple[str, str], Run] = {}
+    for run in sorted(runs, key=lambda run: run.date):
+        place = (run.source, run.machine)
+        earlier = latest[place].measurements if place in latest else ()
+        figures = {m.key: m for m in (*earlier, *run.measurements)}
+        latest[place] = replace(run, measurements=tuple(figures.values()))
+    return latest
 
 
 def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
@@ -114,21 +111,23 @@ def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     sides = [{m.key: m for m in run.measurements} for run in (base, head)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
     pairs = tuple(_pairs(key, sides[0].get(key), sides[1].get(key), policy) for key in keys)
-    facts, of_head = (
+    of_base, of_head = (
         {name: value for name, value in run.environment.items() if name not in SIDES}
         for run in (base, head)
     )
     notes = notes_from_text(head.environment.get("ab_notes", ""))
-    commits = base.commit, head.commit
-    return AbRun(*commits, head.date, head.machine, facts, of_head, pairs, notes=notes)
+    about = base.commit, head.commit, head.date, head.machine
+    return AbRun(*about, of_base, of_head, pairs, notes=notes)
 
 
 def _pairs(
     key: Key, base: Measurement | None, head: Measurement | None, policy: Policy | None
 ) -> Pairs:
-    if base is None or head is None:
-        gone = VANISHED if base and base.status == "ok" else "never measured"
-        return Pairs(key, (), (), "skipped", NEW if base is None else gone)
+    if base is None:
+        return Pairs(key, (), (), "skipped", NEW)
+    if head is None:
+        gone = VANISHED if base.status == "ok" else "never measured"
+        return Pairs(key, (), (), "skipped", gone)
     if head.status != "ok":
         status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
         return Pairs(key, base.samples, (), status, head.detail)

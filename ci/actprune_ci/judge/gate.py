@@ -4,17 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
-from actprune_ci.judge.ab_run import Judged, judge, noise_floor
+import numpy as np
+
+from actprune_ci.judge import statistics as st
 from actprune_ci.judge.budgets import budget_findings
 from actprune_ci.judge.calibration_record import Calibration
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.health import broken
-from actprune_ci.judge.policy import Policy, Rule
-from actprune_ci.judge.report import BROKEN, GOOD, INCONCLUSIVE, NO_DATA, REGRESSION, Report
-from actprune_ci.judge.verdict import Verdict, excludes_worse, measured, recurring
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import NEW, VANISHED, AbRun, Pairs
-from actprune_ci.model.runs import Key, Run
+from actprune_ci.judge.policy import Policy, Rule, Statistics
+from actprune_ci.judge.report import Finding, Report, exit_code
+from actprune_ci.judge.verdict import Judged, Verdict, excludes_worse, judge, measured, recurring
+from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Note, Pairs, Run
 from actprune_common.errors import InputError
 
 
@@ -32,12 +30,10 @@ def gate(
     sentinels = [run for run in ab if run.base == run.head]
     runs = sorted((run for run in ab if run.base != run.head), key=lambda run: run.date)
     _unmixed(ab, runs or sentinels)
-    compared = [judge(run, policy, calibration) for run in runs]
-    findings = (
-        *_compared(compared, runs, policy, calibration),
-        *budget_findings(policy, runs, results),
-    )
-    reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, calibration)))
+    noise = calibration if ab and calibration and calibration.machine == ab[0].machine else None
+    compared = [judge(run, policy, noise) for run in runs]
+    findings = _compared(compared, policy, noise) + budget_findings(policy, runs, results)
+    reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, noise)))
     last = (runs or sentinels)[-1] if ab else None
     about = last or (results[-1] if results else None)
     return Report(
@@ -46,25 +42,12 @@ def gate(
         last.head if last else (results[-1].commit if results else ""),
         about.machine if about else "",
         about.date if about else "",
-        findings,
+        tuple(findings),
         reasons,
         tuple(dict.fromkeys(chain(*(run.notes for run in ab), _notes(ab, calibration)))),
         differences(last) if last else (),
         calibration,
     )
-
-
-def exit_code(findings: Iterable[Finding], reasons: Sequence[str], sentinels: bool = False) -> int:
-    """The exit code: what does not depend on the clock counts on a broken machine too."""
-    found = list(findings)
-    failing = [f for f in found if f.fails]
-    if reasons:
-        return REGRESSION if any(f.certain for f in failing) else BROKEN
-    if not any(f.was_measured for f in found) and not (sentinels and not found):
-        return NO_DATA
-    if failing:
-        return REGRESSION
-    return INCONCLUSIVE if any(f.forbidden for f in found) else GOOD
 
 
 def differences(run: AbRun) -> tuple[tuple[str, str, str], ...]:
@@ -89,10 +72,7 @@ def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
 
 
 def _compared(
-    compared: Sequence[Mapping[Key, Judged]],
-    runs: Sequence[AbRun],
-    policy: Policy,
-    calibration: Calibration | None,
+    compared: Sequence[Mapping[Key, Judged]], policy: Policy, noise: Calibration | None
 ) -> list[Finding]:
     findings = []
     for key in dict.fromkeys(chain(*compared)):
@@ -103,7 +83,7 @@ def _compared(
         if gone or not usable:
             findings.append(_missing(entries[-1].pairs, rule))
         else:
-            findings.append(_finding(usable, rule, policy, runs[-1].machine, calibration))
+            findings.append(_finding(usable, rule, policy.statistics, noise))
     return findings
 
 
@@ -118,49 +98,33 @@ def _missing(pairs: Pairs, rule: Rule) -> Finding:
 
 
 def _finding(
-    entries: Sequence[Judged],
-    rule: Rule,
-    policy: Policy,
-    machine: str,
-    calibration: Calibration | None,
+    entries: Sequence[Judged], rule: Rule, asked: Statistics, noise: Calibration | None
 ) -> Finding:
-    key, last = entries[-1].pairs.key, entries[-1]
+    key, last, forbid = entries[-1].pairs.key, entries[-1], rule.forbid_inconclusive
     if last.effect is None:
-        return Finding.under(
-            rule, key, "inconclusive", last.detail, forbidden=rule.forbid_inconclusive
-        )
+        return Finding.under(rule, key, "inconclusive", last.detail, forbidden=forbid)
     if last.effect.exact and last.verdict:
         return Finding.under(rule, key, last.verdict, effect=last.effect)
-    repeats = policy.statistics.repeats
-    recent = [e for e in entries if e.effect][-repeats:]
-    verdict = recurring([e.verdict for e in recent if e.verdict], repeats)
-    base, head = (
-        tuple(chain(*sides))
-        for sides in zip(*((e.pairs.base, e.pairs.head) for e in recent), strict=True)
-    )
-    pooled = Pairs(key, base, head)
-    floor = noise_floor(calibration, machine, rule, pooled)
-    effect = measured(pooled, rule, policy.statistics.confidence, floor)
+    recent = [e for e in entries if e.effect][-asked.repeats :]
+    verdicts = [e.verdict for e in recent if e.verdict]
+    verdict = recurring(verdicts, asked.repeats)
+    base = tuple(chain(*(e.pairs.base for e in recent)))
+    head = tuple(chain(*(e.pairs.head for e in recent)))
+    effect = measured(Pairs(key, base, head), rule, asked.confidence, noise)
     unconfirmed = verdict == "inconclusive" and last.verdict in ("slower", "faster")
     doubt = verdict == "inconclusive" and not excludes_worse(effect, rule, key)
-    return Finding.under(
-        rule,
-        key,
-        verdict,
-        _why(verdict, [e.verdict for e in recent], repeats),
-        effect,
-        forbidden=doubt and rule.forbid_inconclusive,
-        unconfirmed=unconfirmed,
-    )
+    why = _why(verdict, verdicts, asked.repeats)
+    more = {"forbidden": doubt and forbid, "unconfirmed": unconfirmed}
+    return Finding.under(rule, key, verdict, why, effect, **more)
 
 
-def _why(verdict: Verdict, verdicts: Sequence[Verdict | None], repeats: int) -> str:
+def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:
     changed = [v for v in verdicts if v in ("slower", "faster")]
     if not changed or verdict == changed[-1]:
         return ""
     if len(verdicts) < repeats:
         return f"{changed[-1]} in {len(verdicts)} of {repeats} A/B runs: repeat it"
-    return f"did not recur: {', '.join(str(v) for v in verdicts)}"
+    return f"did not recur: {', '.join(verdicts)}"
 
 
 def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[Note]:
@@ -170,3 +134,36 @@ def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[Note]:
         other = f"the calibration is of another machine ({calibration.machine}): no noise floors"
         return [Note("other-calibration", other)]
     return []
+
+
+def broken(
+    runs: Sequence[AbRun], sentinels: Sequence[AbRun], policy: Policy, noise: Calibration | None
+) -> Iterable[str]:
+    """Why the machine is not to be believed: nothing, on a sound one.
+
+    A note of an A/B run says so (its code is in the policy's `broken_by`); a time is 0 or less, so
+    the clock jumped; pairs scatter more than `noise_factor` times as in calibration; or a benchmark
+    changed in an A/B run of equal commits.
+    """
+    for run in (*runs, *sentinels):
+        yield from (n.text for n in run.notes if n.code in policy.machine.broken_by)
+        for pairs in run.pairs:
+            if pairs.key.metric == "time" and min((*pairs.base, *pairs.head), default=1) <= 0:
+                yield f"{pairs.key}: a time of 0 or less: the clock jumped"
+        if noise:
+            yield from _too_noisy(run, policy.machine.noise_factor, noise)
+    for run in sentinels:
+        for key, j in judge(run, policy, noise).items():
+            if j.verdict in ("slower", "faster") and j.effect:
+                yield f"{key}: {j.verdict} by {abs(j.effect.change):.2%} between equal commits"
+
+
+def _too_noisy(run: AbRun, allowed: float, calibration: Calibration) -> Iterable[str]:
+    factors = [
+        float(st.spread(st.log_ratios(pairs.base, pairs.head))) / noise.spread
+        for pairs in run.pairs
+        if pairs.status == "ok" and (noise := calibration.of(pairs.key)) and noise.spread > 0
+        if min((*pairs.base, *pairs.head)) > 0
+    ]
+    if factors and (factor := float(np.median(factors))) > allowed:
+        yield f"noise is {factor:.3g} times that of calibration, allowed are {allowed:g}"

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from math import isnan
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from actprune_ci.model.notes import Code
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import Code, Key
 from actprune_common.strict_yaml import load_yaml
 
 Direction = Literal["lower", "higher"]
@@ -178,13 +179,10 @@ def matches(pattern: str, text: str) -> bool:
 def limit(bound: str) -> tuple[str, float]:
     """The operator and the number of a bound. Raises ValueError, which says what was expected."""
     found = re.fullmatch(r"\s*(<=|>=|==|<|>)\s*(\S+)\s*", bound)
-    try:
-        number = float(found[2]) if found else float("nan")
-    except ValueError:
-        number = float("nan")
-    if not found or number != number:
-        raise ValueError(f"expected a bound such as '<= 0.105', got {bound!r}")
-    return found[1], number
+    with suppress(ValueError):
+        if found and not isnan(number := float(found[2])):
+            return found[1], number
+    raise ValueError(f"expected a bound such as '<= 0.105', got {bound!r}")
 
 
 def keeps(value: float, bound: str) -> bool:

@@ -1,16 +1,17 @@
-"""One figure of base and head: the change, its interval, and one of four verdicts."""
+"""The figures of base and head: each one's change, its interval, and one of four verdicts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import expm1, log1p, nan
 from typing import Literal
 
 import numpy as np
 
 from actprune_ci.judge import statistics as st
-from actprune_ci.judge.policy import Rule
-from actprune_ci.model.pairs import Pairs
-from actprune_ci.model.runs import Key
+from actprune_ci.judge.calibration_record import Calibration
+from actprune_ci.judge.policy import Policy, Rule
+from actprune_ci.model.runs import AbRun, Key, Pairs
+from actprune_common.errors import InputError
 
 Verdict = Literal["faster", "slower", "same", "inconclusive"]
 ROUNDING = 1e-9
@@ -37,22 +38,26 @@ class Effect:
     """Of each pair."""
 
 
-def measured(pairs: Pairs, rule: Rule, confidence: float, floor: float = 0.0) -> Effect:
+def measured(
+    pairs: Pairs, rule: Rule, confidence: float, noise: Calibration | None = None
+) -> Effect:
     """The effect in pairs that are ok, by statistics or, for an exact figure, by its values.
 
-    Relative changes are medians of log-ratios. Raises InputError where a ratio does not exist.
+    Relative changes are medians of log-ratios. The noise floor is 0 where it is not known, as for
+    ratios to a spec. Raises InputError where a ratio does not exist.
     """
+    floor = noise.floor(pairs.key, len(pairs.base)) if noise and not rule.ratio_to else 0.0
     base, head = np.array(pairs.base), np.array(pairs.head)
-    if rule.is_exact(pairs.key):
-        return _exact(base, head, rule.smallest_change is not None)
     absolute = rule.smallest_change is not None
+    if rule.is_exact(pairs.key):
+        return _exact(base, head, absolute)
     d = head - base if absolute else st.log_ratios(base, head)
     low, high = st.median_interval(d, confidence)
-    middle, p = float(np.median(d)), float(st.signed_rank(d))
-    ends = (middle, float(low), float(high))
-    change, low_, high_ = ends if absolute else map(expm1, ends)
+    ends = (float(np.median(d)), float(low), float(high))
     changes = tuple((d if absolute else np.expm1(d)).tolist())
     medians = float(np.median(base)), float(np.median(head))
+    change, low_, high_ = ends if absolute else map(expm1, ends)
+    p = float(st.signed_rank(d))
     return Effect(*medians, change, low_, high_, absolute, False, p, floor, changes)
 
 
@@ -63,8 +68,8 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
     absolute = absolute or float(base.min()) <= 0
     ends = [(medians[0], medians[1]), (base.max(), head.min()), (base.min(), head.max())]
     change, low, high = (float(b - a if absolute else b / a - 1) for a, b in ends)
-    p = 0.0 if constant else nan
     changes = tuple((head - base if absolute else head / base - 1).tolist())
+    p = 0.0 if constant else nan
     return Effect(*medians, change, low, high, absolute, True, p, 0.0, changes)
 
 
@@ -79,15 +84,12 @@ def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
         believed, least = True, max(least - ROUNDING, 0.0) if effect.absolute else 0.0
     floor = effect.floor
     if not effect.absolute and not effect.exact:
-        ends, least, floor = _logs(ends), log1p(rule.smallest_effect), log1p(floor)
+        with np.errstate(divide="ignore"):
+            ends = np.log1p(ends)
+        least, floor = log1p(rule.smallest_effect), log1p(floor)
     low, high = sorted((sign * ends[1:]).tolist())
     middle, low_, high_, sure = map(np.array, (sign * ends[0], low, high, believed))
     return VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
-
-
-def _logs(ends: st.Array) -> st.Array:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log1p(ends))
 
 
 VERDICTS: tuple[Verdict, ...] = ("inconclusive", "same", "slower", "faster")
@@ -133,3 +135,56 @@ def excludes_worse(effect: Effect, rule: Rule, key: Key) -> bool:
     if rule.better(key) == "higher":
         return effect.low >= expm1(-log1p(rule.smallest_effect))
     return worst <= rule.smallest_effect
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure of one A/B run; without a verdict where it was not measured on both sides."""
+
+    pairs: Pairs
+    verdict: Verdict | None = None
+    effect: Effect | None = None
+    detail: str = ""
+
+
+def judge(run: AbRun, policy: Policy, noise: Calibration | None) -> dict[Key, Judged]:
+    """Each figure of one A/B run; what is noisy is one family. `noise`: of the run's machine."""
+    known = {pairs.key: pairs for pairs in run.pairs}
+    found: dict[Key, Judged] = {}
+    for pairs in run.pairs:
+        found[pairs.key] = Judged(pairs)
+        if pairs.status != "ok":
+            continue
+        rule = policy.rule(pairs.key)
+        try:
+            figure = over_spec(pairs, rule, known)
+            effect = measured(figure, rule, policy.statistics.confidence, noise)
+        except InputError as problem:
+            found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
+        else:
+            found[pairs.key] = Judged(figure, None, effect)
+    p = {key: j.effect.p for key, j in found.items() if j.effect and not j.effect.exact}
+    flags = st.rejected(list(p.values()), policy.statistics.false_discovery_rate)
+    believed = dict(zip(p, flags, strict=True))
+    for key, j in found.items():
+        if j.effect:
+            verdict = judged(j.effect, policy.rule(key), key, bool(believed.get(key, True)))
+            found[key] = replace(j, verdict=verdict)
+    return found
+
+
+def over_spec(pairs: Pairs, rule: Rule, known: Mapping[Key, Pairs]) -> Pairs:
+    """The pairs over those of the rule's `ratio_to`, round by round; as they are without one.
+
+    Raises InputError where that spec was not measured in the same rounds.
+    """
+    own = dict(pairs.key.params).get("spec", rule.ratio_to)
+    if rule.ratio_to is None or own == rule.ratio_to:
+        return pairs
+    other = known.get(pairs.key.of_spec(rule.ratio_to))
+    if other is None or len(other.base) != len(pairs.base):
+        raise InputError(f"ratio to {rule.ratio_to}: it was not measured in the same rounds")
+    if not all(x > 0 for x in (*other.base, *other.head)):
+        raise InputError(f"ratio to {rule.ratio_to}: expected figures above 0")
+    base, head = np.array(pairs.base) / other.base, np.array(pairs.head) / other.head
+    return replace(pairs, base=tuple(base.tolist()), head=tuple(head.tolist()))

@@ -22,9 +22,7 @@ from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Checkouts, Side
 from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import VANISHED, AbRun, Pairs
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import VANISHED, AbRun, Key, Note, Pairs
 from actprune_ci.readers.asv import key as asv_key
 from actprune_common.errors import InputError
 
@@ -59,7 +57,7 @@ class Prepared:
     figures: tuple[PairedFigure, ...]
     gone: tuple[Pairs, ...]
     """What base's own suite has and head's has not."""
-    environments: tuple[dict[str, str], dict[str, str]]
+    environments: Sequence[dict[str, str]]
     notes: tuple[Note, ...]
 
 
@@ -83,9 +81,10 @@ def run(
         now = machine.state()
         pairs = (*(figure.pairs() for figure in ready.figures), *ready.gone)
         notes = (*ready.notes, *machine.notes(began, now), *more)
-        name = ready.environments[1]["fingerprint"]
         seconds = round(now.monotonic - began.monotonic, 1)
-        return AbRun(base, head, date, name, *ready.environments, pairs, seconds, notes)
+        of_base, of_head = ready.environments
+        name = of_head["fingerprint"]
+        return AbRun(base, head, date, name, of_base, of_head, pairs, seconds, notes)
 
     def after(line: str) -> None:
         save(result())
@@ -121,12 +120,9 @@ def prepare(checkouts: Checkouts, base: str, head: str, options: Options) -> Pre
         gone = [Pairs(key, status="skipped", detail=VANISHED) for key in lost]
     if not figures and not gone:
         raise InputError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
-    environments = tuple(
-        {**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)
-    )
-    bench = Bench(*sides, suite, checkouts.python)
-    notes = (*load, *import_notes(listed))
-    return Prepared(bench, figures, tuple(gone), (environments[0], environments[1]), notes)
+    known = [{**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)]
+    bench, notes = Bench(*sides, suite, checkouts.python), (*load, *import_notes(listed))
+    return Prepared(bench, figures, tuple(gone), known, notes)
 
 
 def compiled(pattern: str) -> "re.Pattern[str]":

@@ -3,9 +3,13 @@
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from actprune_ci.model.notes import Note
+import psutil
+
+from actprune_ci.model.runs import Note
 from actprune_common.machine import describe, field
 from actprune_common.processes import output
 
@@ -35,10 +39,31 @@ class MachineState:
     """nvidia-smi's reasons to slow the clock down, in hexadecimal; `lost` where it fails."""
 
 
+@dataclass(frozen=True)
+class Telemetry:
+    """The machine at a moment."""
+
+    state: MachineState
+    load: float
+    """Processes that run or want to, over the last minute."""
+    mhz: tuple[float, float] | None
+    """Of the slowest and of the fastest core."""
+    gpus: Gpus
+    """What nvidia-smi says of each GPU; none without one, or where it does not answer."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        at = datetime.fromtimestamp(self.state.wall, timezone.utc).isoformat(timespec="seconds")
+        known = {"at": at, "load": round(self.load, 2), "mhz": self.mhz, "gpus": self.gpus}
+        return {name: value for name, value in known.items() if value not in (None, ())}
+
+
 def facts() -> dict[str, str]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity."""
+    gpu = next((field(path, "Model") for path in sorted(GPUS.glob("*/information"))), None)
     known = {
-        **describe(_gpu()),
+        **describe(gpu),
         "governor": ", ".join(sorted(set(_governors()))),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -50,7 +75,9 @@ def state(seen: Gpus | None = None) -> MachineState:
     if seen is None:
         seen = gpus() if GPUS.is_dir() else ()
     slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
-    return MachineState(time.time(), time.monotonic(), _governors(), _throttled(), slowed_by)
+    counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    throttled = sum(map(int, counts)) if counts else None
+    return MachineState(time.time(), time.monotonic(), _governors(), throttled, slowed_by)
 
 
 def gpus() -> Gpus:
@@ -63,6 +90,19 @@ def gpus() -> Gpus:
         if found:
             return found
     return ()
+
+
+def telemetry() -> Telemetry:
+    """The machine now."""
+    seen = gpus()
+    return Telemetry(state(seen), os.getloadavg()[0], _frequencies(), seen)
+
+
+def missing_gpus(expected: int, now: Telemetry) -> str:
+    """That GPUs which are expected are not there; else nothing."""
+    if len(now.gpus) >= expected:
+        return ""
+    return f"device lost: nvidia-smi lists {len(now.gpus)} of {expected} GPUs"
 
 
 def notes(before: MachineState, after: MachineState) -> list[Note]:
@@ -100,19 +140,8 @@ def _slowed(reasons: str) -> bool:
         return False
 
 
-def _gpu() -> str | None:
-    for path in sorted(GPUS.glob("*/information")):
-        return field(path, "Model")
-    return None
-
-
 def _governors() -> tuple[str, ...]:
     return tuple(_values("cpu[0-9]*/cpufreq/scaling_governor"))
-
-
-def _throttled() -> int | None:
-    counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
-    return sum(map(int, counts)) if counts else None
 
 
 def _values(pattern: str) -> list[str]:
@@ -123,3 +152,11 @@ def _values(pattern: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def _frequencies() -> tuple[float, float] | None:
+    try:
+        found = [round(core.current) for core in psutil.cpu_freq(percpu=True)]
+    except (OSError, NotImplementedError):
+        return None
+    return (min(found), max(found)) if found else None

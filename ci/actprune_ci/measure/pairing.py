@@ -11,9 +11,7 @@ from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import Side
 from actprune_ci.measure.serving import Answer, Server
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import NEW, VANISHED, Pairs
-from actprune_ci.model.runs import Key, Status
+from actprune_ci.model.runs import NEW, VANISHED, Key, Note, Pairs, Status
 
 EXACT_ROUNDS = 2
 """After so many a tracked figure that never varied is taken to be deterministic."""
@@ -80,10 +78,6 @@ class Bench:
     suite: Path
     python: str
 
-    def server(self, side: Side) -> Server:
-        """A fresh one, not yet started."""
-        return Server(side, self.suite, self.python)
-
 
 def rounds(
     bench: Bench,
@@ -99,33 +93,27 @@ def rounds(
     """
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
-    with bench.server(bench.base) as base, bench.server(bench.head) as head:
+    servers = [Server(side, bench.suite, bench.python) for side in (bench.base, bench.head)]
+    with servers[0] as base, servers[1] as head:
         for number in range(1, limits.most + 1):
-            one_round(base, head, figures, random, began + budget)
+            still = [figure for figure in figures if not figure.closed]
+            random.shuffle(still)
+            for figure in still:
+                if time.monotonic() < began + budget:
+                    pair(figure, base, head, random)
             close(figures, limits, stop or limits.clear)
-            still = sum(not figure.closed for figure in figures)
+            left = sum(not figure.closed for figure in figures)
             spent = time.monotonic() - began
-            after(f"round {number}: {still} of {len(figures)} still open, {spent:.0f} s")
-            if still and spent >= budget:
-                text = f"budget of {budget:g} s used up: {still} of {len(figures)} still open"
+            after(f"round {number}: {left} of {len(figures)} still open, {spent:.0f} s")
+            if left and spent >= budget:
+                text = f"budget of {budget:g} s used up: {left} of {len(figures)} still open"
                 return [Note("budget-used-up", text)]
-            if not still:
+            if not left:
                 break
             if number == 1 or base.worn or head.worn:
                 base.close()
                 head.close()
     return []
-
-
-def one_round(
-    base: Server, head: Server, figures: Iterable[PairedFigure], random: Random, ends: float
-) -> None:
-    """A pair of each open figure, in random order, while there is time (`ends`, monotonic)."""
-    still = [figure for figure in figures if not figure.closed]
-    random.shuffle(still)
-    for figure in still:
-        if time.monotonic() < ends:
-            pair(figure, base, head, random)
 
 
 def pair(figure: PairedFigure, base: Server, head: Server, random: Random) -> None:
@@ -162,13 +150,8 @@ def together(
     assert figure.plan is not None
     waiting = []
     for side, server in enumerate(servers):
-        # runners work in folders beside each other
-        lockstep = {
-            "path": f"../lockstep-{seed}",
-            "side": side,
-            "seed": seed,
-            "patience": RENDEZVOUS,
-        }
+        path = f"../lockstep-{seed}"  # runners work in folders beside each other
+        lockstep = {"path": path, "side": side, "seed": seed, "patience": RENDEZVOUS}
         waiting.append(server.begin(figure.benchmark, figure.params, figure.plan, lockstep))
     answers = [answer() for answer in waiting]
     for side, answer in enumerate(answers):
@@ -214,11 +197,8 @@ def close(figures: Iterable[PairedFigure], limits: Limits, stop: Stop) -> None:
         n = len(figure.base)
         if figure.exact:
             figure.closed = n >= (1 if figure.benchmark["deterministic"] else EXACT_ROUNDS)
-        elif not figure.closed and n in looks:
-            positive = min(*figure.base, *figure.head) > 0
-            figure.closed = n == limits.most or (
-                positive
-                and stop(
-                    statistics.log_ratios(figure.base, figure.head), looks.index(n) + 1, family
-                )
-            )
+        elif n == limits.most:
+            figure.closed = True
+        elif not figure.closed and n in looks and min(*figure.base, *figure.head) > 0:
+            d = statistics.log_ratios(figure.base, figure.head)
+            figure.closed = stop(d, looks.index(n) + 1, family)

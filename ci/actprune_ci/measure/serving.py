@@ -39,11 +39,11 @@ class Server:
 
     def list(self) -> Answer:
         """All benchmarks of the suite, what could not be imported, and the environment."""
-        return self._ask({"do": "list"}, GRACE)
+        return self._begin({"do": "list"}, GRACE)()
 
     def run(self, benchmark: Answer, params: tuple[str, ...], plan: Answer | None) -> Answer:
         """One benchmark, as `list` describes it, in a process of its own."""
-        return self._ask(*_request(benchmark, params, plan, None))
+        return self.begin(benchmark, params, plan, None)()
 
     @property
     def worn(self) -> bool:
@@ -67,13 +67,18 @@ class Server:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(
-        self, benchmark: Answer, params: tuple[str, ...], plan: Answer, lockstep: Answer
+        self,
+        benchmark: Answer,
+        params: tuple[str, ...],
+        plan: Answer | None,
+        lockstep: Answer | None,
     ) -> Callable[[], Answer]:
-        """The same in lockstep with the other side; what returns waits for the end."""
-        return self._begin(*_request(benchmark, params, plan, lockstep))
-
-    def _ask(self, request: Answer, timeout: float) -> Answer:
-        return self._begin(request, timeout)()
+        """The same, in lockstep with the other side if told so; what returns waits for the end."""
+        timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
+        cache = benchmark["cache_timeout"]
+        request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
+        request |= {"timeout": timeout, "cache_timeout": cache, "lockstep": lockstep}
+        return self._begin(request, 2 * timeout + cache + GRACE)
 
     def _begin(self, request: Answer, timeout: float) -> Callable[[], Answer]:
         fresh, began = self._process is None, time.monotonic()
@@ -151,14 +156,3 @@ class Server:
             told = [line.strip() for line in lines if line.strip()]
             return told[-1][:300] if told else "no output"
         return "no output"
-
-
-def _request(
-    benchmark: Answer, params: tuple[str, ...], plan: Answer | None, lockstep: Answer | None
-) -> tuple[Answer, float]:
-    """What a runner is asked, and in how many seconds it must have answered."""
-    timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
-    cache = benchmark["cache_timeout"]
-    request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
-    limits = {"timeout": timeout, "cache_timeout": cache, "lockstep": lockstep}
-    return {**request, **limits}, 2 * timeout + cache + GRACE

@@ -2,14 +2,8 @@
 
 import json
 from hashlib import sha256
-from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel
-
-from actprune_ci.model.reading import contents, validated
-
-Document = TypeVar("Document", bound=BaseModel)
 
 
 class EntryEffect(BaseModel):
@@ -76,8 +70,3 @@ class HistoryJson(BaseModel):
     """history.json, as far as issues need it."""
 
     findings: list[HistoryEntry]
-
-
-def read(path: Path, model: type[Document]) -> Document:
-    """gate.json or history.json. Raises InputError for what is none."""
-    return validated(path, model.model_validate_json, contents(path))

@@ -1,13 +1,14 @@
-"""What the harness keeps of any tool's output: runs of measurements.
+"""What the harness keeps of any tool's output: runs of measurements, and A/B runs of pairs.
 
-With the pairs of an A/B run (actprune_ci.model.pairs) these shapes are all that the store, the
-gate, the history and the dashboards know; readers turn asv's, pytest-benchmark's and actprune's
-files into them.
+These shapes are all that the store, the gate, the history and the dashboards know; readers turn
+asv's, pytest-benchmark's and actprune's files into them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import dataclasses, model_validator
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -57,3 +58,74 @@ class Run:
     """Fingerprint: runs of two machines are never compared in absolute figures."""
     environment: Mapping[str, str]
     measurements: tuple[Measurement, ...]
+
+
+Code = Literal[
+    "clock-jumped",
+    "device-lost",
+    "slow-governor",
+    "processor-throttled",
+    "gpu-throttled",
+    "other-work",
+    "not-imported",
+    "budget-used-up",
+    "interrupted",
+    "no-calibration",
+    "other-calibration",
+    "other",
+]
+BEFORE_CODES: dict[str, Code] = {"clock jumped": "clock-jumped", "device lost": "device-lost"}
+"""How the notes began that broke a machine while notes were texts alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """One note of an A/B run or of a gate's report."""
+
+    code: Code
+    """What policies match."""
+    text: str
+    """What people read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, given: Any) -> Any:
+        """A note in a file from before codes is its text: its code is derived here, once."""
+        if not isinstance(given, str):
+            return given
+        found = (code for begins, code in BEFORE_CODES.items() if given.startswith(begins))
+        return {"code": next(found, "other"), "text": given}
+
+
+NEW, VANISHED = "new", "vanished"
+"""Codes in a pair's `detail`: head alone has the figure, base alone had it."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One figure measured alternately for two commits: base[i] and head[i] belong together."""
+
+    key: Key
+    base: tuple[float, ...] = ()
+    head: tuple[float, ...] = ()
+    status: Status = "ok"
+    """`skipped` where only one side has the benchmark (detail: NEW or VANISHED) or neither."""
+    detail: str = ""
+    """One of these codes, or for a reader why it failed or was skipped."""
+
+
+@dataclass(frozen=True)
+class AbRun:
+    """The outcome of `actprune-ci ab`: all of one machine, both sides interleaved."""
+
+    base: str
+    head: str
+    date: str
+    machine: str
+    environment_base: Mapping[str, str]
+    environment_head: Mapping[str, str]
+    pairs: tuple[Pairs, ...]
+    seconds: float = 0.0
+    """Wall clock of the whole run."""
+    notes: tuple[Note, ...] = ()
+    """What a reader must know: budget used up, throttling seen, a clock that jumped."""

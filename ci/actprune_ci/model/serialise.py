@@ -11,10 +11,8 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter
 
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import AbRun
 from actprune_ci.model.reading import contents, validated
-from actprune_ci.model.runs import Key, Run, Status
+from actprune_ci.model.runs import AbRun, Key, Note, Run, Status
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
 

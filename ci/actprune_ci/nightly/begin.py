@@ -36,7 +36,8 @@ def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool =
         base = resolve(repo, base) if base else last_night(store, repo, commit, name)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         gpus = max(night.gpus, len(machine.gpus()))
-        state = NightState(commit, base, name, _token(), began, gpus)
+        token = "/".join(filter(None, (os.environ.get(MARK), uuid4().hex)))
+        state = NightState(commit, base, name, token, began, gpus)
     for what, was, now in (("commit", state.commit, commit), ("machine", state.machine, name)):
         if was != now:
             raise InputError(
@@ -70,12 +71,3 @@ def environment() -> Mapping[str, str]:
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def with_store(night: Night, store: Path | None) -> Night:
-    """The night with another store, a path from here."""
-    return night if store is None else night.model_copy(update={"store": store.resolve()})
-
-
-def _token() -> str:
-    return "/".join(filter(None, (os.environ.get(MARK), uuid4().hex)))

@@ -1,6 +1,5 @@
 """The loop over a night's steps: each runs once, and what goes wrong with one is its own."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -9,9 +8,9 @@ from pathlib import Path
 
 from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
 from actprune_ci.measure import machine
-from actprune_ci.nightly import step, telemetry
-from actprune_ci.nightly.config import Night, NightStep
-from actprune_ci.nightly.placeholders import MissingError, expand
+from actprune_ci.model.reading import json_object
+from actprune_ci.nightly import step
+from actprune_ci.nightly.config import MissingError, Night, NightStep, expand
 from actprune_ci.nightly.state import ENDED, Done, NightState, save
 from actprune_ci.publish.reports.formatting import pattern
 from actprune_common.errors import InputError
@@ -41,7 +40,7 @@ class NightRun:
 
 
 def run(made: NightRun) -> int:
-    """NightRun what is not done yet; the exit code, which is also in the state.
+    """Run what is not done yet; the exit code, which is also in the state.
 
     Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
     its way; the same night then starts that step anew.
@@ -88,9 +87,9 @@ def told(each: NightStep, done: Done) -> str:
 
 
 def _one(made: NightRun, each: NightStep) -> Done:
-    """NightRun one step, as often as it may be tried, or say why it is not run."""
-    before = telemetry.read()
-    gone = telemetry.missing_gpus(made.state.gpus, before)
+    """Run one step, as often as it may be tried, or say why it is not run."""
+    before = machine.telemetry()
+    gone = machine.missing_gpus(made.state.gpus, before)
     if gone:
         return Done("lost", reason=gone, before=before.document)
     try:
@@ -111,11 +110,11 @@ def _one(made: NightRun, each: NightStep) -> Done:
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
-        after = telemetry.read()
+        after = machine.telemetry()
         done.after = after.document
         said = (note.text for note in machine.notes(before.state, after.state))
         done.notes += [text for text in said if text not in done.notes]
-        if gone := telemetry.missing_gpus(made.state.gpus, after):
+        if gone := machine.missing_gpus(made.state.gpus, after):
             done.status, done.reason = "lost", gone
         if done.status != "failed":
             break
@@ -134,7 +133,7 @@ def _note(done: Done, each: NightStep, ended: step.Ended, attempt: int) -> None:
     done.notes += [note for note in ended.notes if note not in done.notes]
 
 
-def _not_now(made: NightRun, each: NightStep, now: telemetry.Telemetry) -> str:
+def _not_now(made: NightRun, each: NightStep, now: machine.Telemetry) -> str:
     """Why a step is not run; nothing where it is."""
     if each.when == "cuda" and not now.gpus:
         return "no CUDA device"
@@ -152,10 +151,10 @@ def _values(made: NightRun) -> tuple[dict[str, str], dict[str, str]]:
     why = {"base": "no earlier commit in the store", "repeat": "nothing to repeat"}
     values = dict(made.values)
     try:
-        names = json.loads((made.folder / GATE).read_text("utf-8"))["repeat"]["benchmarks"]
+        names = json_object(made.folder / GATE)["repeat"]["benchmarks"]
         if names:
             values["repeat"] = pattern(names)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         why["repeat"] = f"no {GATE} to repeat anything of"
     return values, why
 

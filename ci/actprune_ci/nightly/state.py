@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from actprune_ci.model.reading import json_value, validated
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
-from actprune_common.validation import first_error
 
 FILE = "nightly.json"
 SCHEMA = 1
@@ -65,23 +65,12 @@ _STATE = TypeAdapter(NightState)
 def load(folder: Path) -> NightState | None:
     """The state in a folder; None where there is none. InputError for a file that is none."""
     path = folder / FILE
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
-    try:
-        document = json.loads(text)
-        if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-            raise InputError(f"{path}: expected a night's state with schema {SCHEMA}")
-        return _STATE.validate_python(document)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {first_error(problem)}") from None
-    except (ValueError, RecursionError) as problem:
-        if isinstance(problem, InputError):
-            raise
-        raise InputError(f"{path}: not JSON: {problem}") from None
+    document = json_value(path)
+    if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
+        raise InputError(f"{path}: expected a night's state with schema {SCHEMA}")
+    return validated(path, _STATE.validate_python, document)
 
 
 def save(folder: Path, state: NightState) -> None:

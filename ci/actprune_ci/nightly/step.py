@@ -45,26 +45,21 @@ class _Log:
 
     def pump(self, source: IO[bytes]) -> None:
         """Take what comes until the source is closed."""
-        file: IO[bytes] | None = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("ab", buffering=0)
-        except OSError as problem:
-            self.problem = _refused(self.path, problem)
+        self._write(b"")
         with suppress(ValueError, OSError):  # closed meanwhile
             while part := os.read(source.fileno(), 1 << 16):
                 self.tail = (self.tail + part)[-TAIL:]
-                if file is not None and not self.problem:
-                    self._write(file, part)
-        if file is not None:
-            with suppress(OSError):
-                file.close()
+                if not self.problem:
+                    self._write(part)
 
-    def _write(self, file: IO[bytes], part: bytes) -> None:
+    def _write(self, part: bytes) -> None:
         try:
-            file.write(part)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                file.write(part)
         except OSError as problem:
-            self.problem = _refused(self.path, problem)
+            reason = f"the log cannot be written: {problem.strerror}"
+            self.problem = f"{self.path.name}: {reason}"
 
 
 def run(
@@ -123,7 +118,3 @@ def _signalled(code: int | None) -> str:
         return f"killed by {signal.Signals(number).name}" if number else ""
     except ValueError:
         return ""
-
-
-def _refused(path: Path, problem: OSError) -> str:
-    return f"{path.name}: the log cannot be written: {problem.strerror}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from actprune_ci.judge.report import CODES, GOOD
 from actprune_ci.nightly.config import Night, NightStep
 from actprune_ci.nightly.state import Done, NightState
-from actprune_ci.publish.reports.markdown import code, table, text
+from actprune_ci.publish.reports.markdown import code, folded, table, text
 
 GPU = "{clock_mhz} MHz, {celsius} °C, {watts} W, slowed by {slowed_by}"
 LARGEST = 900_000
@@ -38,13 +38,7 @@ def markdown(night: Night, state: NightState, folder: Path) -> str:
     lines += [f"- {text(note)}" for note in state.notes]
     for each, done in _ordered(night, state):
         if done.tail:
-            lines += [
-                "",
-                f"<details><summary>{each.name}</summary>",
-                *code(done.tail),
-                "",
-                "</details>",
-            ]
+            lines += folded(each.name, code(done.tail)[1:])
     lines += _machine(night, state)
     made = "\n".join(lines) + "\n"
     for report in (folder / "gate/gate.md", folder / "budgets/gate.md"):
@@ -63,10 +57,8 @@ def _machine(night: Night, state: NightState) -> Sequence[str]:
             mhz = " to ".join(f"{each:g}" for each in now.get("mhz", ()))
             gpus = "; ".join(map(GPU.format_map, now.get("gpus", ())))
             rows.append([each.name, f"{now.get('load', '')}", mhz, gpus])
-    if not rows:
-        return []
-    heading = ["", "<details><summary>The machine after each step</summary>", ""]
-    return [*heading, *table(["step", "load", "CPU, MHz", "GPU"], rows), "", "</details>"]
+    head = ["step", "load", "CPU, MHz", "GPU"]
+    return folded("The machine after each step", table(head, rows)) if rows else []
 
 
 def _rows(night: Night, state: NightState) -> list[list[str]]:

@@ -58,25 +58,19 @@ def create(title: str, body: str) -> None:
     gh("issue", "create", f"--title={title}", "--label", LABEL, "--body-file", "-", text=cut(body))
 
 
-def edit(number: int, title: str, body: str) -> None:
-    """Replace an issue's title (where one is given) and text."""
-    words = (f"--title={title}",) if title else ()
-    gh("issue", "edit", str(number), *words, "--body-file", "-", text=cut(body))
+def change(number: int, kind: str, title: str, body: str, comment: str) -> None:
+    """Replace an issue's text, and its title and state where told so, with a comment.
 
-
-def comment(number: int, body: str) -> None:
-    """A new comment on an issue."""
-    gh("issue", "comment", str(number), "--body-file", "-", text=cut(body))
-
-
-def close(number: int) -> None:
-    """Close an issue as done."""
-    gh("issue", "close", str(number), "--reason", "completed")
-
-
-def reopen(number: int) -> None:
-    """Open a closed issue."""
-    gh("issue", "reopen", str(number))
+    The text, with its mark, comes first: what is cut off is not said twice.
+    """
+    issue, words = str(number), (f"--title={title}",) if title else ()
+    gh("issue", "edit", issue, *words, "--body-file", "-", text=cut(body))
+    if kind == "reopen":
+        gh("issue", "reopen", issue)
+    if comment:
+        gh("issue", "comment", issue, "--body-file", "-", text=cut(comment))
+    if kind == "close":
+        gh("issue", "close", issue, "--reason", "completed")
 
 
 def report(pull: int, head: str, body: str, marker: str) -> str:

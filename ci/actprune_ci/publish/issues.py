@@ -70,9 +70,7 @@ def plan(
         if (said := marked(issue.body)) is not None:
             known.setdefault(said.id, (issue, said))
     now = regressions(gate, history)
-    actions = [
-        _tell(found, *known[name]) if name in known else _new(found) for name, found in now.items()
-    ]
+    actions = [_told(found, *known.get(name, (None, None))) for name, found in now.items()]
     actions += [
         _ended(issue, said, gate, history)
         for name, (issue, said) in known.items()
@@ -138,12 +136,10 @@ def _rows(said: Said, unit: str, size: str, *levels: float) -> list[tuple[str, s
     return rows
 
 
-def _new(found: Regression) -> Action:
-    return Action("create", 0, found.title, _body(found), "")
-
-
-def _tell(found: Regression, issue: Issue, said: Said) -> Action | None:
-    """What an issue that is there must say now; nothing where it says so, or somebody closed it."""
+def _told(found: Regression, issue: Issue | None, said: Said | None) -> Action | None:
+    """What a new issue or the one that is there must say; nothing where it says so already."""
+    if issue is None or said is None:
+        return Action("create", 0, found.title, _body(found), "")
     now = found.said
     if now.source == "gate" == said.source and said.outcome != GONE:
         again = said.where == now.where  # else it is one night's change upon another's

@@ -4,14 +4,15 @@ A reader recognises its files by their contents, never by their names, and gives
 actprune_ci.model.serialise.check finds sound.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from actprune_ci.model.reading import json_object
 from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import check
 from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
-from actprune_ci.readers.fields import Document, load
 from actprune_common.errors import InputError
 
 
@@ -20,8 +21,8 @@ class Reader:
     """How one tool's files are known and read."""
 
     name: str
-    recognises: Callable[[Document], bool]
-    runs: Callable[[Document, Path], tuple[Run, ...]]
+    recognises: Callable[[Mapping[str, Any]], bool]
+    runs: Callable[[Mapping[str, Any], Path], tuple[Run, ...]]
     """The document's runs; the path is for messages and for files beside it."""
 
 
@@ -40,7 +41,7 @@ def read(path: Path) -> tuple[Run, ...]:
     Raises InputError, which begins with the path, where the file is unreadable, half-written, of no
     known tool, or not sound.
     """
-    document = load(path)
+    document = json_object(path)
     for reader in READERS:
         if reader.recognises(document):
             runs = tuple(check(run, str(path)) for run in reader.runs(document, path))

@@ -7,8 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model.pairs import NEW, VANISHED, AbRun
-from actprune_ci.model.runs import Measurement, Run
+from actprune_ci.model.runs import NEW, VANISHED, AbRun, Measurement, Run
 from actprune_ci.model.serialise import from_json, notes_to_text, to_json
 
 

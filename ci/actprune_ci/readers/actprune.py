@@ -1,30 +1,21 @@
 """actprune's results.json (docs/results-format.md): kernels and training runs; ms become s."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import measured, of_environment
+from actprune_ci.readers.fields import measured, of_environment, unit_of
 from actprune_common.results import KernelRecord, Record, TrainingRecord, read
 
-KERNEL_FIGURES = {
-    "ratio_to_dense": ("ratio_to_dense", "ratio"),
-    "nbytes": ("nbytes", "bytes"),
-    "nbytes_ratio": ("nbytes_ratio", "ratio"),
-    "rel_error": ("rel_error", "1"),
-}
-TRAINING_FIGURES = {
-    "ratio_to_dense": ("ratio_to_dense", "ratio"),
-    "saved_bytes": ("saved_bytes", "bytes"),
-    "saved_ratio": ("saved_ratio", "ratio"),
-    "predicted_peak_bytes": ("predicted_peak", "bytes"),
-    "measured_peak_bytes": ("measured_peak", "bytes"),
-    "accuracy": ("accuracy", "%"),
-    "accuracy_delta": ("accuracy_delta", "points"),
-    "grad_cosine": ("grad_cosine", "1"),
-}
-"""A record's field to (metric, unit)."""
+KERNEL_FIGURES = ("ratio_to_dense", "nbytes", "nbytes_ratio", "rel_error")
+TRAINING_FIGURES = (
+    *("ratio_to_dense", "saved_bytes", "saved_ratio", "predicted_peak_bytes"),
+    *("measured_peak_bytes", "accuracy", "accuracy_delta", "grad_cosine"),
+)
+UNITS = {"accuracy": "%", "accuracy_delta": "points"}
+"""Of the fields whose names do not tell it."""
+Params = tuple[tuple[str, str], ...]
 
 
 def recognises(document: Mapping[str, Any]) -> bool:
@@ -74,15 +65,12 @@ def _training(record: TrainingRecord) -> list[Measurement]:
 
 
 def _figures(
-    record: Record,
-    name: str,
-    params: tuple[tuple[str, str], ...],
-    figures: Mapping[str, tuple[str, str]],
-    error: str = "",
+    record: Record, name: str, params: Params, fields: Iterable[str], error: str = ""
 ) -> list[Measurement]:
     """The figures that stand in the record; a null one failed with `error`, or was skipped."""
     made = []
-    for field, (metric, unit) in figures.items():
+    for field in fields:
+        metric, unit = field.replace("_peak_bytes", "_peak"), UNITS.get(field, unit_of(field))
         key, value = Key(name, params, metric, unit), getattr(record, field)
         if value is not None:
             made.append(measured(key, [value]))

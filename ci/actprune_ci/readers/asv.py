@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import json_object, validated
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, load, measured
+from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, measured
 from actprune_common.errors import InputError
 
 VERSION = 2
@@ -156,6 +156,6 @@ def _measurement(key: Key, cell: Mapping[str, Any]) -> Measurement:
 def _beside(path: Path) -> dict[str, Any]:
     """What a file that only explains holds; nothing where it is missing or spoilt."""
     try:
-        return load(path)
+        return json_object(path)
     except InputError:
         return {}

@@ -1,6 +1,5 @@
-"""What the readers share: documents, dates, samples."""
+"""What the readers share: dates, facts, samples."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
@@ -8,23 +7,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.model.reading import contents
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_common.errors import InputError
-
-Document = dict[str, Any]
-
-
-def load(path: Path) -> Document:
-    """The JSON object in a file. Raises InputError for anything else."""
-    held = contents(path)
-    try:
-        document = json.loads(held.decode())
-    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
-        raise InputError(f"{path}: not JSON: {problem}") from None
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
-    return document
 
 
 def from_milliseconds(timestamp: float) -> str:

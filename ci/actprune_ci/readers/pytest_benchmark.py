@@ -51,17 +51,9 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     }
     environment = {**flat(facts), "pytest-benchmark": file.version}
     measurements = [m for benchmark in file.benchmarks for m in _measurements(benchmark)]
-    return (
-        Run(
-            "pytest-benchmark",
-            full_hash(file.commit_info.get("id")),
-            bool(file.commit_info.get("dirty")),
-            file.datetime,
-            str(info.get("node") or "unknown"),
-            environment,
-            tuple(measurements),
-        ),
-    )
+    commit, dirty = full_hash(file.commit_info.get("id")), bool(file.commit_info.get("dirty"))
+    about = commit, dirty, file.datetime, str(info.get("node") or "unknown")
+    return (Run("pytest-benchmark", *about, environment, tuple(measurements)),)
 
 
 def _measurements(benchmark: _Benchmark) -> list[Measurement]:

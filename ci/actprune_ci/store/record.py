@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from actprune_ci import readers
-from actprune_ci.model.runs import Run
 from actprune_ci.readers.fields import full_hash
 from actprune_ci.store import store
 from actprune_common.errors import InputError
@@ -57,20 +56,20 @@ def _inputs(paths: Iterable[Path], into: Path) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             inside = (p for p in sorted(path.rglob("*.json")) if p.name not in ASV_OWN)
-            yield from (p for p in inside if p.is_file() and not _within(p, into))
+            own = into.resolve()
+            yield from (p for p in inside if p.is_file() and own not in p.resolve().parents)
         elif path.exists():
             yield path
         else:
             raise InputError(f"{path}: no such file or folder")
 
 
-def _within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
-
-
 def _record_one(path: Path, into: Path, commit: str | None, machine: str | None) -> Recording:
     try:
-        runs = [_named(run, commit, machine) for run in readers.read(path)]
+        runs = [
+            replace(run, commit=commit or run.commit, machine=machine or run.machine)
+            for run in readers.read(path)
+        ]
     except InputError as problem:
         return _set_aside(path, into, str(problem))
     written = [store.write(run, into) for run in runs]
@@ -81,10 +80,6 @@ def _record_one(path: Path, into: Path, commit: str | None, machine: str | None)
     reason = f"{path}: a duplicate of {', '.join(file.name for file in there)}"
     _write_reason(into / store.SET_ASIDE / f"{there[0].stem}.duplicate", path, reason)
     return Recording(path, "duplicate", there, reason)
-
-
-def _named(run: Run, commit: str | None, machine: str | None) -> Run:
-    return replace(run, commit=commit or run.commit, machine=machine or run.machine)
 
 
 def _set_aside(path: Path, into: Path, reason: str) -> Recording:

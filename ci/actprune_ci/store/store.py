@@ -43,21 +43,6 @@ COLUMNS = {
 }
 """The schema of a run's file: column and DuckDB type."""
 
-_WRITE = """
-COPY (
-  SELECT {schema}::INTEGER AS schema, $source AS source, $commit AS commit, $dirty AS dirty,
-    $date::TIMESTAMP AS date, $machine AS machine,
-    map($facts::VARCHAR[], $values::VARCHAR[]) AS environment,
-    name, benchmark, map(param_names, param_values) AS params, metric, unit, status, detail, samples
-  FROM (SELECT unnest($name::VARCHAR[]) AS name, unnest($benchmark::VARCHAR[]) AS benchmark,
-    unnest($param_names::VARCHAR[][]) AS param_names,
-    unnest($param_values::VARCHAR[][]) AS param_values,
-    unnest($metric::VARCHAR[]) AS metric, unnest($unit::VARCHAR[]) AS unit,
-    unnest($status::VARCHAR[]) AS status, unnest($detail::VARCHAR[]) AS detail,
-    unnest($samples::DOUBLE[][]) AS samples)
-) TO '{path}' (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)
-"""
-
 
 def connect() -> Any:
     """An empty DuckDB in memory that fetches nothing from the network by itself.
@@ -129,11 +114,9 @@ def read(path: Path) -> Run:
     Raises InputError, which begins with the path, where the file is not of this schema or its
     contents do not have the digest in its name.
     """
-    connection = connect()
+    question = f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}"
     try:
-        rows = connection.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}"
-        ).fetchall()
+        rows = connect().execute(question).fetchall()
     except connection_error() as problem:
         raise InputError(f"{path}: no file of this store: {one_line(problem)}") from None
     if not rows or rows[0][0] != SCHEMA:
@@ -170,31 +153,39 @@ def connection_error() -> type[Exception]:
 
 
 def _write_parquet(run: Run, path: Path) -> None:
-    measurements = run.measurements
-    keys = [m.key for m in measurements]
+    keys = [m.key for m in run.measurements]
     values: Mapping[str, Any] = {
+        "schema": SCHEMA,
         "source": run.source,
         "commit": run.commit,
         "dirty": run.dirty,
         "date": run.date.removesuffix("+00:00"),
         "machine": run.machine,
-        "facts": list(run.environment),
-        "values": list(run.environment.values()),
+        "environment": _map(run.environment),
         "name": [str(k) for k in keys],
         "benchmark": [k.benchmark for k in keys],
-        "param_names": [[name for name, _ in k.params] for k in keys],
-        "param_values": [[value for _, value in k.params] for k in keys],
+        "params": [_map(dict(k.params)) for k in keys],
         "metric": [k.metric for k in keys],
         "unit": [k.unit for k in keys],
-        "status": [m.status for m in measurements],
-        "detail": [m.detail for m in measurements],
-        "samples": [list(m.samples) for m in measurements],
+        "status": [m.status for m in run.measurements],
+        "detail": [m.detail for m in run.measurements],
+        "samples": [list(m.samples) for m in run.measurements],
     }
-    sql = _WRITE.format(schema=SCHEMA, path=str(path).replace("'", "''"))
+    columns = [
+        (f"unnest(${name}::{kind}[])" if isinstance(values[name], list) else f"${name}::{kind}")
+        + f' AS "{name}"'
+        for name, kind in COLUMNS.items()
+    ]
+    to = f"{text(str(path))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
     try:
-        connect().execute(sql, values)
+        connect().execute(f"COPY (SELECT {', '.join(columns)}) TO {to}", values)
     except (connection_error(), UnicodeError) as problem:  # a full disk, for one
         raise InputError(f"{path.parent}: cannot be written: {one_line(problem)}") from None
+
+
+def _map(facts: Mapping[str, str]) -> dict[str, list[str]]:
+    """What DuckDB takes for a MAP."""
+    return {"key": list(facts), "value": list(facts.values())}
 
 
 def _run(rows: list[dict[str, Any]]) -> Run:
@@ -208,12 +199,6 @@ def _run(rows: list[dict[str, Any]]) -> Run:
         )
         for row in rows
     )
-    return Run(
-        source=first["source"],
-        commit=first["commit"],
-        dirty=first["dirty"],
-        date=first["date"].replace(tzinfo=timezone.utc).isoformat(),
-        machine=first["machine"],
-        environment=first["environment"],
-        measurements=measurements,
-    )
+    own = {name: first[name] for name in ("source", "commit", "dirty", "machine", "environment")}
+    date = first["date"].replace(tzinfo=timezone.utc).isoformat()
+    return Run(**own, date=date, measurements=measurements)

@@ -20,8 +20,7 @@ from actprune_ci.judge.calibrate import (
 )
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.pairs import AbRun
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import AbRun, Key
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store

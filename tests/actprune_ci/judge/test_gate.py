@@ -12,14 +12,11 @@ from typer.testing import CliRunner
 
 from actprune_ci.cli import app
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
-from actprune_ci.judge.findings import Finding
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
-from actprune_ci.judge.report import Report
+from actprune_ci.judge.report import Finding, Report
 from actprune_ci.judge.verdict import recurring
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import AbRun, Pairs
-from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.model.runs import AbRun, Key, Measurement, Note, Pairs, Run
 from actprune_ci.model.serialise import write
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
@@ -260,9 +257,9 @@ def test_the_noise_floor_holds_a_change_back_on_its_machine_alone() -> None:
     elsewhere = gate(Policy(), twice(0.06), (), calibrated("other", floor=0.2))
     assert elsewhere.code == 1
     assert "the calibration is of another machine (other)" in elsewhere.notes[0].text
-    assert calibrated().floor("box", TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
-    assert calibrated().floor("box", TIME, 400) == pytest.approx(0.01)
-    assert calibrated().floor("box", BYTES, 400) == 0
+    assert calibrated().floor(TIME, 25) == pytest.approx(0.02)  # grows as 1 / sqrt(n)
+    assert calibrated().floor(TIME, 400) == pytest.approx(0.01)
+    assert calibrated().floor(BYTES, 400) == 0
 
 
 def results(*measurements: Measurement) -> Run:

@@ -20,8 +20,7 @@ from actprune_ci.measure import machine, sequential
 from actprune_ci.measure.checkouts import BuildError, checked_out, resolve
 from actprune_ci.measure.machine import MachineState
 from actprune_ci.measure.pairing import Limits, PairedFigure, close, record
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import AbRun, Pairs
+from actprune_ci.model.runs import AbRun, Note, Pairs
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.readers.asv import key
 from actprune_common.errors import InputError

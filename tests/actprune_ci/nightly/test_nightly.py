@@ -18,7 +18,7 @@ from actprune_ci.measure import machine
 from actprune_ci.measure.machine import facts
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.nightly import begin, config, night, state, step, summary
-from actprune_ci.nightly.placeholders import MissingError, expand
+from actprune_ci.nightly.config import MissingError, expand
 from actprune_ci.store import store
 from actprune_common import processes
 from actprune_common.errors import InputError

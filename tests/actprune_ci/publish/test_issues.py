@@ -12,8 +12,7 @@ from typer.testing import CliRunner, Result
 from actprune_ci.cli import app
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.pairs import AbRun, Pairs
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import AbRun, Key, Pairs
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import Said, mark, marked
 from actprune_ci.publish.reports import json as gate_json

@@ -12,9 +12,7 @@ import pytest
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Policy, Rule
 from actprune_ci.judge.report import Report
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import Pairs
-from actprune_ci.model.runs import Key
+from actprune_ci.model.runs import Key, Note, Pairs
 from actprune_ci.publish.reports import FORMATS, formatting, html, markdown, terminal
 from tests.actprune_ci.judge.test_gate import BYTES, TIME, calibrated, exact, run, timed, twice
 

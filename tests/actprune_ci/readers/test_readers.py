@@ -10,9 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actprune_ci.model.notes import Note
-from actprune_ci.model.pairs import AbRun, Pairs
-from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.model.runs import AbRun, Key, Measurement, Note, Pairs, Run
 from actprune_ci.model.serialise import (
     from_json,
     notes_from_text,

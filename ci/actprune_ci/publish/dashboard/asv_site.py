@@ -74,10 +74,8 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
     left = _ELSEWHERE.findall(text)
     if left:
         raise InputError(f"asv's index.html loads {left[0]}, which no pinned library has")
-    offline = (
-        resources.files("actprune_ci.publish.dashboard").joinpath("offline.js").read_text("utf-8")
-    )
-    write_whole(site / "offline.js", offline)
+    own = resources.files("actprune_ci.publish.dashboard")
+    write_whole(site / "offline.js", own.joinpath("offline.js").read_text("utf-8"))
     text = text.replace("<script", '<link rel="icon" href="data:,">\n    <script', 1)
     first = 'src="jquery.flot.axislabels.js"></script>'  # after jQuery, before asv's own
     if first not in text:

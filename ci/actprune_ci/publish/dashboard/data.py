@@ -1,7 +1,7 @@
 """What the pages show, out of a store: plain values, ready for JSON."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,11 +16,11 @@ from actprune_ci.store.query import sql
 COMMITS = 400
 """The newest commits that are drawn; changes are sought over all."""
 _MACHINES = """
-SELECT machine, "commit", strftime(date, '%Y-%m-%d %H:%M') AS date, environment, source
-FROM measurements WHERE run IN (SELECT DISTINCT run FROM measurements)
-GROUP BY ALL ORDER BY machine, date
+SELECT machine, strftime(date, '%Y-%m-%d %H:%M') AS date, source, "commit", environment
+FROM measurements GROUP BY ALL ORDER BY ALL
 """
 Group = dict[str, Any]
+GROUP = ("machine", "metric", "unit", "title", "series")
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,25 @@ def board(
 ) -> Board:
     """Everything of a branch's commits (oldest first). Raises as history.load does."""
     history = load(store, commits, benchmarks)
-    rows = sql(store, _MACHINES).rows
-    return Board(branch, history, findings(history), machines(rows), gates)
+    return Board(branch, history, findings(history), machines(store), gates)
 
 
-def machines(rows: Iterable[tuple[str, str, str, Mapping[str, str], str]]) -> list[MachineRuns]:
-    """Machines from (machine, commit, date, environment, source), oldest first."""
+def machines(store: str | Path) -> list[MachineRuns]:
+    """The machines of a store by name, what changed on each from run to run."""
     runs = defaultdict(list)
-    for name, commit, date, environment, source in rows:
-        runs[name].append((commit, date, dict(environment), source))
+    for name, date, _, commit, environment in sql(store, _MACHINES).rows:
+        runs[name].append((date, commit, environment))
     made = []
     for name, found in runs.items():
         changes, seen = [], dict[str, str]()
-        for _, date, environment, _ in found:
+        for date, _, environment in found:
             changes += [
                 (date, what, seen[what], value)
                 for what, value in environment.items()
                 if what in seen and seen[what] != value and what != "commit_date"
             ]
             seen |= environment
-        commit, date, _, _ = found[-1]
+        date, commit, _ = found[-1]
         made.append(MachineRuns(name, len(found), commit, date, seen, changes[::-1]))
     return made
 
@@ -104,8 +103,7 @@ def over_commits(board: Board) -> list[Group]:
             continue
         title = _title(figure, "spec")
         key = (figure.machine, figure.metric, figure.unit, title)
-        names = ("machine", "metric", "unit", "title")
-        group = groups.setdefault(key, {**dict(zip(names, key, strict=True)), "series": {}})
+        group = groups.setdefault(key, dict(zip(GROUP, (*key, {}), strict=True)))
         group["series"][spec] = [_short(value) for value in series.tolist()]
     return [groups[key] for key in sorted(groups)]
 
@@ -131,27 +129,21 @@ def pareto(board: Board) -> list[Group]:
     return made
 
 
-def _points(spec: str, columns: Mapping[str, list[int]], values: Any) -> list[Group]:
-    made = []
-    for row in range(len(values)):
-        found = {
-            metric: [float(v) for v in values[row, columns[metric]] if isfinite(v)]
+def _points(spec: str, columns: Mapping[str, list[int]], values: Any) -> Iterator[Group]:
+    for row, measured in enumerate(values):
+        accuracy, saved = (
+            [float(v) for v in measured[columns[metric]] if isfinite(v)]
             for metric in ("accuracy", "saved_ratio")
-            if metric in columns
-        }
-        if len(found) == 2 and all(found.values()):
-            accuracy = found["accuracy"]
-            made.append(
-                {
-                    "spec": spec,
-                    "row": row,
-                    "accuracy": _short(fmean(accuracy)),
-                    "spread": _short(pstdev(accuracy)),
-                    "seeds": len(accuracy),
-                    "saved": _short(fmean(found["saved_ratio"])),
-                }
-            )
-    return made
+        )
+        if accuracy and saved:
+            yield {
+                "spec": spec,
+                "row": row,
+                "accuracy": _short(fmean(accuracy)),
+                "spread": _short(pstdev(accuracy)),
+                "seeds": len(accuracy),
+                "saved": _short(fmean(saved)),
+            }
 
 
 def _title(figure: HistoryFigure, *without: str) -> str:

@@ -4,56 +4,24 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
 
-from actprune_ci.judge.findings import Finding
-from actprune_ci.judge.report import CODES, Report
+from actprune_ci.judge.report import CODES, Finding, Report
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
-
-
 HEAD = ("outcome", "figure", "metric", "change", "base → head")
 
 
-@dataclass(frozen=True)
-class Told:
-    """One finding, in the words of every report."""
+def row(finding: Finding) -> tuple[str, ...]:
+    """A finding's cells below HEAD."""
+    key = finding.key
+    return finding.word, str(key), key.metric, change(finding), sides(finding)
 
-    finding: Finding
-    name: str
+
+def figure(finding: Finding) -> str:
     """The figure and its metric."""
-    change: str
-    sides: str
-    explanation: str
-    trace: str
-    values: tuple[float, ...]
-    """What a sparkline shows, and its values."""
-    command: str
-    """What repeats the measurement."""
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """Its cells below HEAD."""
-        key = self.finding.key
-        return self.finding.word, str(key), key.metric, self.change, self.sides
-
-
-def told(report: Report) -> list[Told]:
-    """The findings, those that somebody must act on first."""
-    return [
-        Told(
-            finding,
-            f"{finding.key}, {finding.key.metric}",
-            change(finding),
-            sides(finding),
-            explanation(finding),
-            *trace(report, finding),
-            command(report, [finding.key.benchmark]),
-        )
-        for finding in ordered(report)
-    ]
+    return f"{finding.key}, {finding.key.metric}"
 
 
 def headline(report: Report) -> str:
@@ -134,7 +102,7 @@ def explanation(finding: Finding) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def command(report: Report, benchmarks: Sequence[str]) -> str:
+def command(report: Report, *benchmarks: str) -> str:
     """What repeats the measurement; nothing where base is not known."""
     if not report.base or not benchmarks:
         return ""

@@ -19,8 +19,7 @@ def render(report: Report) -> str:
     environment.globals.update(formatting=formatting, points=points, width=WIDTH, height=HEIGHT)
     source = resources.files("actprune_ci.publish.reports").joinpath("page.html.j2")
     page = environment.from_string(source.read_text("utf-8"))
-    findings, good = formatting.told(report), report.code == GOOD
-    return page.render(report=report, findings=findings, good=good) + "\n"
+    return page.render(report=report, good=report.code == GOOD) + "\n"
 
 
 def points(values: Sequence[float]) -> str:

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
-from actprune_ci.judge.report import CODES, Report
+from actprune_ci.judge.report import CODES, Finding, Report
 from actprune_ci.publish.reports import formatting
+from actprune_common.files import finite
 
 
 def render(report: Report) -> str:
@@ -23,18 +23,17 @@ def render(report: Report) -> str:
         ],
         "repeat": {
             "benchmarks": report.repeat,
-            "command": formatting.command(report, report.repeat),
+            "command": formatting.command(report, *report.repeat),
         },
         "calibration": report.calibration and report.calibration.model_dump(by_alias=True),
-        "findings": [_finding(told) for told in formatting.told(report)],
+        "findings": [_finding(report, each) for each in formatting.ordered(report)],
     }
-    return json.dumps(_finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _finding(told: formatting.Told) -> dict[str, Any]:
-    finding = told.finding
+def _finding(report: Report, finding: Finding) -> dict[str, Any]:
     made = asdict(finding)
-    key = made.pop("key")
+    key, trace = made.pop("key"), formatting.trace(report, finding)
     return {
         "name": str(finding.key),
         **key,
@@ -43,14 +42,6 @@ def _finding(told: formatting.Told) -> dict[str, Any]:
         "word": finding.word,
         "fails": finding.fails,
         "alert": finding.alert,
-        "trace": {"of": told.trace, "values": told.values},
-        "command": told.command,
+        "trace": dict(zip(("of", "values"), trace, strict=True)),
+        "command": formatting.command(report, finding.key.benchmark),
     }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from actprune_ci.judge.report import GOOD, Report
+from actprune_ci.judge.report import GOOD, Finding, Report
 from actprune_ci.publish.reports import formatting
 
 
@@ -11,47 +11,47 @@ def render(report: Report) -> str:
     lines = [f"## {'✅' if report.code == GOOD else '❌'} {text(formatting.headline(report))}", ""]
     lines += [text(formatting.subject(report)), ""]
     lines += [f"- **broken machine**: {text(reason)}" for reason in report.broken]
-    findings = formatting.told(report)
-    for told in findings:
-        if told.finding.alert:
-            lines += alert(told)
-    rows = [(*told.row, told.explanation) for told in findings]
-    lines += ["", "<details><summary>All figures</summary>", ""]
-    lines += [*table((*formatting.HEAD, ""), rows), "", "</details>"]
+    findings = formatting.ordered(report)
+    for finding in findings:
+        if finding.alert:
+            lines += alert(report, finding)
+    rows = [(*formatting.row(each), formatting.explanation(each)) for each in findings]
+    lines += folded("All figures", table((*formatting.HEAD, ""), rows))
     if report.environment:
         lines += ["", "Environment, where it differs:", ""]
         lines += table(["", "base", "head"], report.environment)
     lines += ["", *(f"- {text(note.text)}" for note in report.notes)]
     if report.repeat:
-        lines += ["", "To confirm:", *code(formatting.command(report, report.repeat))]
+        lines += ["", "To confirm:", *code(formatting.command(report, *report.repeat))]
     first, *more = formatting.trust(report)
     lines += ["", text(first)]
     if more:
-        lines += ["", "<details><summary>What would be found</summary>", ""]
-        lines += [*(f"- {text(line)}" for line in more), "", "</details>"]
+        lines += folded("What would be found", [f"- {text(line)}" for line in more])
     return "\n".join(lines) + "\n"
 
 
-def alert(told: formatting.Told) -> list[str]:
+def alert(report: Report, finding: Finding) -> list[str]:
     """One finding in full."""
-    finding = told.finding
-    lines = [
-        "",
-        f"### {text(f'{finding.word}: {told.name}')}",
-        "",
-        text(" · ".join(filter(None, (told.change, told.sides)))),
-        "",
-        text(f"{finding.severity}: {told.explanation}".removesuffix(": ")),
-    ]
-    if told.values:
-        lines += ["", f"`{formatting.sparkline(told.values)}` {told.trace}"]
-    return lines + (code(told.command) if told.command else [])
+    figures = formatting.change(finding), formatting.sides(finding)
+    why = f"{finding.severity}: {formatting.explanation(finding)}".removesuffix(": ")
+    lines = ["", f"### {text(f'{finding.word}: {formatting.figure(finding)}')}", ""]
+    lines += [text(" · ".join(filter(None, figures))), "", text(why)]
+    trace, values = formatting.trace(report, finding)
+    if values:
+        lines += ["", f"`{formatting.sparkline(values)}` {trace}"]
+    command = formatting.command(report, finding.key.benchmark)
+    return lines + (code(command) if command else [])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table; the cells of its rows are escaped."""
     lines = [head, ["---"] * len(head), *(list(map(text, row)) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def folded(summary: str, lines: Sequence[str]) -> list[str]:
+    """Lines that are shown on demand."""
+    return ["", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
 def code(said: str) -> list[str]:

@@ -1,13 +1,12 @@
 """The report as a table in a terminal."""
 
 import io
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from actprune_ci.judge.report import Report
+from actprune_ci.judge.report import Finding, Report
 from actprune_ci.publish.reports import formatting
 
 COLOURS = {"slower": "red", "over budget": "red", "vanished": "red", "failed": "red"}
@@ -32,36 +31,38 @@ def show(report: Report, console: Console) -> None:
     line(formatting.subject(report))
     for reason in report.broken:
         line(f"broken machine: {reason}")
-    findings = formatting.told(report)
-    if findings:
-        console.print(_table(findings))
-    for told in findings:
-        if told.finding.alert:
-            line(_alert(told))
+    if report.findings:
+        console.print(_table(report))
+    for finding in formatting.ordered(report):
+        if finding.alert:
+            line(_alert(report, finding))
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:
         line(f"note: {note.text}")
     if report.repeat:
-        line(f"repeat: {formatting.command(report, report.repeat)}")
+        line(f"repeat: {formatting.command(report, *report.repeat)}")
     for text in formatting.trust(report):
         line(text)
 
 
-def _table(findings: Sequence[formatting.Told]) -> Table:
+def _table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in (*formatting.HEAD, ""):
         table.add_column(name, overflow="fold")
-    for told in findings:
-        word, *cells = told.row
-        colour = COLOURS.get(told.finding.outcome, "default")
-        spark = formatting.sparkline(told.values[-20:])
+    for finding in formatting.ordered(report):
+        word, *cells = formatting.row(finding)
+        colour = COLOURS.get(finding.outcome, "default")
+        spark = formatting.sparkline(formatting.trace(report, finding)[1][-20:])
         table.add_row(f"[{colour}]{word}[/]", *map(escape, cells), spark)
     return table
 
 
-def _alert(told: formatting.Told) -> str:
-    first = f"{told.finding.severity}: {told.name}: {told.finding.word} {told.change}"
-    spark = f"{formatting.sparkline(told.values)} {told.trace}" if told.values else ""
-    more = (told.explanation, spark, told.command)
+def _alert(report: Report, finding: Finding) -> str:
+    outcome = f"{finding.word} {formatting.change(finding)}"
+    first = f"{finding.severity}: {formatting.figure(finding)}: {outcome}"
+    trace, values = formatting.trace(report, finding)
+    spark = f"{formatting.sparkline(values)} {trace}" if values else ""
+    command = formatting.command(report, finding.key.benchmark)
+    more = (formatting.explanation(finding), spark, command)
     return "\n".join([first, *(f"  {line}" for line in more if line)])
