@@ -131,7 +131,7 @@ def kernel_records(
     for made in measure_kernels(
         sound, plan.shapes, dtype=dtype, samples=plan.samples, ops=ops, device=device.type
     ):
-        yield bounded(device, dict(made), dtype)
+        yield bounded(device, dict(vars(made)), dtype)
 
 
 def train_layer(spec: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:

@@ -5,6 +5,9 @@ import os
 import platform
 from pathlib import Path
 
+SAME = ("fingerprint", "commit", "torch")
+"""Of an environment: what results must have in common for their ratios to say something."""
+
 
 def describe(gpu: str | None) -> dict[str, str | int | None]:
     """The machine, by the names that results.json uses for it; `fingerprint` is its identity.

@@ -23,14 +23,13 @@ from pydantic import (
 
 from actprune_common.errors import InputError, expected
 from actprune_common.files import write_whole
+from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
 SCHEMA: Literal[1] = 1
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 Op = Literal["compress", "grad_weight", "linear"]
 OPS: tuple[Op, ...] = ("compress", "grad_weight", "linear")
-SAME = ("fingerprint", "commit", "torch")
-"""Of an environment: what results must have in common for their ratios to say something."""
 
 
 def _null_unless_finite(value: Any) -> Any:

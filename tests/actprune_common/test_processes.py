@@ -70,7 +70,9 @@ def test_what_has_left_is_known_by_its_mark(tmp_path: Path) -> None:
 
 
 def test_it_may_save_what_it_has(tmp_path: Path) -> None:
-    process = shell("trap 'echo kept > kept; exit 3' TERM; echo $$ > pids; sleep 600", tmp_path)
+    process = shell(
+        "trap 'echo kept > kept; exit 3' TERM; sleep 600 & echo $$ > pids; wait", tmp_path
+    )
     pids(tmp_path / "pids", 1)
     processes.ask_to_end(process)
     assert process.wait(5) == 3

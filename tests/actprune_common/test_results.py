@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from actprune import InputError
+from actprune_bench.measure import kernels as measured
 from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import environment
 from actprune_ci.readers import read as read_runs
@@ -260,6 +261,7 @@ def test_what_is_measured_fits_the_schema() -> None:
     records = list(measure_kernels(["csr"], [Shape("fc", 64, 32, 16)], samples=2))
     made = make(environment("test"), [record.model_dump() for record in records], [])
     assert made.kernels == records
+    assert measured.OPS == results.OPS
     assert [record.spec for record in made.kernels] == ["dense", "csr:sparsity=0.9"] * 3
 
 

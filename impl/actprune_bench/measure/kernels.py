@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,12 @@ from actprune.layers.convert import convert
 from actprune_bench.measure.clock import Clock, clock, wall_clock
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_common.errors import InputError
-from actprune_common.results import OPS, KernelRecord, Op
 from actprune_kernels.backends import resolve
 
+if TYPE_CHECKING:
+    from actprune_common.results import KernelRecord, Op
+
+OPS = ("compress", "grad_weight", "linear")
 WARMUP = 2
 ROTATION_BYTES = 96 * 2**20
 """Inputs rotate through this much memory: more than the last-level cache of most machines."""
@@ -77,7 +81,7 @@ def measure_kernels(
     ops: Sequence[str] = OPS,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-) -> Iterator[KernelRecord]:
+) -> "Iterator[KernelRecord]":
     """Yield a record per (shape, op, spec); dense is measured too and comes first.
 
     progress is called with a line of text before each (shape, op). Times are milliseconds: of wall
@@ -104,7 +108,7 @@ def _measure_shape(
     conditions: Conditions,
     ops: Sequence[str],
     progress: Callable[[str], None] | None,
-) -> Iterator[KernelRecord]:
+) -> "Iterator[KernelRecord]":
     inputs, grads = rotating_inputs(shape, conditions.dtype, conditions.seed, conditions.device)
     torch.manual_seed(conditions.seed)
     layer = nn.Linear(shape.features, shape.out_features, dtype=conditions.dtype)
@@ -248,14 +252,14 @@ def _backend(format: Format, store: Compressed) -> str:
 
 def _record(
     op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
-) -> KernelRecord:
+) -> "KernelRecord":
     median = statistics.median(times) if times else None
     spec, x = case.format.spec, case.stores[0]
     size = f"{shape.rows}x{shape.features}x{shape.out_features}"
     dtype = str(x.dtype).removeprefix("torch.")
-    return KernelRecord(
+    return _record_class()(
         spec=spec,
-        op=cast(Op, op),
+        op=cast("Op", op),
         layer=shape.name,
         rows=shape.rows,
         features=shape.features,
@@ -274,3 +278,12 @@ def _record(
         command=f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}"
         + (f" --device {x.device.type}" if x.device.type != "cpu" else ""),
     )
+
+
+def _record_class() -> "type[KernelRecord]":
+    """KernelRecord; where pydantic is missing, as on a GPU image, its fields unchecked."""
+    try:
+        from actprune_common.results import KernelRecord
+    except ModuleNotFoundError:
+        return cast("type[KernelRecord]", SimpleNamespace)
+    return KernelRecord

@@ -15,7 +15,7 @@ import torch
 import actprune
 from actprune_common import machine
 from actprune_common.errors import InputError
-from actprune_common.results import SAME
+from actprune_common.machine import SAME
 from actprune_kernels import tuning
 from actprune_kernels.backends import CUSPARSE, TRITON
 

@@ -12,7 +12,8 @@ from actprune_bench.measure.runs import against_dense
 from actprune_bench.report.page import write_page
 from actprune_bench.sweep.cells import DONE, Cell, CellRecord, Outcome, attempts, record, standing
 from actprune_common.files import write_json
-from actprune_common.results import SAME, SCHEMA, NotDone, Results, write
+from actprune_common.machine import SAME
+from actprune_common.results import SCHEMA, NotDone, Results, write
 
 CELLS = "cells.json"
 
