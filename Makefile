@@ -37,7 +37,7 @@ compare: $(STAMP) ## compare the formats, as kernels and as training: a table he
 
 test: $(STAMP) ## run the tests
 	$(say) 'tests'
-	@$(BIN)/python -m pytest $(if $(findstring no:xdist,$(ARGS)),,-n $(JOBS) --dist loadfile) $(ARGS)
+	@$(BIN)/python -m pytest $(if $(findstring no:xdist,$(ARGS)),,-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(ARGS)
 
 check: lint types test ## format, lint, strict types, tests: what must be green before a commit
 

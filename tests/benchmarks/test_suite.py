@@ -213,9 +213,12 @@ def test_pytest_benchmark_measures_the_table(tmp_path: Path) -> None:
     """One case of it, in a process of its own; the store's reader takes its file."""
     out = tmp_path / "bench.json"
     words = ("tests/bench/bench_kernels.py", "-k", "tokens and dense and cpu and compress")
+    # beside pytest-xdist's workers pytest-benchmark refuses to measure
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         (sys.executable, "-m", "pytest", "-q", *words, "--benchmark-json", str(out)),
         cwd=ROOT,
+        env=alone,
         capture_output=True,
         text=True,
         check=False,
