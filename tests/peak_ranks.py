@@ -1,4 +1,4 @@
-"""What tests/test_planning.py runs under torchrun: peak_ranks.py ddp|fsdp MODEL SPEC COUNT."""
+"""What test_planning.py runs under torchrun: peak_ranks.py ddp|fsdp MODEL SPEC COUNT."""
 
 import gc
 import os

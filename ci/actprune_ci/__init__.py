@@ -1,1 +1,1 @@
-"""The harness around recorded results. Imports neither torch nor actprune: it reads files."""
+"""The harness: it measures, records, judges and publishes, without torch."""

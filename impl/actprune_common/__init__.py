@@ -1,1 +1,1 @@
-"""What the application and the harness both need; knows no torch."""
+"""What all but the kernels share: errors, files, processes, the schema of results; no torch."""

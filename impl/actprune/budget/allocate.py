@@ -132,7 +132,7 @@ def allocate(
 
     Args:
         model: any with an nn.Linear; it stays as it is.
-        batch: what `loss(model, *batch)` takes, by default images and labels.
+        batch: what `loss(model, *batch)` takes, by default images (batch, ...) and labels (batch,).
         budget: bytes over all layers, for one backward pass of this batch.
         groups: globs on layer names, the layers of each sharing a format; without it each layer has
             its own.
@@ -170,8 +170,8 @@ def profile(
 
     Args:
         model: any with an nn.Linear; it stays as it is.
-        batch: what `loss(model, *batch)` takes, by default images and labels; one forward and
-            backward pass in training mode.
+        batch: what `loss(model, *batch)` takes, by default images (batch, ...) and labels
+            (batch,); one forward and backward pass in training mode.
         groups: globs on layer names, of which the first that matches decides; the layers of each
             share a format, and others are left as they are. Without it each layer has its own.
         candidates: formats to measure.

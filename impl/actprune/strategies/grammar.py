@@ -98,7 +98,7 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
 def apply(
     model: Model, spec: str, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
 ) -> Model:
-    """Make a model, in place, what a spec says, in place of what an earlier one said.
+    """Apply a spec to a model in place, replacing what an earlier one made of it.
 
     A `model.compile()` of your own comes after it, and `weighted` takes `actprune.weigh` for every
     batch, as `actprune train` does it.

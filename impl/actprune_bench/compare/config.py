@@ -40,7 +40,7 @@ class HeatMap(_Part):
 
     blocks: list[str] = ["1x32", "1x64", "8x32", "32x32", "64x64"]
     sparsities: list[float] = [0.5, 0.8, 0.9, 0.95, 0.99]
-    samples: int = Field(default=5, ge=1)
+    samples: int = Field(default=3, ge=1)
 
     @model_validator(mode="after")
     def _valid(self) -> "HeatMap":
@@ -57,7 +57,7 @@ class KernelPart(_Part):
     """Which kernels are measured, and how often."""
 
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
-    samples: int = Field(default=7, ge=1)
+    samples: int = Field(default=5, ge=1)
     dtype: str = "float32"
     device: str = "cpu"
     heat_map: HeatMap | None = HeatMap()
@@ -95,7 +95,7 @@ class TrainingPart(TrainConfig):
     """Which training runs are compared: the keys of `actprune train`, but for the specs' and seeds'
     sake without spec, seed and threads."""
 
-    epochs: int = Field(default=2, ge=1, le=100_000)
+    epochs: int = Field(default=1, ge=1, le=100_000)
     device: Literal["cpu"] = "cpu"  # where the peaks are measured
     seeds: list[Seed] = Field(default=[0], min_length=1)
 

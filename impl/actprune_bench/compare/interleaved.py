@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actprune_bench.data import ImageData, load_data
@@ -80,7 +81,9 @@ def _record(trainer: Trainer, peaks: dict[str, Peaks]) -> RunRecord:
         return read_record(path, RunRecord, path)
     config = trainer.config
     if config.spec not in peaks:
-        peaks[config.spec] = (predicted_peak(config), measured_peak(config))
+        with ThreadPoolExecutor(1) as pool:  # the measuring process beside the prediction
+            measured = pool.submit(measured_peak, config)
+            peaks[config.spec] = (predicted_peak(config), measured.result())
     with threads(config.threads):
         record = with_fidelity(run_record(trainer, *peaks[config.spec]), trainer)
     if path:

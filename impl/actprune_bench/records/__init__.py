@@ -1,1 +1,1 @@
-"""Records of measurements, from the process that makes them to results.json."""
+"""Where results come from: the code, the machine and the libraries of a run."""

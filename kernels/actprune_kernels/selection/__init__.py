@@ -1,6 +1,6 @@
 """Which candidates (blocks or single elements) stay, given their magnitudes.
 
-Both backends export `select(magnitudes, keep, scope, draw)`:
+naive and cpu export `select(magnitudes, keep, scope, draw)`:
 
 magnitudes  (columns, rows), float, >= 0 or NaN: block-column order, as the stores are.
 keep        how many each group keeps; a group is a column, a row, or everything (`scope`).
