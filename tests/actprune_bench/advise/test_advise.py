@@ -1,6 +1,7 @@
 """Advice: what fits, what is taken, and what is said."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from actprune import InputError, parse_bytes
 from actprune.strategies.grammar import read
+from actprune_bench.advise import advice
 from actprune_bench.advise.advice import (
     Setting,
     advise,
@@ -19,7 +21,9 @@ from actprune_bench.advise.advice import (
 )
 from actprune_bench.cli import app
 from actprune_bench.data import DataShape
+from actprune_bench.measure.peak import predicted_peak
 from actprune_bench.records.environment import environment
+from actprune_bench.training.config import TrainConfig
 from actprune_common import results
 from tests import samples
 
@@ -38,6 +42,22 @@ KNOWN = [
     setting("csr:sparsity=0.9", 0.1, 1.7),
     setting(SMALL, -1.5, 0.8),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _predicted_once() -> Iterator[None]:
+    """The same peak is predicted once for all tests here: seconds each."""
+    known: dict[tuple[str, DataShape | None], int] = {}
+
+    def predicted(config: TrainConfig, shape: DataShape | None = None) -> int:
+        key = (config.model_dump_json(), shape)
+        if key not in known:
+            known[key] = predicted_peak(config, shape)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advice, "predicted_peak", predicted)
+        yield
 
 
 def taken(budget: int, known: list[Setting] = KNOWN) -> str | None:

@@ -22,6 +22,7 @@ from tests import peak_ranks
 from tests.ranks import torchrun
 
 MIB = 2**20
+BLOCKS = "bsr:block=1x32,sparsity=0.9"
 LEAN = "lean+bsr:block=1x32,sparsity=0.9,select=priority"
 SETUP = Setup("resmlp_tiny", 64, 1, "none", 40 * MIB, DataShape(1, 10))
 
@@ -186,7 +187,12 @@ def test_the_command_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["csr:sparsity=0.9", "nm:2:4", f"bf16+{LEAN}", "bf16+bsr:block=1x32,sparsity=0.9"]
+    "spec",
+    [
+        "csr:sparsity=0.9",
+        f"bf16+{LEAN}",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("nm:2:4", f"bf16+{BLOCKS}")),
+    ],
 )
 def test_what_a_format_makes_on_its_way_is_little(spec: str) -> None:
     check_measured(spec, 0.05)
