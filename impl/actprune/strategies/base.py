@@ -24,8 +24,9 @@ class Replacement:
 
     def replaced(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces."""
-        own = self.beneath or type(self.module).forward.__get__(self.module)
-        return own(*args, **kwargs)
+        if self.beneath is not None:
+            return self.beneath(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces, with what it does about it."""

@@ -10,7 +10,6 @@ import operator
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,11 @@ class _Tracer(fx.Tracer):
                 named[parameter.name] = value
             else:
                 positional.append(value)
-        return partial(root_fn, **named), positional
+
+        def forward(*args: Any) -> Any:  # no partial: torch 2.9 asks for annotations
+            return root_fn(*args, **named)
+
+        return forward, positional
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _modes() != self.modes:

@@ -65,7 +65,8 @@ def x() -> Tensor:
 
 def is_lean(model: nn.Module, *args: Any, **kwargs: Any) -> bool:
     """Whether a chain is behind its output."""
-    stack, seen = [model(*args, **kwargs).grad_fn], set()
+    out = model(*args, **kwargs)  # alive: before torch 2.12 a node of ours is dead without it
+    stack, seen = [out.grad_fn], set()
     while stack:
         node = stack.pop()
         if node is not None and node not in seen:
@@ -244,6 +245,9 @@ def straight(self: Any, x: Tensor) -> Any:
 
 SWITCHES = "its forward switches gradients, autocast or checkpointing within"
 MAKES = r"its forward makes a tensor \(aten\.{}\.default\) of no input, parameter or buffer"
+# torch up to 2.11 begins a checkpoint with an empty tensor, before it switches anything
+EMPTY = MAKES.replace("default", "memory_format").format("empty")
+CHECKPOINTS = SWITCHES if torch.__version__ >= (2, 12) else EMPTY
 
 
 @pytest.mark.parametrize(
@@ -261,7 +265,7 @@ MAKES = r"its forward makes a tensor \(aten\.{}\.default\) of no input, paramete
         (appends, "its forward changes a list"),
         (detaches, SWITCHES),
         (casts, SWITCHES),
-        (checkpoints, SWITCHES),
+        (checkpoints, CHECKPOINTS),
         (straight, SWITCHES),
         (anything, r"its forward takes \*args or \*\*kwargs"),
         (named, r"its forward takes \*args or \*\*kwargs"),
