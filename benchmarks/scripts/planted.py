@@ -72,7 +72,7 @@ def trial(repo: Path, folder: Path, number: int, figure: str, seconds: float) ->
 
 def run(*words: str) -> str:
     """What a command of actprune-ci prints. Raises RuntimeError where it cannot do its work."""
-    command = (sys.executable, "-m", "actprune_ci.cli", *words)
+    command = (sys.executable, "-m", "actprune_ci", *words)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 4):
         raise RuntimeError(f"{' '.join(words)}: code {done.returncode}: {done.stderr}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 from uuid import uuid4
 
 from actprune_common.errors import InputError
@@ -127,3 +128,8 @@ def finite(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def no_number(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, as json.loads's `parse_constant`. Raises ValueError."""
+    raise ValueError(f"{name} is no JSON number")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from actprune_common.errors import InputError, expected
-from actprune_common.files import write_whole
+from actprune_common.files import no_number, write_whole
 from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
@@ -189,7 +189,7 @@ def json_schema() -> str:
 def read(path: Path) -> Results:
     """The results at `path`; InputError names the file and the first field that is wrong."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
@@ -305,10 +305,6 @@ def _first_error(problem: ValidationError) -> str:
     if error["type"] == "model_type":
         return f"{named(error['loc'])}: expected an object, got {short(error['input'])}"
     return first_error(problem)
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _line(value: object) -> str:

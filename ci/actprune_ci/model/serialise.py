@@ -7,14 +7,14 @@ from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from actprune_ci.model.reading import contents, validated
 from actprune_ci.model.runs import AbRun, Key, Note, Run, Status
 from actprune_common.errors import InputError
-from actprune_common.files import write_whole
+from actprune_common.files import no_number, write_whole
 
 SCHEMA = 1
 _RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
@@ -34,7 +34,7 @@ def to_json(run: Run | AbRun) -> str:
 def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
     """The run in `text`; InputError begins with `where` and names the first field that is wrong."""
     try:
-        document = json.loads(text, parse_constant=_no_number)
+        document = json.loads(text, parse_constant=no_number)
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
         raise InputError(f"{where}: not JSON: {problem}") from None
     if not isinstance(document, dict) or not {"pairs", "measurements"} & set(document):
@@ -127,7 +127,3 @@ def _value(value: Any) -> str:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

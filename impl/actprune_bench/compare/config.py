@@ -3,22 +3,19 @@
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from actprune.formats import parse
 from actprune.strategies.grammar import read
 from actprune_bench.measure.tolerance import TOLERANCE
-from actprune_bench.training.config import Seed, TrainConfig
+from actprune_bench.training.config import Seed, TrainConfig, without
 from actprune_common.errors import InputError
+from actprune_common.strict_yaml import StrictModel
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCE}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ShapeConfig(_Part):
+class ShapeConfig(StrictModel):
     """One layer: X (rows, features), dY (rows, out_features)."""
 
     name: str
@@ -35,11 +32,11 @@ S24 = [
 ]
 
 
-class HeatMap(_Part):
+class HeatMap(StrictModel):
     """The grid of block-sparse grad_weight measurements: every block at every sparsity."""
 
-    blocks: list[str] = ["1x32", "1x64", "8x32", "32x32", "64x64"]
-    sparsities: list[float] = [0.5, 0.8, 0.9, 0.95, 0.99]
+    blocks: list[str] = Field(default=["1x32", "1x64", "8x32", "32x32", "64x64"])
+    sparsities: list[float] = Field(default=[0.5, 0.8, 0.9, 0.95, 0.99])
     samples: int = Field(default=3, ge=1)
 
     @model_validator(mode="after")
@@ -53,7 +50,7 @@ class HeatMap(_Part):
         return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
 
 
-class KernelPart(_Part):
+class KernelPart(StrictModel):
     """Which kernels are measured, and how often."""
 
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
@@ -102,10 +99,7 @@ class TrainingPart(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _no_single_run(cls, values: Any) -> Any:
-        for key, place in _ELSEWHERE.items():
-            if isinstance(values, dict) and key in values:
-                raise InputError(f"{key}: stands in {place}")
-        return values
+        return without(values, _ELSEWHERE)
 
     @field_validator("seeds")
     @classmethod
@@ -120,19 +114,21 @@ class TrainingPart(TrainConfig):
         return TrainConfig(**rest, spec=spec, seed=seed, threads=threads)
 
 
-class CompareConfig(_Part):
+class CompareConfig(StrictModel):
     """A comparison, as in its YAML file; `kernels: null` or `training: null` leaves a part out."""
 
-    formats: list[str] = [
-        "dense",
-        "coo:sparsity=0.9",
-        "csr:sparsity=0.9",
-        "bsr:block=32x32,sparsity=0.9",
-        "bsr:block=1x32,sparsity=0.9",
-        "bsr:block=1x32,sparsity=0.9,select=priority",
-        "lean+bsr:block=1x128,sparsity=0.5,select=priority,values=int4",
-        "checkpoint+dense",
-    ]
+    formats: list[str] = Field(
+        default=[
+            "dense",
+            "coo:sparsity=0.9",
+            "csr:sparsity=0.9",
+            "bsr:block=32x32,sparsity=0.9",
+            "bsr:block=1x32,sparsity=0.9",
+            "bsr:block=1x32,sparsity=0.9,select=priority",
+            "lean+bsr:block=1x128,sparsity=0.5,select=priority,values=int4",
+            "checkpoint+dense",
+        ]
+    )
     threads: int | None = Field(default=None, ge=1, le=1024)
     kernels: KernelPart | None = KernelPart()
     training: TrainingPart | None = TrainingPart()

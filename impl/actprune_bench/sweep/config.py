@@ -12,7 +12,7 @@ from actprune.budget.sizes import parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
-from actprune_bench.training.config import Seed, TrainConfig
+from actprune_bench.training.config import Seed, TrainConfig, without
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import StrictModel
 
@@ -48,10 +48,7 @@ class Common(TrainConfig):
     @model_validator(mode="before")
     @classmethod
     def _not_of_the_grid(cls, values: Any) -> Any:
-        for key, place in _GRID.items():
-            if isinstance(values, dict) and key in values:
-                raise InputError(f"{key}: stands in {place}, beside training")
-        return values
+        return without(values, {key: f"{place}, beside training" for key, place in _GRID.items()})
 
 
 class SweepConfig(StrictModel):

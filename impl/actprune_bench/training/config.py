@@ -1,6 +1,7 @@
 """What one training run is: every key of its YAML file, with its range."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -99,3 +100,11 @@ class TrainConfig(StrictModel):
                 values = value if isinstance(value, tuple) else (value,)
                 words += [word for item in values for word in (option, str(item))]
         return shlex.join(words)
+
+
+def without(values: Any, elsewhere: Mapping[str, str]) -> Any:
+    """The values of a TrainConfig's file. InputError on a key that stands elsewhere says where."""
+    for key, place in elsewhere.items():
+        if isinstance(values, dict) and key in values:
+            raise InputError(f"{key}: stands in {place}")
+    return values

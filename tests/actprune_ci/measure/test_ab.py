@@ -335,7 +335,7 @@ def test_an_interrupted_run_leaves_what_it_measured(repository: Repository, name
     suite = SUITE + "import time\ndef time_long():\n    time.sleep(0.01)\n"
     commit = repository.commit(work(7), suite)
     out = repository.folder.parent / "ab.json"
-    words = [sys.executable, "-m", "actprune_ci.cli", "ab", commit, commit, "--out", str(out)]
+    words = [sys.executable, "-m", "actprune_ci", "ab", commit, commit, "--out", str(out)]
     process = subprocess.Popen(
         [*words, "--repo", str(repository.folder), "--pairs", "500:500"],
         stderr=subprocess.PIPE,

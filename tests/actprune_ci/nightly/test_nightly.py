@@ -219,7 +219,7 @@ def test_a_program_that_is_not_there(nights: Nights) -> None:
 
 
 def started(nights: Nights, steps: str) -> "subprocess.Popen[bytes]":
-    words = (sys.executable, "-m", "actprune_ci.cli", *nights.words(steps, "--resume"))
+    words = (sys.executable, "-m", "actprune_ci", *nights.words(steps, "--resume"))
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
