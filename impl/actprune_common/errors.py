@@ -1,4 +1,6 @@
-"""The one exception a user's mistake raises."""
+"""The one exception a user's mistake raises, and its words."""
+
+import re
 
 
 class InputError(ValueError):
@@ -19,3 +21,13 @@ class InputError(ValueError):
 def expected(argument: str, what: str, got: object) -> InputError:
     """The error of an argument in its usual words: what was expected, and what came."""
     return InputError(f"{argument}: expected {what}, got {got}")
+
+
+def last_line(text: str, otherwise: str) -> str:
+    """The last line of what a program said that tells of an error, without the prefix of git, pip.
+
+    Where none does, its last line; where it said nothing, `otherwise`.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if re.search(r"error|fatal", line, re.IGNORECASE)] or lines
+    return re.sub(r"^(error|fatal): ", "", told[-1], flags=re.IGNORECASE) if told else otherwise

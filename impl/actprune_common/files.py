@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from actprune_common.errors import InputError
@@ -130,6 +130,25 @@ def finite(value: object) -> object:
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def no_number(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, as json.loads's `parse_constant`. Raises ValueError."""
+def contents(path: Path) -> bytes:
+    """The bytes of a file. Raises InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
+
+
+def json_value(text: bytes | str, where: object, *, lenient: bool = False) -> Any:
+    """What JSON text says; InputError begins with `where`.
+
+    lenient: NaN and Infinity, which are no JSON but which other programs write, are taken.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        return json.loads(text, parse_constant=None if lenient else _no_number)
+    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
+        raise InputError(f"{where}: not JSON ({problem})") from None
+
+
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")

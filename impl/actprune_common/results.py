@@ -17,12 +17,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
 from actprune_common.errors import InputError, expected
-from actprune_common.files import no_number, write_whole
+from actprune_common.files import contents, json_value, write_whole
 from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
@@ -151,7 +152,7 @@ class TrainingRecord(RunRecord):
     accuracy_delta: float
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+Made = TypeVar("Made")
 
 
 class NotDone(Record):
@@ -188,12 +189,7 @@ def json_schema() -> str:
 
 def read(path: Path) -> Results:
     """The results at `path`; InputError names the file and the first field that is wrong."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
-    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
-        raise InputError(f"{path}: not JSON ({problem})") from None
+    values = json_value(contents(path), path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object with schema, environment, kernels, training")
     schema = values.get("schema", SCHEMA)
@@ -210,10 +206,10 @@ def validate(values: dict[str, Any], where: str) -> Results:
         raise InputError(f"{where}: {_first_error(problem)}") from None
 
 
-def read_record(path: Path, kind: type[AnyRecord], remove: Path) -> AnyRecord:
+def read_record(path: Path, kind: type[Made], remove: Path) -> Made:
     """A record that stands alone; InputError where it is damaged says what to `remove`."""
     try:
-        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(kind).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as problem:
         why = _first_error(problem) if isinstance(problem, ValidationError) else problem
         what = "it" if remove == path else remove

@@ -1,12 +1,13 @@
 """Files that are whole or not there, and folders for one process."""
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 
-from actprune_common.errors import InputError
-from actprune_common.files import alone, make_folder, whole, write_json, write_whole
+from actprune_common.errors import InputError, last_line
+from actprune_common.files import alone, json_value, make_folder, whole, write_json, write_whole
 
 
 def test_content_is_bytes_or_text_and_the_old_file_can_be_kept(tmp_path: Path) -> None:
@@ -63,3 +64,24 @@ def test_a_folder_is_for_one_process(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be written: "):
         alone(tmp_path / "file/lock", "").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", "code 1"),
+        ("\n \n", "code 1"),
+        ("Cloning\nfatal: no such branch\n\n", "no such branch"),
+        ("Traceback\nKeyError: 'x'\nsee the log\n", "KeyError: 'x'"),
+        ("a notice\nkilled\n", "killed"),
+        ("ERROR: Could not build\n", "Could not build"),
+    ],
+)
+def test_last_line_tells_the_error(said: str, told: str) -> None:
+    assert last_line(said, "code 1") == told
+
+
+def test_json_of_other_programs_may_have_no_numbers() -> None:
+    assert math.isnan(json_value("[NaN]", "x", lenient=True)[0])
+    with pytest.raises(InputError, match=r"^x: not JSON \(NaN is no JSON number\)$"):
+        json_value(b"[NaN]", "x")

@@ -10,11 +10,12 @@ import typer
 from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
-from actprune_ci.measure.checkouts import checked_out, resolve, uncommitted
+from actprune_ci.measure.checkouts import checked_out, resolve
 from actprune_ci.measure.pairing import Limits
 from actprune_ci.model import serialise
 from actprune_ci.model.runs import AbRun, Pairs
 from actprune_common.errors import InputError
+from actprune_common.git import uncommitted
 
 
 def command(

@@ -12,11 +12,12 @@ from actprune_ci.cli.ab import limits
 from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
-from actprune_ci.measure.checkouts import Checkouts, checked_out, git, resolve
+from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
 from actprune_ci.measure.serving import Answer
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
+from actprune_common.git import git
 
 
 def command(

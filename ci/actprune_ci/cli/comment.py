@@ -7,6 +7,7 @@ import typer
 
 from actprune_ci.publish import github
 from actprune_common.errors import InputError
+from actprune_common.files import contents
 
 
 def command(
@@ -22,8 +23,8 @@ def command(
     if not name.replace("-", "").isalnum():
         raise InputError(f"--name: expected letters, digits and -, got {name!r}")
     try:
-        body = report.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"{report}: cannot be read: {problem}") from None
+        body = contents(report).decode()
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{report}: cannot be read ({problem})") from None
     done = github.report(pull, head, body, f"<!-- actprune-ci comment {name} -->")
     typer.echo(f"pull request {pull}: {done}")

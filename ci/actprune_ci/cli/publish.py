@@ -7,9 +7,9 @@ import typer
 
 from actprune_ci.cli.options import Branch, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.history import branch_commits
-from actprune_ci.model.reading import json_value
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
+from actprune_common.files import contents, json_value
 
 
 def command(
@@ -51,7 +51,7 @@ def command(
 
 def _report(path: Path) -> dict[str, Any]:
     """A gate's report, as its JSON. Raises InputError."""
-    report = json_value(path)
+    report = json_value(contents(path), path)
     if not (isinstance(report, dict) and {"verdict", "code", "head", "machine"} <= set(report)):
         raise InputError(f"{path}: expected the gate's report, got something else")
     return report

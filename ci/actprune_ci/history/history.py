@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from actprune_ci.history.changes import Change, Series, changes
 from actprune_ci.judge.policy import HIGHER_IS_BETTER
-from actprune_ci.measure.checkouts import git
 from actprune_ci.store.query import over
 from actprune_common.errors import InputError
+from actprune_common.git import git
 
 MEASURED = ("time", "peak_memory", "measured_peak", "ratio_to_dense", "accuracy", "accuracy_delta")
 """Metrics that differ from run to run: they change only beyond their noise."""

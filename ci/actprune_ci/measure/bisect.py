@@ -15,10 +15,11 @@ from typing import Literal
 
 from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential, serving
-from actprune_ci.measure.checkouts import BuildError, Checkouts, git
+from actprune_ci.measure.checkouts import BuildError, Checkouts
 from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
+from actprune_common.git import git
 
 ERROR = 0.01
 """The chance that one answer is wrong."""

@@ -4,7 +4,6 @@ Only the package itself is installed, into a folder of its own; all that it need
 is what the measuring interpreter has.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
+from actprune_common.git import git
 
 BACKEND = re.compile(r"^build-backend\s*=\s*[\"']([\w.]+)", re.MULTILINE)
 
@@ -105,32 +105,9 @@ def resolve(repo: Path, name: str) -> str:
     words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     try:
         return git(repo, *words)
-    except InputError as problem:
-        inside = ".git" if "not a git repository" in str(problem) else f"commit {name}"
-        raise InputError(f"{repo}: has no {inside}") from None
-
-
-def uncommitted(repo: Path) -> bool:
-    """Whether tracked files differ from the last commit."""
-    return bool(git(repo, "status", "--porcelain", "--untracked-files=no"))
-
-
-def git(repo: Path, *words: str, named: str = "") -> str:
-    """What git answers, in English. Raises InputError with its last line where it refuses."""
-    try:
-        done = subprocess.run(
-            ("git", "-C", str(repo), *words),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as problem:
-        raise InputError(f"git: cannot be run: {problem.strerror}") from None
-    if done.returncode:
-        told = last_line(done.stderr, f"code {done.returncode}")
-        raise InputError(f"{named or f'git {words[0]}'}: {told}")
-    return done.stdout.strip()
+    except InputError as problem:  # quiet: of a name that it does not know it says nothing
+        unknown = str(problem).endswith(": code 1")
+        raise InputError(f"{repo}: {f'has no commit {name}' if unknown else problem}") from None
 
 
 def install(tree: Path, site: Path, python: str) -> dict[str, str]:
@@ -158,10 +135,3 @@ def install(tree: Path, site: Path, python: str) -> dict[str, str]:
     (info,) = site.glob("*.dist-info")
     name, version = info.name.removesuffix(".dist-info").split("-")[:2]
     return {name: version}
-
-
-def last_line(text: str, otherwise: str) -> str:
-    """The last line that says something of an error, without pip's and git's own prefix."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|fatal", line, re.IGNORECASE)] or lines
-    return re.sub(r"^(error|fatal): ", "", told[-1], flags=re.IGNORECASE) if told else otherwise

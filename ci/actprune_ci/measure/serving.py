@@ -15,6 +15,7 @@ from typing import Any
 from actprune_ci.measure import runner
 from actprune_ci.measure.checkouts import Side
 from actprune_common import processes
+from actprune_common.errors import last_line
 
 Answer = dict[str, Any]
 START, GRACE = 600.0, 60.0
@@ -152,7 +153,6 @@ class Server:
 
     def _said(self) -> str:
         with suppress(OSError):
-            lines = (self._folder / "log").read_text("utf-8", "replace").split("\n")
-            told = [line.strip() for line in lines if line.strip()]
-            return told[-1][:300] if told else "no output"
+            log = (self._folder / "log").read_text("utf-8", "replace")
+            return last_line(log, "no output")[:300]
         return "no output"

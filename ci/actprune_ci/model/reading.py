@@ -1,6 +1,5 @@
 """Reading a file: what it holds, in its shape, or an InputError that says what is wrong with it."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -8,19 +7,12 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from actprune_common.errors import InputError
+from actprune_common.files import contents, json_value
 from actprune_common.validation import first_error
 
 Made = TypeVar("Made")
 Model = TypeVar("Model", bound=BaseModel)
 P = ParamSpec("P")
-
-
-def contents(path: Path) -> bytes:
-    """The bytes of a file. Raises InputError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
 
 
 def validated(
@@ -33,18 +25,9 @@ def validated(
         raise InputError(f"{where}: {first_error(problem)}") from None
 
 
-def json_value(path: Path) -> Any:
-    """What a JSON file holds. Raises InputError for what is none."""
-    held = contents(path)
-    try:
-        return json.loads(held.decode())
-    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
-        raise InputError(f"{path}: not JSON: {problem}") from None
-
-
 def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError for anything else."""
-    document = json_value(path)
+    document = json_value(contents(path), path, lenient=True)
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
     return document

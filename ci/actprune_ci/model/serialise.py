@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from actprune_ci.model.reading import contents, validated
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import AbRun, Key, Note, Run, Status
 from actprune_common.errors import InputError
-from actprune_common.files import no_number, write_whole
+from actprune_common.files import contents, json_value, write_whole
 
 SCHEMA = 1
 _RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
@@ -33,10 +33,7 @@ def to_json(run: Run | AbRun) -> str:
 
 def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
     """The run in `text`; InputError begins with `where` and names the first field that is wrong."""
-    try:
-        document = json.loads(text, parse_constant=no_number)
-    except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON
-        raise InputError(f"{where}: not JSON: {problem}") from None
+    document = json_value(text, where)
     if not isinstance(document, dict) or not {"pairs", "measurements"} & set(document):
         raise InputError(
             f"{where}: expected an object with measurements (a run) or pairs (an A/B run)"

@@ -8,12 +8,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from actprune_ci.measure import machine
-from actprune_ci.measure.checkouts import git, resolve, uncommitted
+from actprune_ci.measure.checkouts import resolve
 from actprune_ci.nightly.config import Night
 from actprune_ci.nightly.night import NightRun
 from actprune_ci.nightly.state import FILE, NightState, load
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
+from actprune_common.git import git, uncommitted
 from actprune_common.processes import MARK
 
 

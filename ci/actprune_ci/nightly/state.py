@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from actprune_ci.model.reading import json_value, validated
+from actprune_ci.model.reading import validated
 from actprune_common.errors import InputError
-from actprune_common.files import write_whole
+from actprune_common.files import contents, json_value, write_whole
 
 FILE = "nightly.json"
 SCHEMA = 1
@@ -67,7 +67,7 @@ def load(folder: Path) -> NightState | None:
     path = folder / FILE
     if not path.exists():
         return None
-    document = json_value(path)
+    document = json_value(contents(path), path)
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise InputError(f"{path}: expected a night's state with schema {SCHEMA}")
     return validated(path, _STATE.validate_python, document)

@@ -6,8 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from actprune_ci.measure.checkouts import last_line
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
 
 LABEL = "actprune-regression"
 LIMIT = 2000

@@ -20,7 +20,7 @@ from actprune_bench.measure.predict import STEPS, predict
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
 from actprune_common import machine
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
 from actprune_common.strict_yaml import check
 
 _LARGE = 65536
@@ -50,7 +50,7 @@ def measured_peak(config: TrainConfig) -> int | None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     found = _RESULT.search(done.stdout)
     if done.returncode or found is None:
-        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        last = last_line(done.stderr, "no output")
         raise InputError(f"measured peak: the process ended with {done.returncode}: {last}")
     return int(found.group(1))
 

@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
@@ -15,6 +14,7 @@ import torch
 import actprune
 from actprune_common import machine
 from actprune_common.errors import InputError
+from actprune_common.git import git, uncommitted
 from actprune_common.machine import SAME
 from actprune_kernels import tuning
 from actprune_kernels.backends import CUSPARSE, TRITON
@@ -101,15 +101,9 @@ def _plans() -> str:
 def _git() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout this code runs from; None where it is not one."""
 
-    def ask(*words: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    tracked = ask("ls-files", "--error-unmatch", __file__)
-    if tracked is None:
+    here = Path(__file__).parent
+    try:
+        git(here, "ls-files", "--error-unmatch", __file__)
+        return git(here, "rev-parse", "HEAD"), uncommitted(here)
+    except InputError:
         return None, None
-    return ask("rev-parse", "HEAD"), bool(ask("status", "--porcelain", "--untracked-files=no"))

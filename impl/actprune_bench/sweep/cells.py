@@ -18,7 +18,6 @@ from pathlib import Path
 from actprune_bench.measure.runs import RECORD
 from actprune_bench.sweep.config import Retries
 from actprune_bench.training.config import TrainConfig
-from actprune_common.errors import InputError
 from actprune_common.files import write_json
 from actprune_common.results import Environment, RunRecord, read_record
 
@@ -91,13 +90,8 @@ def attempts(folder: Path) -> list[Outcome]:
 
     Raises InputError naming a file that is damaged.
     """
-    found = []
-    for path in sorted((folder / ATTEMPTS).glob("*.json")):
-        try:
-            found.append(Outcome(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as problem:
-            raise InputError(f"{path}: not readable ({problem}); remove it") from None
-    return found
+    paths = sorted((folder / ATTEMPTS).glob("*.json"))
+    return [read_record(path, Outcome, remove=path) for path in paths]
 
 
 def running(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from actprune_bench.sweep.attempt import GRACE_S, POLL_S, Attempt
 from actprune_bench.sweep.cells import Cell, Outcome, attempts, running, to_run
 from actprune_bench.sweep.engine_local import Work
 from actprune_bench.sweep.watch import LiveWatch
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
 
 ALONE_S = 600.0
 """How long a sweep waits for a node where there is none left on which a cell fits."""
@@ -193,9 +193,9 @@ def _check_answers(address: str) -> None:
     words = [sys.executable, "-c", code]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_INIT_S, check=False)
-        said = done.stderr.strip().splitlines()[-1:] if done.returncode else None
+        said = last_line(done.stderr, "no output") if done.returncode else None
     except subprocess.TimeoutExpired:
-        said = [f"no answer of Ray within {_INIT_S:g} s"]
+        said = f"no answer of Ray within {_INIT_S:g} s"
     if said is not None:
-        reason = "".join(said)[:200]
+        reason = said[:200]
         raise InputError(f"--address: what answers at {address} is no Ray to join ({reason})")

@@ -151,7 +151,9 @@ def test_a_calibration_file_is_checked(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf-8").replace('"machine"', '"machin"'), "utf-8")
     with pytest.raises(InputError, match=r"calibration.json: machine: this key is required$"):
         calibration_record.read(path)
-    with pytest.raises(InputError, match=r"none.json: cannot be read: No such file or directory$"):
+    with pytest.raises(
+        InputError, match=r"none.json: cannot be read \(No such file or directory\)$"
+    ):
         calibration_record.read(tmp_path / "none.json")
 
 

@@ -346,7 +346,7 @@ def test_the_command_answers_bad_usage(tmp_path: Path, files: Sequence[object]) 
         "--format: expected one of text, markdown, json, junit, html, got 'pdf'",
     )
     code, said = cli("gate", *files, "--ab", tmp_path / "none.json")
-    assert (code, said.endswith("none.json: cannot be read: No such file or directory")) == (
+    assert (code, said.endswith("none.json: cannot be read (No such file or directory)")) == (
         2,
         True,
     )

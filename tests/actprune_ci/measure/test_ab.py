@@ -304,12 +304,18 @@ def test_bad_options_are_named(repository: Repository, words: list[str], message
     assert repository.worktrees() == 1
 
 
-def test_commits_that_are_none_are_named(repository: Repository) -> None:
+def test_commits_that_are_none_are_named(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository.commit(work(1), SUITE)
     with pytest.raises(InputError, match="has no commit nonsense"):
         resolve(repository.folder, "nonsense")
-    with pytest.raises(InputError, match=r"has no \.git"):
+    with pytest.raises(InputError, match=rf"^{repository.folder.parent}: .*not a git repository"):
         resolve(repository.folder.parent, "HEAD")
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "")
+        with pytest.raises(InputError, match="git: cannot be run: No such file"):
+            resolve(repository.folder, "HEAD")
 
 
 def test_a_suite_that_cannot_be_imported_is_a_note(repository: Repository) -> None:

@@ -312,7 +312,7 @@ def test_a_changed_tree_is_not_measured(nights: Nights) -> None:
         ("[]", ": expected a night's state with schema 1"),
         ('{"schema": 2}', ": expected a night's state with schema 1"),
         ('{"schema": 1, "commit": 3}', ": commit: expected a valid string, got 3"),
-        ("{", ": not JSON: Expecting property name enclosed in double quotes"),
+        ("{", ": not JSON (Expecting property name enclosed in double quotes"),
     ],
 )
 def test_a_state_that_is_none(tmp_path: Path, text: str, said: str) -> None:

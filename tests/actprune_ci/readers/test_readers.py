@@ -342,8 +342,8 @@ def test_a_run_of_the_harness_is_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"commit_hash": ', "not JSON: Expecting value: line 1 column 17 (char 16)"),
-        ("", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ('{"commit_hash": ', "not JSON (Expecting value: line 1 column 17 (char 16))"),
+        ("", "not JSON (Expecting value: line 1 column 1 (char 0))"),
         ("[1]", "expected a JSON object, got list"),
         (
             '{"name": "a package"}',
@@ -367,11 +367,11 @@ def test_what_no_tool_wrote_is_refused(tmp_path: Path, text: str, message: str) 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not JSON: 'utf-8' codec can't decode"):
+    with pytest.raises(InputError, match=r"not JSON \('utf-8' codec can't decode"):
         read(path)
     with pytest.raises(InputError) as problem:
         read(tmp_path)
-    assert str(problem.value) == f"{tmp_path}: cannot be read: Is a directory"
+    assert str(problem.value) == f"{tmp_path}: cannot be read (Is a directory)"
 
 
 @pytest.mark.parametrize("run", [ab_run(), only(ASV)], ids=["ab", "run"])
@@ -401,7 +401,7 @@ def test_notes_in_an_environment() -> None:
     [
         ('"schema": 1', '"schema": 2', "x: schema: expected 1, got 2"),
         ("[1.5, 2.5]", "[1.5]", f"x: {HEAD}: expected pairs, got 2 of base, 1 of head"),
-        ("[1.5, 2.5]", "[NaN, 2.5]", "x: not JSON: NaN is no JSON number"),
+        ("[1.5, 2.5]", "[NaN, 2.5]", "x: not JSON (NaN is no JSON number)"),
         ("[1.5, 2.5]", "[1e999, 2.5]", f"x: {HEAD}: head: expected finite numbers, got inf"),
         (
             '"status": "skipped"',

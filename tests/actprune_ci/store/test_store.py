@@ -155,7 +155,7 @@ def test_record_sets_aside_what_is_wrong_and_records_the_rest(tmp_path: Path) ->
     (copy,) = aside.glob("*-a-half.json")
     assert copy.read_bytes() == half.read_bytes()
     reason = copy.with_name(f"{copy.name}.reason.txt").read_text("utf-8")
-    assert reason.startswith(f"{half}: not JSON: ")
+    assert reason.startswith(f"{half}: not JSON (")
     assert f"\nfrom {half.resolve()}\non 20" in reason
     (note,) = aside.glob("*-b-foreign.json.reason.txt")
     assert "of no known tool: expected one of asv results" in note.read_text("utf-8")
@@ -391,7 +391,7 @@ def test_record_command_says_what_became_of_its_files(tmp_path: Path) -> None:
     )
     code, out, err = command("record", PYTEST, bad, "--store", store)
     assert (code, out) == (2, f"{store}: 0 files recorded (0 runs), 1 duplicates, 1 set aside\n")
-    assert err.startswith(f"set aside: {bad}: not JSON: ")
+    assert err.startswith(f"set aside: {bad}: not JSON (")
     code, out, _ = command("record", bad, "--store", store)
     assert (code, out) == (3, f"{store}: 0 files recorded (0 runs), 0 duplicates, 1 set aside\n")
     (tmp_path / "empty").mkdir()

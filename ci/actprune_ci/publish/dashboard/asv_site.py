@@ -17,7 +17,7 @@ from pathlib import Path
 
 from actprune_ci.publish.dashboard.libraries import LIBRARIES, Library, files
 from actprune_ci.store import export
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
 from actprune_common.files import write_whole
 
 _TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
@@ -54,8 +54,8 @@ def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
     words = (sys.executable, "-m", "asv", "publish", "--config", str(folder / "asv.conf.json"))
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode or not (site / "index.html").exists():
-        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise InputError(f"asv publish: {said[-1] if said else f'code {done.returncode}'}")
+        said = last_line(done.stdout + done.stderr, f"code {done.returncode}")
+        raise InputError(f"asv publish: {said}")
     return site
 
 
