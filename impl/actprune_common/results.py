@@ -6,9 +6,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -244,40 +243,10 @@ def merge(parts: Sequence[Results]) -> Results:
     )
 
 
-def summary(results: Results) -> dict[str, dict[str, float | None]]:
-    """Per spec, in order of appearance, its medians; None where it has no record for a figure.
-
-    Of the kernels: one ratio to dense per op, over those that passed their check, and how many did
-    not. Of the training runs: the ratios of step time and saved bytes, and the mean accuracy.
-    """
-    figures: dict[str, dict[str, float | None]] = {}
-    specs = [k.spec for k in results.kernels] + [t.spec for t in results.training]
-    for spec in dict.fromkeys(specs):
-        kernels = [k for k in results.kernels if k.spec == spec]
-        runs = [t for t in results.training if t.spec == spec]
-        figures[spec] = {
-            **{op: _median(k.ratio_to_dense for k in kernels if k.op == op) for op in OPS},
-            "failed": sum(not k.ok for k in kernels),
-            "step": _median(t.ratio_to_dense for t in runs),
-            "saved": _median(t.saved_ratio for t in runs),
-            "accuracy": fmean(t.accuracy for t in runs) if runs else None,
-        }
-    return figures
-
-
-def table(results: Results) -> str:
-    """The summary as plain text: one line per spec, '-' where there is no figure."""
-    rows = [["spec", *OPS, "failed", "step", "saved", "accuracy"]]
-    for spec, figures in summary(results).items():
-        rows.append([spec, *("-" if f is None else f"{round(f, 3):g}" for f in figures.values())])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     """``arguments`` without the program's name; returns the exit code."""
+    from actprune_common.summary import table  # which is made of this module's records
+
     try:
         if len(arguments) != 1:
             raise InputError("usage: python -m actprune_common.results FILE")
@@ -286,11 +255,6 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{problem}\n")
         return 2
     return 0
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
 
 
 def _first_error(problem: ValidationError) -> str:

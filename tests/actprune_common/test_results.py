@@ -16,6 +16,7 @@ from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import environment
 from actprune_ci.readers import read as read_runs
 from actprune_common import results
+from actprune_common.summary import row_of, table
 from tests.samples import LAYERS, kernel, make, sample, training
 
 Document = dict[str, Any]
@@ -102,23 +103,24 @@ def test_read_keeps_every_record_and_field(tmp_path: Path) -> None:
 
 
 def test_summary_is_per_spec_over_the_records_that_passed(tmp_path: Path) -> None:
-    sums = results.summary(results.read(write(tmp_path, document())))
-    assert list(sums) == ["dense", "bsr"]
-    assert sums["bsr"] == {
-        "compress": 2.0,
-        "grad_weight": None,
-        "linear": 0.7,
-        "failed": 1,
-        "step": pytest.approx(0.85),
-        "saved": 0.5,
-        "accuracy": 80.5,
-    }
-    assert sums["dense"]["linear"] == 1.0
-    assert sums["dense"]["accuracy"] is None
+    found = results.read(write(tmp_path, document()))
+    bsr = row_of("bsr", found)
+    assert bsr.kernels == {"compress": 2.0, "grad_weight": None, "linear": 0.7}
+    assert (bsr.failed, bsr.seeds, bsr.saved_ratio, bsr.accuracy) == (1, 2, 0.5, 80.5)
+    assert bsr.step_ratio == pytest.approx(0.85)
+    dense = row_of("dense", found)
+    assert (dense.kernels["linear"], dense.failed, dense.accuracy) == (1.0, 0, None)
+
+
+def test_a_layer_that_failed_leaves_no_median_over_the_others(tmp_path: Path) -> None:
+    content = document()
+    content["kernels"].append(checked("bsr", "linear", None))
+    row = row_of("bsr", results.read(write(tmp_path, content)))
+    assert row.kernels == {"compress": 2.0, "grad_weight": None, "linear": None}
 
 
 def test_table_is_aligned_with_a_dash_for_no_figure(tmp_path: Path) -> None:
-    assert results.table(results.read(write(tmp_path, document()))).splitlines() == [
+    assert table(results.read(write(tmp_path, document()))).splitlines() == [
         "spec   compress  grad_weight  linear  failed  step  saved  accuracy",
         "dense         -            -       1       0     -      -         -",
         "bsr           2            -     0.7       1  0.85    0.5      80.5",
@@ -231,7 +233,7 @@ def test_command_line_prints_the_table(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == results.table(results.read(path)) + "\n"
+    assert done.stdout == table(results.read(path)) + "\n"
 
 
 def test_command_line_refuses_in_one_line(

@@ -41,7 +41,7 @@ def printed(found: Sequence[HistoryFinding], commits: int, figures: int) -> str:
     """The findings as text: regressions that last first."""
     lines = [f"{figures} figures over {commits} commits: {len(found)} changes"]
     for finding in found:
-        lines.append(f"{verdict(finding)}: {finding.figure.name}, {finding.figure.metric}")
+        lines.append(f"{finding.verdict}: {finding.figure.name}, {finding.figure.metric}")
         lines.append(
             f"  {finding.change.kind} of {effect(finding)} in"
             f" {finding.good[:10]}..{finding.bad[:10]}, on {finding.figure.machine}"
@@ -49,16 +49,8 @@ def printed(found: Sequence[HistoryFinding], commits: int, figures: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict(finding: HistoryFinding) -> str:
-    """What the change means, in a word or two."""
-    if not finding.regression:
-        return "better"
-    return "worse" if finding.lasting else "was worse for a time"
-
-
 def effect(finding: HistoryFinding) -> str:
     """The change with its levels and, where noise allows a doubt, its confidence."""
     change, unit = finding.change, finding.figure.unit
-    size = f"{change.effect:+.2%}" if min(change.before, change.after) > 0 else "a difference"
     sure = "" if change.kind == "exact" else f", confidence {min(change.confidence, 0.9999):.2%}"
-    return f"{size} ({change.before:.6g} -> {change.after:.6g} {unit}{sure})"
+    return f"{finding.size} ({change.before:.6g} -> {change.after:.6g} {unit}{sure})"

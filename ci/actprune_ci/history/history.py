@@ -98,6 +98,21 @@ class HistoryFinding:
         return f"{self.good}..{self.bad}"
 
     @property
+    def verdict(self) -> str:
+        """What the change means, in a word or two."""
+        if not self.regression:
+            return "better"
+        return "worse" if self.lasting else "was worse for a time"
+
+    @property
+    def size(self) -> str:
+        """How large the change is, for people: relative where both levels are above zero."""
+        change = self.change
+        if min(change.before, change.after) > 0:
+            return f"{change.effect:+.4%}" if change.kind == "exact" else f"{change.effect:+.2%}"
+        return f"{change.effect:+.6g}"
+
+    @property
     def document(self) -> dict[str, Any]:
         """For JSON."""
         made = asdict(self)

@@ -8,12 +8,10 @@ from statistics import median
 from actprune_ci.judge.policy import Policy
 from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Measurement, Pairs, Run, Status
 from actprune_ci.model.serialise import notes_from_text
+from actprune_ci.readers.ab import ADDED
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
-
-SIDES = ("ab", "ab_side", "ab_notes")
-"""Facts that the A/B reader adds to a side's environment."""
 
 
 def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
@@ -112,7 +110,7 @@ def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     keys = dict.fromkeys([*sides[0], *sides[1]])
     pairs = tuple(_pairs(key, sides[0].get(key), sides[1].get(key), policy) for key in keys)
     of_base, of_head = (
-        {name: value for name, value in run.environment.items() if name not in SIDES}
+        {name: value for name, value in run.environment.items() if name not in ADDED}
         for run in (base, head)
     )
     notes = notes_from_text(head.environment.get("ab_notes", ""))

@@ -10,6 +10,9 @@ from typing import Any
 from actprune_ci.model.runs import NEW, VANISHED, AbRun, Measurement, Run
 from actprune_ci.model.serialise import from_json, notes_to_text, to_json
 
+ADDED = ("ab", "ab_side", "ab_notes")
+"""Facts that stand beside a side's environment: of the A/B run, and nothing about the machine."""
+
 
 def recognises(document: Mapping[str, Any]) -> bool:
     """Whether the document is a run's or an A/B run's."""

@@ -2,8 +2,9 @@
 
 import re
 
-from actprune_common.errors import InputError
+from actprune_common.errors import expected
 
+SIZE = "a size such as 4GiB or 800MB"
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgtpe", 1):
     _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power}
@@ -30,5 +31,5 @@ def parse_bytes(text: str, argument: str = "budget") -> int:
     found = re.fullmatch(r"\s*(\d*\.?\d+)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
     unit = _UNITS.get(found[2].lower()) if found else None
     if found is None or unit is None:
-        raise InputError(f"{argument}: expected a size such as 4GiB or 800MB, got {text!r}")
+        raise expected(argument, SIZE, repr(text))
     return int(float(found[1]) * unit)

@@ -130,8 +130,8 @@ def named(
         if dtype not in DTYPES:
             raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     for spec in specs:
-        name = spec.partition(":")[0]
-        if not isinstance(parse(spec), PruningFormat) or not has_kernels(name):
+        format = parse(spec)
+        if not isinstance(format, PruningFormat) or not has_kernels(format.name):
             known = ", ".join(each for each in FORMATS if has_kernels(each))
             raise InputError(f"format: expected one with Triton kernels ({known}), got {spec!r}")
     return _product(specs, dtypes, shapes)

@@ -247,7 +247,7 @@ def interleave(
 def _backend(format: Format, store: Compressed) -> str:
     if not isinstance(format, PruningFormat) or isinstance(format, BaselineFormat):
         return "torch"
-    return resolve(format.spec.partition(":")[0], format.backend, store.device, store.dtype)
+    return resolve(format.name, format.backend, store.device, store.dtype)
 
 
 def _record(

@@ -6,8 +6,8 @@ from math import log2
 import plotly.graph_objects as go
 
 from actprune_bench.report.marks import colour, options, symbol
-from actprune_bench.report.summary import Row
 from actprune_common.results import KernelRecord, Results
+from actprune_common.summary import Row
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
 _FASTER_TO_SLOWER = ["#08519c", "#6baed6", "#f7f7f7", "#fd8d3c", "#a63603"]

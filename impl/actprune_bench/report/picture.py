@@ -12,10 +12,11 @@ from typing import Any
 import jinja2
 
 from actprune_bench.report.marks import SIDES, SYMBOLS, beside, colour, label, place, symbol, ticks
-from actprune_bench.report.summary import Row, rows
+from actprune_bench.report.summary import rows
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
 from actprune_common.results import read
+from actprune_common.summary import Row
 
 WIDTH, LEAST_HEIGHT, LINE = 980, 420, 48
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 30, 60

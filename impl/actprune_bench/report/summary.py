@@ -1,32 +1,9 @@
 """One line per format, from the records of a results.json: what the table and the page show."""
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actprune_common.results import OPS, KernelRecord, Results
-
-
-@dataclass(frozen=True)
-class Row:
-    """A format over all layers and seeds; None where it was not measured or failed its check."""
-
-    spec: str
-    kernels: dict[str, float | None]
-    """Median ratio of time to dense over the layers, by operation; None if one failed its check."""
-    nbytes_ratio: float | None
-    seeds: int
-    saved_mib: float | None
-    saved_ratio: float | None
-    step_ratio: float | None
-    predicted_mib: float | None
-    measured_mib: float | None
-    accuracy: float | None
-    spread: float | None
-    """Standard deviation of the accuracy over the seeds; None for a single one."""
-    delta: float | None
-    """Points of accuracy against dense of the same seed, averaged."""
-    cosine: float | None
+from actprune_common.results import OPS, Results
+from actprune_common.summary import Row, row_of
 
 
 def rows(results: Results) -> list[Row]:
@@ -34,28 +11,7 @@ def rows(results: Results) -> list[Row]:
     specs = [record.spec for record in results.training]
     if not specs:
         specs = [record.spec for record in results.kernels if record.op == "linear"]
-    return [_row(spec, results) for spec in dict.fromkeys(specs)]
-
-
-def _row(spec: str, results: Results) -> Row:
-    runs = [record for record in results.training if record.spec == spec]
-    kernels = [record for record in results.kernels if record.spec == spec]
-    accuracies = [run.accuracy for run in runs]
-    return Row(
-        spec=spec,
-        kernels={op: _ratio(kernels, op) for op in OPS},
-        nbytes_ratio=_mean([record.nbytes_ratio for record in kernels if record.op == "compress"]),
-        seeds=len(runs),
-        saved_mib=_mean([run.saved_bytes for run in runs], 2**20),
-        saved_ratio=_mean([run.saved_ratio for run in runs]),
-        step_ratio=statistics.median([r.ratio_to_dense for r in runs]) if runs else None,
-        predicted_mib=_mean([run.predicted_peak_bytes for run in runs], 2**20),
-        measured_mib=_mean([run.measured_peak_bytes for run in runs], 2**20),
-        accuracy=_mean(accuracies),
-        spread=statistics.stdev(accuracies) if len(runs) > 1 else None,
-        delta=_mean([run.accuracy_delta for run in runs]),
-        cosine=_mean([run.grad_cosine for run in runs]),
-    )
+    return [row_of(spec, results) for spec in dict.fromkeys(specs)]
 
 
 @dataclass(frozen=True)
@@ -89,17 +45,6 @@ def failures(results: Results) -> list[str]:
     ]
     lines += [f"{r.spec}, seed {r.seed}: {r.outcome}, {r.why}" for r in results.not_done]
     return list(dict.fromkeys(lines))
-
-
-def _ratio(kernels: list[KernelRecord], op: str) -> float | None:
-    found = [record.ratio_to_dense for record in kernels if record.op == op]
-    known = [ratio for ratio in found if ratio is not None]
-    return statistics.median(known) if known and len(known) == len(found) else None
-
-
-def _mean(values: Sequence[float | None], unit: int = 1) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) / unit if known else None
 
 
 def headline(table: list[Row]) -> str:

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from actprune_bench.report.summary import Row, failures, headline, rows
+from actprune_bench.report.summary import failures, headline, rows
 from actprune_common.results import Results
+from actprune_common.summary import Row
 
 WIDE = 110
 """Terminal columns from which on all figures are shown."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from actprune.budget.sizes import parse_bytes
+from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
@@ -26,7 +26,7 @@ def _a_size(text: str) -> str:
     with suppress(InputError):
         if parse_bytes(text) >= 1:
             return text
-    raise InputError(f"expected a size such as 4GiB or 800MB, got {text!r}")
+    raise InputError(f"expected {SIZE}, got {text!r}")
 
 
 class Retries(StrictModel):

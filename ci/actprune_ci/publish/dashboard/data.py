@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from actprune_ci.history.history import History, HistoryFigure, HistoryFinding, findings, load
+from actprune_ci.readers.ab import ADDED
 from actprune_ci.store.query import sql
 
 COMMITS = 400
@@ -19,6 +20,7 @@ _MACHINES = """
 SELECT machine, strftime(date, '%Y-%m-%d %H:%M') AS date, source, "commit", environment
 FROM measurements GROUP BY ALL ORDER BY ALL
 """
+_OF_THE_RUN = {"commit_date", *ADDED}
 Group = dict[str, Any]
 GROUP = ("machine", "metric", "unit", "title", "series")
 
@@ -76,7 +78,8 @@ def machines(store: str | Path) -> list[MachineRuns]:
     """The machines of a store by name, what changed on each from run to run."""
     runs = defaultdict(list)
     for name, date, _, commit, environment in sql(store, _MACHINES).rows:
-        runs[name].append((date, commit, environment))
+        of_machine = {what: environment[what] for what in environment if what not in _OF_THE_RUN}
+        runs[name].append((date, commit, of_machine))
     made = []
     for name, found in runs.items():
         changes, seen = [], dict[str, str]()
@@ -84,7 +87,7 @@ def machines(store: str | Path) -> list[MachineRuns]:
             changes += [
                 (date, what, seen[what], value)
                 for what, value in environment.items()
-                if what in seen and seen[what] != value and what != "commit_date"
+                if what in seen and seen[what] != value
             ]
             seen |= environment
         date, commit, _ = found[-1]

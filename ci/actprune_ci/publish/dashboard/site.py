@@ -11,7 +11,6 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from actprune_ci.history.history import HistoryFinding
 from actprune_ci.publish.dashboard import data
 from actprune_ci.publish.dashboard.data import Board
 from actprune_ci.publish.reports import formatting
@@ -38,7 +37,7 @@ def write(board: Board, out: Path, asv: str) -> None:
         lstrip_blocks=True,
     )
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    environment.globals.update(board=board, pages=PAGES, made=made, asv=asv, effect=effect)
+    environment.globals.update(board=board, pages=PAGES, made=made, asv=asv)
     environment.globals.update(number=formatting.number)
     write_whole(out / "plotly.js", get_plotlyjs())
     for name in FILES:
@@ -59,14 +58,6 @@ def script(board: Board) -> str:
     }
     text = json.dumps(drawings, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"window.DATA = {text};\n"
-
-
-def effect(finding: HistoryFinding) -> str:
-    """The size of a change, relative where both levels are above zero."""
-    change = finding.change
-    if min(change.before, change.after) > 0:
-        return f"{change.effect:+.4%}" if change.kind == "exact" else f"{change.effect:+.2%}"
-    return f"{change.effect:+.6g}"
 
 
 def clear(out: Path) -> None:
