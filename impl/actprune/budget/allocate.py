@@ -143,8 +143,8 @@ def allocate(
         A spec for each group, which `convert` takes, with its bytes and error.
 
     Raises:
-        InputError: as `profile`, and where the budget is below what the candidates can reach, with
-            the least possible.
+        InputError: as `profile`, where the budget is no whole number, and where it is below what
+            the candidates can reach, with the least possible.
 
     Example:
         >>> model, batch = nn.Linear(64, 10), (torch.randn(4, 64), torch.tensor([1, 2, 3, 4]))
@@ -181,7 +181,8 @@ def profile(
         Bytes and errors by group and candidate.
 
     Raises:
-        InputError: there is no such layer, a glob matches none, or a gradient is not finite.
+        InputError: there is no candidate or a wrong one, no such layer, a glob matches none, or a
+            gradient is not finite.
 
     Example:
         >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])

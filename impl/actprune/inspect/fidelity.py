@@ -48,7 +48,7 @@ class LayerFidelity:
 def fidelity(
     model: nn.Module, batch: Sequence[Tensor], *, draws: int = 8, loss: Loss = loss_of
 ) -> list[LayerFidelity]:
-    """Say what each layer of a model that keeps less loses of its weight gradient on a batch.
+    """Compare the weight gradients of a pruned or lean model with the exact ones, layer by layer.
 
     The layers are those that are pruned and, where lean, those before and after a GELU, whose
     gradients its 2 bits change. The model is left as it was. Without a random selection every draw
@@ -56,7 +56,8 @@ def fidelity(
 
     Args:
         model: one that is converted or lean.
-        batch: what `loss` takes after the model.
+        batch: what `loss(model, *batch)` takes, by default images (batch, ...) and labels (batch,),
+            int64.
         draws: how often the loss is differentiated with other random selections, in training mode.
         loss: a scalar of the model and the batch; by default the cross-entropy of images and
             labels.
@@ -65,7 +66,7 @@ def fidelity(
         The layers in the order of the model; empty where every gradient is exact.
 
     Raises:
-        InputError: draws is below 1.
+        InputError: draws is below 1, or a layer is a unit of fully_shard.
 
     Example:
         >>> model = actprune.convert(nn.Linear(64, 10), "bsr:block=1x8,sparsity=0")

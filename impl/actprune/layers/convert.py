@@ -49,8 +49,8 @@ def convert(
         The same model.
 
     Raises:
-        InputError: a spec is wrong, a glob matches no layer, or a layer is itself a unit of
-            fully_shard.
+        InputError: a spec is wrong or has strategies, a mapping is empty, a glob matches no layer,
+            no layer is left, or a layer is itself a unit of fully_shard.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))

@@ -36,11 +36,13 @@ def shard(
         InputError: there is no unit.
 
     Example:
-        >>> try:
-        ...     actprune.shard(nn.Linear(2, 2))
-        ... except actprune.InputError as problem:
-        ...     print(problem)
-        units: expected modules to shard, or a model with an nn.ModuleList
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model = actprune.convert(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), "csr")
+        >>> model = actprune.shard(model, units=[model[0]])
+        >>> type(model[0].weight).__name__
+        'DTensor'
+        >>> dist.destroy_process_group()
     """
     from torch.distributed.fsdp import fully_shard
 
