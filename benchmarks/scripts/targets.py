@@ -5,7 +5,6 @@ docs/measuring.md for what they mean and why a line is missed. Exits 0 whatever 
 machine is no judge.
 """
 
-import argparse
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from operator import ge, le
 from typing import Any
 
 import torch
+import typer
 from rich.console import Console
 from torch import Tensor
 
@@ -131,18 +131,14 @@ def saved_lines() -> list[Line]:
     return lines
 
 
-def main() -> None:
+def main(samples: int = 15, threads: int = 2) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(threads)
     lines = [
         *saved_lines(),
-        *kernel_lines(given.samples),
-        *library_lines(given.samples),
-        *training_lines(max(3, given.samples // 2)),
+        *kernel_lines(samples),
+        *library_lines(samples),
+        *training_lines(max(3, samples // 2)),
     ]
     table = spec_table("what", ("reached", "to reach", ""))
     for line in lines:
@@ -158,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
