@@ -7,23 +7,21 @@ machine is no judge.
 
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import ge, le
-from typing import Any
 
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from actprune import parse
 from actprune_bench.compare.config import S24
-from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
+from actprune_bench.measure.kernels import Shape, interleave, measure_kernels
 from actprune_bench.records.environment import environment
 from actprune_bench.report.table import spec_table
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
+from benchmarks.scripts.gpu_figures import LIBRARIES, LIBRARY_SPEC, Plan, library_records
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)
@@ -65,40 +63,20 @@ def kernel_lines(samples: int) -> list[Line]:
 
 
 def library_lines(samples: int) -> list[Line]:
-    """grad_weight of 32x32 blocks against torch's own products, interleaved.
-
-    BSR is of Xᵀ, as ours is: torch's fastest way. BSC is of X, which needs no transposition.
-    """
+    """grad_weight of 32x32 blocks against torch's own products, interleaved."""
     lines = []
     for shape in MLP:
-        inputs, grads = rotating_inputs(shape, torch.float32, seed=0)
-        stores = [parse(BSR[0]).compress(x) for x in inputs]
+        plan = Plan(torch.device("cpu"), [shape], samples, models=())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's sparse layouts say that they are in beta
-            dense = [store.to_dense() for store in stores]
-            bsr = [x.t().contiguous().to_sparse_bsr((32, 32)) for x in dense]
-            bsc = [x.to_sparse_bsc((32, 32)) for x in dense]
-            csr = [x.t().contiguous().to_sparse_csr() for x in dense]
-        products = {
-            "ours": _rotate(lambda store, dy: store.grad_weight(dy), stores, grads),
-            "torch BSR": _rotate(lambda x, dy: (x @ dy).t(), bsr, grads),
-            "torch BSC": _rotate(lambda x, dy: dy.t() @ x, bsc, grads),
-            "torch CSR": _rotate(lambda x, dy: (x @ dy).t(), csr, grads),
-        }
-        for product in products.values():
-            torch.testing.assert_close(product(0), products["ours"](0), rtol=1e-3, atol=1e-2)
-        times = [statistics.median(t) for t in interleave(list(products.values()), samples)]
-        for name, time in list(zip(products, times, strict=True))[1:]:
-            bound = 4 if name == "torch CSR" else 2
-            what = f"grad_weight 32x32, {shape.name}, {name} / ours"
-            lines.append(Line(what, time / times[0], bound, at_least=True))
+            records = {each["spec"]: each for each in library_records(plan, torch.float32)}
+        for name in LIBRARIES:
+            assert records[name]["ok"], records[name]["error"]
+            ratio = records[name]["median_ms"] / records[LIBRARY_SPEC]["median_ms"]
+            library = name.split("-")[1].upper()
+            what = f"grad_weight 32x32, {shape.name}, torch {library} / ours"
+            lines.append(Line(what, ratio, 4 if library == "CSR" else 2, at_least=True))
     return lines
-
-
-def _rotate(
-    multiply: Callable[[Any, Tensor], Tensor], stores: Sequence[object], grads: Sequence[Tensor]
-) -> Callable[[int], Tensor]:
-    return lambda i: multiply(stores[i % len(stores)], grads[i % len(grads)])
 
 
 def training_lines(samples: int) -> list[Line]:

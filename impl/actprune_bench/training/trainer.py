@@ -193,8 +193,7 @@ class Trainer:
 
     def _now(self) -> float:
         """Seconds, at which all that was begun has ended."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        torch.get_device_module(self.device).synchronize()
         return time.perf_counter()
 
     def _settle(self) -> None:
