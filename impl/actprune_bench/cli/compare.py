@@ -16,9 +16,7 @@ from actprune_common.strict_yaml import check, load_yaml
 def command(
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="A YAML file; without it, a quick comparison."
-        ),
+        typer.Option(metavar="FILE", help="A YAML file; without it, a quick comparison."),
     ] = None,
     format: Formats = None,
     data: Annotated[

@@ -27,7 +27,6 @@ def command(
     json: Json = None,
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
-    common.check_new(json)
     memory = parse_bytes(device_memory, "device-memory")
     setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
     console = common.terminal()

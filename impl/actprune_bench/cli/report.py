@@ -15,7 +15,7 @@ def command(
     files: Annotated[list[Path], typer.Argument(metavar="RESULTS.json...", help="One or several.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="For index.html; else beside the first file."),
+        typer.Option(metavar="DIR", help="For index.html; else beside the first file."),
     ] = None,
 ) -> None:
     """Make the table and the page of results, of several files of one machine too."""

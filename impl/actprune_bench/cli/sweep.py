@@ -20,9 +20,7 @@ def command(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config",
-            metavar="FILE",
-            help="A YAML file (docs/sweep.md); with --resume, the folder's.",
+            metavar="FILE", help="A YAML file (docs/sweep.md); with --resume, the folder's."
         ),
     ] = None,
     out: Out = None,

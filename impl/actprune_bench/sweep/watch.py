@@ -1,9 +1,9 @@
 """What is seen of a sweep: a live line on a terminal, a line per attempt on a pipe, a table."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -11,14 +11,11 @@ from rich.table import Table
 from actprune_bench.sweep.cells import DONE, Cell, Outcome
 from actprune_bench.sweep.gather import SweepResult
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 class LiveWatch:
     """Counts what has ended, and shows it."""
 
-    def __init__(self, console: "Console", total: int, done: int, failed: int) -> None:
+    def __init__(self, console: Console, total: int, done: int, failed: int) -> None:
         self.console, self.total, self.done, self.failed = console, total, done, failed
         self._running: Sequence[Cell] = ()
         columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
@@ -68,7 +65,7 @@ class LiveWatch:
         self._progress.update(self._task, completed=self.done + self.failed, description=text)
 
 
-def print_result(found: SweepResult, console: "Console") -> None:
+def print_result(found: SweepResult, console: Console) -> None:
     """What failed and why, and how many ended in each way."""
     if found.failed:
         table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
