@@ -50,16 +50,6 @@ class Shape:
                 raise InputError(f"{size}: expected 1 or more, got {getattr(self, size)}")
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What one run measures everything with."""
-
-    dtype: torch.dtype
-    device: torch.device
-    samples: int
-    seed: int
-
-
 @dataclass
 class _Case:
     """One format on one shape: what to check and what to time."""
@@ -98,36 +88,23 @@ def measure_kernels(
         raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
-        conditions = Conditions(dtype, torch.device(device), samples, seed)
-        yield from _measure_shape(shape, formats, conditions, ops, progress)
-
-
-def _measure_shape(
-    shape: Shape,
-    formats: Sequence[Format],
-    conditions: Conditions,
-    ops: Sequence[str],
-    progress: Callable[[str], None] | None,
-) -> "Iterator[KernelRecord]":
-    inputs, grads = rotating_inputs(shape, conditions.dtype, conditions.seed, conditions.device)
-    torch.manual_seed(conditions.seed)
-    layer = nn.Linear(shape.features, shape.out_features, dtype=conditions.dtype)
-    layer.to(conditions.device)
-    cases = [_prepare(format, layer, inputs, grads, ops) for format in formats]
-    if cases[0].problem is not None:  # nothing to be a ratio to
-        for case in cases[1:]:
-            case.problem = f"dense failed its check: {cases[0].problem}"
-    buffer = torch.empty_like(inputs[0])
-    for op in ops:
-        if progress is not None:
-            progress(f"{shape.name} {op}")
+        inputs, grads = rotating_inputs(shape, dtype, seed, device)
+        torch.manual_seed(seed)
+        layer = nn.Linear(shape.features, shape.out_features, dtype=dtype).to(device)
+        cases = [_prepare(format, layer, inputs, grads, ops) for format in formats]
+        if cases[0].problem is not None:  # nothing to be a ratio to
+            for case in cases[1:]:
+                case.problem = f"dense failed its check: {cases[0].problem}"
         timed = [case for case in cases if case.problem is None]
-        steps = [_step(op, case, inputs, grads, buffer) for case in timed]
-        samples = interleave(steps, conditions.samples, clock(conditions.device))
-        times = dict(zip(map(id, timed), samples, strict=True))
-        dense = statistics.median(times.get(id(cases[0]), [math.nan]))
-        for case in cases:
-            yield _record(op, shape, case, times.get(id(case), []), dense)
+        for op in ops:
+            if progress is not None:
+                progress(f"{shape.name} {op}")
+            steps = [_step(op, case, inputs, grads) for case in timed]
+            taken = interleave(steps, samples, clock(inputs[0].device))
+            times = dict(zip(map(id, timed), taken, strict=True))
+            dense = statistics.median(times.get(id(cases[0]), [math.nan]))
+            for case in cases:
+                yield _record(op, shape, case, times.get(id(case), []), dense)
 
 
 def rotating_inputs(
@@ -212,10 +189,11 @@ def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> flo
     return max(relative_error(got, want) for got, want in zip(*results, strict=True))
 
 
-def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor], buffer: Tensor) -> Step:
+def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor]) -> Step:
     count = len(inputs)
     if op == "compress":
         if isinstance(case.format, Dense):  # the unit of comparison: one copy into warm memory
+            buffer = torch.empty_like(inputs[0])
             return lambda i: buffer.copy_(inputs[i % count])
         return lambda i: case.format.compress(inputs[i % count])
     if op == "grad_weight":

@@ -63,7 +63,6 @@ class Trainer:
         self._loss_sum = 0.0  # over the steps of this epoch
         weighted = STRATEGIES["weighted"] in read(config.spec).strategies
         self._importance = Importance(self.model, len(data.train)) if weighted else None
-        self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
         self.replica = parallel(self.model, world)
         """What a step calls: the model, its gradients being the means over the ranks."""
         if world.size > 1:
@@ -110,10 +109,9 @@ class Trainer:
     def _chosen(self, step: int) -> Tensor:
         """Which images are the batch of a step, over all ranks."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
         size = self.config.batch_size
-        return self._order[1][within * size : (within + 1) * size]
+        order = data_order(self.config.seed, epoch, len(self.data.train))
+        return order[within * size : (within + 1) * size]
 
     @torch.no_grad()
     def evaluate(self) -> float:
