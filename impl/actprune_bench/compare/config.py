@@ -1,5 +1,6 @@
 """What a comparison is: its YAML file, and the kernels and training runs that it describes."""
 
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -46,7 +47,7 @@ class HeatMap(StrictModel):
 
     def specs(self) -> list[str]:
         """The grid as specs."""
-        grid = [(block, s) for block in self.blocks for s in self.sparsities]
+        grid = product(self.blocks, self.sparsities)
         return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
 
 
@@ -108,11 +109,6 @@ class TrainingPart(TrainConfig):
             raise InputError(f"expected each once, got {seeds}")
         return seeds
 
-    def run(self, spec: str, seed: int, threads: int | None) -> TrainConfig:
-        """One of the runs."""
-        rest = self.model_dump(exclude={"seeds", *_ELSEWHERE})
-        return TrainConfig(**rest, spec=spec, seed=seed, threads=threads)
-
 
 class CompareConfig(StrictModel):
     """A comparison, as in its YAML file; `kernels: null` or `training: null` leaves a part out."""
@@ -153,5 +149,6 @@ class CompareConfig(StrictModel):
         part = self.training
         if part is None:
             return []
-        pairs = [(spec, seed) for seed in part.seeds for spec in self.formats]
-        return [part.run(spec, seed, self.threads) for spec, seed in pairs]
+        rest = part.model_dump(exclude={"seeds", *_ELSEWHERE}) | {"threads": self.threads}
+        pairs = product(part.seeds, self.formats)
+        return [TrainConfig(**rest, spec=spec, seed=seed) for seed, spec in pairs]

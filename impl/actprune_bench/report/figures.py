@@ -1,15 +1,17 @@
 """The page's pictures that plotly draws: step times, epochs, heat maps."""
 
+import re
 from collections.abc import Sequence
 from math import log2
 
 import plotly.graph_objects as go
 
-from actprune_bench.report.marks import colour, options, symbol
+from actprune_bench.report.marks import colour, symbol
 from actprune_common.results import KernelRecord, Results
 from actprune_common.summary import Row
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
+_PLAIN = re.compile(r"bsr:block=(?P<block>\d+x\d+),sparsity=(?P<sparsity>[\d.e-]+)")
 _FASTER_TO_SLOWER = ["#08519c", "#6baed6", "#f7f7f7", "#fd8d3c", "#a63603"]
 
 
@@ -76,15 +78,10 @@ def heat_maps(results: Results) -> list[tuple[str, go.Figure]]:
 
 def _cell(record: KernelRecord) -> tuple[str, float] | None:
     """Block and sparsity of a grad_weight record of plain block-sparse pruning."""
-    given = options(record.spec)
-    plain = record.spec.startswith("bsr:") and set(given) == {"block", "sparsity"}
-    if record.op != "grad_weight" or not plain:
+    plain = _PLAIN.fullmatch(record.spec)
+    if record.op != "grad_weight" or plain is None:
         return None
-    try:
-        _area(given["block"])
-        return given["block"], float(given["sparsity"])
-    except ValueError:  # not of this version
-        return None
+    return plain["block"], float(plain["sparsity"])
 
 
 def _area(block: str) -> tuple[int, int]:
