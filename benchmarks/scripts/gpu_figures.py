@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -453,12 +454,8 @@ def crossover(records: Sequence[Record], block: str) -> str:
             ratio = record["ratio_to_dense"]
             sparsity = float(spec.rpartition("=")[2])
             slowest[sparsity] = max(slowest.get(sparsity, 0), ratio or float("inf"))
-    reached = "none"
-    for sparsity in sorted(slowest, reverse=True):
-        if slowest[sparsity] >= 1:
-            break
-        reached = f"{sparsity:.0%}"
-    return reached
+    faster = list(takewhile(lambda sparsity: slowest[sparsity] < 1, sorted(slowest)[::-1]))
+    return f"{faster[-1]:.0%}" if faster else "none"
 
 
 def main() -> None:

@@ -63,9 +63,11 @@ def command_line() -> str:
     return shlex.join(["actprune", *sys.argv[1:]])
 
 
-def new_folder() -> Path:
-    """Where results go if nobody says."""
-    return Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+def folder_of(out: Path | None, *, resume: bool = False) -> Path:
+    """Where results go. Raises InputError where nobody says in which folder to resume."""
+    if resume and out is None:
+        raise InputError("--resume: expected --out to name the folder to go on in")
+    return out or Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
 
 
 def _new(file: Path | None) -> Path | None:

@@ -1,7 +1,7 @@
 """What a comparison is: its YAML file, and the kernels and training runs that it describes."""
 
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from actprune.formats import parse
 from actprune.strategies.grammar import read
 from actprune_bench.measure.tolerance import TOLERANCE
-from actprune_bench.training.config import Seed, TrainConfig, without
+from actprune_bench.training.config import Seed, TrainConfig, one_of, without
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import StrictModel
 
@@ -56,7 +56,7 @@ class KernelPart(StrictModel):
 
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
     samples: int = Field(default=5, ge=1)
-    dtype: str = "float32"
+    dtype: Annotated[str, one_of(DTYPES)] = "float32"
     device: str = "cpu"
     heat_map: HeatMap | None = HeatMap()
 
@@ -68,13 +68,6 @@ class KernelPart(StrictModel):
         if twice is not None:
             raise InputError(f"expected a name of its own for each, got {twice!r} twice")
         return shapes
-
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, dtype: str) -> str:
-        if dtype not in DTYPES:
-            raise InputError(f"expected one of {', '.join(DTYPES)}, got {dtype!r}")
-        return dtype
 
     @field_validator("device")
     @classmethod

@@ -1,7 +1,7 @@
 """What one training run is: every key of its YAML file, with its range."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -23,13 +23,18 @@ def _as_tuple(globs: Any) -> Any:
 Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
-def _known_model(name: str) -> str:
-    if name not in MODELS:
-        raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
-    return name
+def one_of(known: Collection[str]) -> AfterValidator:
+    """The check that a text is one of those that are known."""
+
+    def checked(name: str) -> str:
+        if name not in known:
+            raise InputError(f"expected one of {', '.join(known)}, got {name!r}")
+        return name
+
+    return AfterValidator(checked)
 
 
-Model = Annotated[str, AfterValidator(_known_model)]
+Model = Annotated[str, one_of(MODELS)]
 Source = Annotated[str, AfterValidator(lambda source: check_source(source) and source)]
 Spec = Annotated[str, AfterValidator(lambda spec: read(spec).spec)]
 """Made canonical."""

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,7 @@ class Trainer:
         """
         if self.directory is None:
             raise InputError("directory: expected one to restore from, got None")
-        directory = self.directory
-        state = self.world.on_first(lambda: load_checkpoint(directory))
+        state = self.world.on_first(partial(load_checkpoint, self.directory))
         if state is None:
             return False
         path = self.directory / CHECKPOINT
