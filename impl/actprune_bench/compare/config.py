@@ -1,7 +1,7 @@
 """What a comparison is: its YAML file, and the kernels and training runs that it describes."""
 
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from actprune.formats import parse
 from actprune.strategies.grammar import read
 from actprune_bench.measure.tolerance import TOLERANCE
-from actprune_bench.training.config import Seed, TrainConfig, one_of, without
+from actprune_bench.training.config import Seed, Shared, TrainConfig, one_of
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import StrictModel
 
@@ -79,21 +79,18 @@ class KernelPart(StrictModel):
         return device
 
 
-_ELSEWHERE = {"spec": "formats", "seed": "seeds", "threads": "threads, beside training"}
-
-
-class TrainingPart(TrainConfig):
+class TrainingPart(Shared):
     """Which training runs are compared: the keys of `actprune train`, but for the specs' and seeds'
     sake without spec, seed and threads."""
 
+    elsewhere: ClassVar = {
+        "spec": "formats",
+        "seed": "seeds",
+        "threads": "threads, beside training",
+    }
     epochs: int = Field(default=1, ge=1, le=100_000)
     device: Literal["cpu"] = "cpu"  # where the peaks are measured
     seeds: list[Seed] = Field(default=[0], min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_single_run(cls, values: Any) -> Any:
-        return without(values, _ELSEWHERE)
 
     @field_validator("seeds")
     @classmethod
@@ -135,13 +132,13 @@ class CompareConfig(StrictModel):
 
     def values(self) -> dict[str, Any]:
         """As in a YAML file."""
-        return self.model_dump(mode="json", exclude={"training": set(_ELSEWHERE)})
+        return self.model_dump(mode="json", exclude={"training": set(TrainingPart.elsewhere)})
 
     def runs(self) -> list[TrainConfig]:
         """The training runs: every format for every seed."""
         part = self.training
         if part is None:
             return []
-        rest = part.model_dump(exclude={"seeds", *_ELSEWHERE}) | {"threads": self.threads}
+        rest = part.model_dump(exclude={"seeds", *part.elsewhere}) | {"threads": self.threads}
         pairs = product(part.seeds, self.formats)
         return [TrainConfig(**rest, spec=spec, seed=seed) for seed, spec in pairs]

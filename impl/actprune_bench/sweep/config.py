@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -11,7 +11,7 @@ from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
-from actprune_bench.training.config import Seed, TrainConfig, without
+from actprune_bench.training.config import Seed, Shared, TrainConfig
 from actprune_common.errors import InputError, expected
 from actprune_common.strict_yaml import StrictModel
 
@@ -40,13 +40,10 @@ class Retries(StrictModel):
     lost: Retry = 3
 
 
-class Common(TrainConfig):
+class Common(Shared):
     """What all cells share: the keys of `actprune train` that are not of the grid."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _not_of_the_grid(cls, values: Any) -> Any:
-        return without(values, {key: f"{place}, beside training" for key, place in _GRID.items()})
+    elsewhere: ClassVar = {key: f"{place}, beside training" for key, place in _GRID.items()}
 
 
 class SweepConfig(StrictModel):

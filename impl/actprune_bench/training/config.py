@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -107,9 +107,16 @@ class TrainConfig(StrictModel):
         return shlex.join(words)
 
 
-def without(values: Any, elsewhere: Mapping[str, str]) -> Any:
-    """The values of a TrainConfig's file. InputError on a key that stands elsewhere says where."""
-    for key, place in elsewhere.items():
-        if isinstance(values, dict) and key in values:
-            raise InputError(f"{key}: stands in {place}")
-    return values
+class Shared(TrainConfig):
+    """What several runs of a file have in common. A key that stands elsewhere in it is refused."""
+
+    elsewhere: ClassVar[Mapping[str, str]]
+    """Where, by key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_elsewhere(cls, values: Any) -> Any:
+        for key, place in cls.elsewhere.items():
+            if isinstance(values, dict) and key in values:
+                raise InputError(f"{key}: stands in {place}")
+        return values
