@@ -203,7 +203,7 @@ def bounded(device: torch.device, record: Record, dtype: torch.dtype) -> Record:
 def library_records(plan: Plan, dtype: torch.dtype) -> Iterator[Record]:
     """torch's own sparse products on the same pruned matrices, beside ours and dense."""
     for shape in plan.shapes:
-        inputs, grads = rotating_inputs(shape, dtype, 0, plan.device)
+        inputs, grads = rotating_inputs(shape, dtype, plan.device)
         stores = [parse(LIBRARY_SPEC).compress(x) for x in inputs]
         pruned = [store.to_dense() for store in stores]
         steps = {

@@ -31,7 +31,7 @@ SAMPLES = 7
 
 def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan] | None:
     """The class of the shape and its fastest plan that is right; None where the rule's is."""
-    (x, *_), (dy, *_) = rotating_inputs(shape, dtype, 0, "cuda")
+    (x, *_), (dy, *_) = rotating_inputs(shape, dtype, "cuda")
     store = parse(f"bsr:block={block},sparsity={SPARSITY}").compress(x)
     expected = dy.double().t() @ store.to_dense().double()
     bm, bn = (int(size) for size in block.split("x"))

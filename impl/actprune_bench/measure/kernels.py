@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from actprune_bench.measure.tolerance import TOLERANCE, relative_error, toleranc
 from actprune_common.errors import InputError
 from actprune_kernels.backends import resolve
 
-if TYPE_CHECKING:
-    from actprune_common.results import KernelRecord, Op
+try:
+    from actprune_common.results import KernelRecord
+except ModuleNotFoundError:  # pydantic, on a GPU image: the fields are unchecked there
+    KernelRecord = SimpleNamespace  # type: ignore[assignment,misc]
 
 OPS = ("compress", "grad_weight", "linear")
 WARMUP = 2
@@ -67,11 +69,10 @@ def measure_kernels(
     *,
     dtype: torch.dtype = torch.float32,
     samples: int = 15,
-    seed: int = 0,
     ops: Sequence[str] = OPS,
     device: str = "cpu",
-    progress: Callable[[str], None] | None = None,
-) -> "Iterator[KernelRecord]":
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[KernelRecord]:
     """Yield a record per (shape, op, spec); dense is measured too and comes first.
 
     progress is called with a line of text before each (shape, op). Times are milliseconds: of wall
@@ -88,8 +89,8 @@ def measure_kernels(
         raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
-        inputs, grads = rotating_inputs(shape, dtype, seed, device)
-        torch.manual_seed(seed)
+        inputs, grads = rotating_inputs(shape, dtype, device)
+        torch.manual_seed(0)
         layer = nn.Linear(shape.features, shape.out_features, dtype=dtype).to(device)
         cases = [_prepare(format, layer, inputs, grads, ops) for format in formats]
         if cases[0].problem is not None:  # nothing to be a ratio to
@@ -97,8 +98,7 @@ def measure_kernels(
                 case.problem = f"dense failed its check: {cases[0].problem}"
         timed = [case for case in cases if case.problem is None]
         for op in ops:
-            if progress is not None:
-                progress(f"{shape.name} {op}")
+            progress(f"{shape.name} {op}")
             steps = [_step(op, case, inputs, grads) for case in timed]
             taken = interleave(steps, samples, clock(inputs[0].device))
             times = dict(zip(map(id, timed), taken, strict=True))
@@ -108,10 +108,10 @@ def measure_kernels(
 
 
 def rotating_inputs(
-    shape: Shape, dtype: torch.dtype, seed: int, device: torch.device | str = "cpu"
+    shape: Shape, dtype: torch.dtype, device: torch.device | str
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Several X and dY of `shape`, together larger than a cache."""
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
     make = [
@@ -229,15 +229,15 @@ def _backend(format: Format, store: Compressed) -> str:
 
 
 def _record(
-    op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
-) -> "KernelRecord":
+    op: Any, shape: Shape, case: _Case, times: list[float], dense_ms: float
+) -> KernelRecord:
     median = statistics.median(times) if times else None
     spec, x = case.format.spec, case.stores[0]
     size = f"{shape.rows}x{shape.features}x{shape.out_features}"
     dtype = str(x.dtype).removeprefix("torch.")
-    return _record_class()(
+    return KernelRecord(
         spec=spec,
-        op=cast("Op", op),
+        op=op,
         layer=shape.name,
         rows=shape.rows,
         features=shape.features,
@@ -256,12 +256,3 @@ def _record(
         command=f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}"
         + (f" --device {x.device.type}" if x.device.type != "cpu" else ""),
     )
-
-
-def _record_class() -> "type[KernelRecord]":
-    """KernelRecord; where pydantic is missing, as on a GPU image, its fields unchecked."""
-    try:
-        from actprune_common.results import KernelRecord
-    except ModuleNotFoundError:
-        return cast("type[KernelRecord]", SimpleNamespace)
-    return KernelRecord

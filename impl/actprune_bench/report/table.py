@@ -21,11 +21,10 @@ def text(value: float | None, form: str) -> str:
 
 
 def spec_table(first: str, figures: Sequence[str], texts: Sequence[str] = ()) -> Table:
-    """An empty table: a first column, which folds, others of text, and those of figures."""
+    """An empty table: a first column and others of text, which fold, and those of figures."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold")
-    for heading in texts:
-        table.add_column(heading)
+    for heading in (first, *texts):
+        table.add_column(heading, overflow="fold")
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from actprune_bench.report.table import spec_table
 from actprune_bench.sweep.cells import DONE, Cell, Outcome
 from actprune_bench.sweep.gather import SweepResult
 
@@ -68,9 +67,7 @@ class LiveWatch:
 def print_result(found: SweepResult, console: Console) -> None:
     """What failed and why, and how many ended in each way."""
     if found.failed:
-        table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("not done", "outcome", "why", "folder"):
-            table.add_column(heading, overflow="fold")
+        table = spec_table("not done", (), ("outcome", "why", "folder"))
         for cell, end in found.failed:
             table.add_row(escape(cell.name), end.outcome, escape(end.why), cell.id)
         console.print(table)
