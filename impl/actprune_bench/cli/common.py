@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from actprune_bench.compare.config import ShapeConfig
 from actprune_bench.compare.run import PAGE
+from actprune_bench.report.page import write_page
 from actprune_bench.report.table import print_table
 from actprune_common.errors import InputError
 from actprune_common.results import Results
@@ -93,7 +94,8 @@ def predicting(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def show(made: Results, folder: Path, console: Console) -> None:
-    """Print the table of `made`, and where its page is."""
+    """Write the page of `made`, and print its table and where the page is."""
+    write_page(made, folder / PAGE)
     print_table(made, console)
     console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
 

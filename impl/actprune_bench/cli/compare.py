@@ -8,7 +8,7 @@ import typer
 
 from actprune_bench.cli.common import Formats, Out, Resume, command_line, folder_of, show, terminal
 from actprune_bench.compare.config import CompareConfig
-from actprune_bench.compare.run import open_folder, run_compare
+from actprune_bench.compare.run import measure, open_folder
 from actprune_common.strict_yaml import check, load_yaml
 
 
@@ -36,7 +36,7 @@ def command(
     console = terminal()
     chosen = open_folder(folder, chosen, resume=resume)
     try:
-        made = run_compare(chosen, folder, command=command_line(), console=console)
+        made = measure(chosen, folder, command=command_line(), console=console)
     except KeyboardInterrupt:
         words = shlex.join(["actprune", "compare", "--out", str(folder), "--resume"])
         typer.echo(f"actprune: interrupted; what was measured is kept: {words}", err=True)

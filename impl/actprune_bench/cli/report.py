@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from actprune_bench.cli.common import show, terminal
-from actprune_bench.compare.run import PAGE
-from actprune_bench.report.page import write_page
 from actprune_common.results import merge, read
 
 
@@ -22,5 +20,4 @@ def command(
     made = merge([read(file) for file in files])
     folder = out or files[0].parent
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(made, folder / PAGE)
     show(made, folder, terminal())

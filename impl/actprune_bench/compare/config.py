@@ -4,7 +4,7 @@ from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from actprune.formats import parse
 from actprune.strategies.grammar import read
@@ -40,10 +40,9 @@ class HeatMap(StrictModel):
     sparsities: list[float] = Field(default=[0.5, 0.8, 0.9, 0.95, 0.99])
     samples: int = Field(default=3, ge=1)
 
-    @model_validator(mode="after")
-    def _valid(self) -> "HeatMap":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where a block or a sparsity is none."""
         self.specs()
-        return self
 
     def specs(self) -> list[str]:
         """The grid as specs."""
@@ -124,11 +123,10 @@ class CompareConfig(StrictModel):
     def _canonical(cls, formats: list[str]) -> list[str]:
         return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
 
-    @model_validator(mode="after")
-    def _something(self) -> "CompareConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where nothing is left to compare."""
         if self.kernels is None and self.training is None:
             raise InputError("kernels, training: expected at least one of them, got null for both")
-        return self
 
     def values(self) -> dict[str, Any]:
         """As in a YAML file."""

@@ -1,4 +1,4 @@
-"""A comparison from its folder to its page."""
+"""A comparison from its folder to its results."""
 
 import math
 import time
@@ -18,7 +18,6 @@ from actprune_bench.compare.config import DTYPES, CompareConfig
 from actprune_bench.compare.interleaved import train_specs
 from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import check_same, environment
-from actprune_bench.report.page import write_page
 from actprune_common import results
 from actprune_common.errors import InputError
 from actprune_common.files import make_folder, write_whole
@@ -52,17 +51,10 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
     return config
 
 
-def run_compare(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
-    """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
-    made = measure(config, out, command=command, console=console)
-    write_page(made, out / PAGE)
-    return made
-
-
 def measure(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
-    """The same without the page.
+    """Measure what `config` says and `out` (of open_folder) lacks, into its results.json.
 
-    results.json is written after each layer's kernels and each seed's training. Raises InputError
+    It is written after each layer's kernels and each seed's training. Raises InputError
     where `out` holds results of another machine, commit or torch.
     """
     if config.threads is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
@@ -82,8 +82,8 @@ class SweepConfig(StrictModel):
             check_source(source)
         return sources
 
-    @model_validator(mode="after")
-    def _every_key_is_used(self) -> "SweepConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where a template lacks its values, or values their template."""
         for hole, key in _HOLES.items():
             wanting = [text for text in self.formats if hole in text]
             if wanting and not getattr(self, key):
@@ -91,7 +91,6 @@ class SweepConfig(StrictModel):
             if getattr(self, key) and not wanting:
                 raise InputError(f"{key}: no format has {hole} in it; remove {key}, or use it")
         self.specs()
-        return self
 
     @property
     def memory_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ Run = Callable[[Work, LiveWatch, Sequence[int]], None]
 """Runs work, tells who watches, and stops where the numbers of signals are given."""
 
 
+@dataclass
 class StoppedError(Exception):
     """A signal stopped the sweep; what was done is kept."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    number: int
 
 
 def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:

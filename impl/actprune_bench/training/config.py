@@ -82,12 +82,11 @@ class TrainConfig(StrictModel):
     checkpoint_every: Count = 200
     """Steps; there is a checkpoint at the end of every epoch too."""
 
-    @model_validator(mode="after")
-    def _warmup_within(self) -> "TrainConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where the learning rate would rise for longer than the run lasts."""
         if self.warmup_epochs > self.epochs:
             most = f"at most the {self.epochs} epochs"
             raise expected("warmup_epochs", most, f"{self.warmup_epochs:g}")
-        return self
 
     @property
     def image_size(self) -> int:
