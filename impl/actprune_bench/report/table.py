@@ -40,10 +40,6 @@ def _accuracy(row: Row) -> str:
     return text(row.accuracy, ".1f") + spread
 
 
-def _kernel(op: str) -> Callable[[Row], str]:
-    return lambda row: text(row.kernels[op], ".2f")
-
-
 _TRAINING: list[tuple[str, bool, Callable[[Row], str]]] = [
     # heading, shown in a narrow terminal too, cell
     ("saved\nMiB", False, lambda row: text(row.saved_mib, ".1f")),
@@ -56,9 +52,9 @@ _TRAINING: list[tuple[str, bool, Callable[[Row], str]]] = [
 ]
 _KERNELS: list[tuple[str, bool, Callable[[Row], str]]] = [
     ("store\n/dense", False, lambda row: text(row.nbytes_ratio, ".4f")),
-    ("compress\n/copy", True, _kernel("compress")),
-    ("dW\n/dense", True, _kernel("grad_weight")),
-    ("linear\n/dense", True, _kernel("linear")),
+    ("compress\n/copy", True, lambda row: text(row.kernels["compress"], ".2f")),
+    ("dW\n/dense", True, lambda row: text(row.kernels["grad_weight"], ".2f")),
+    ("linear\n/dense", True, lambda row: text(row.kernels["linear"], ".2f")),
 ]
 
 

@@ -11,24 +11,17 @@ from actprune_bench.sweep.cells import DONE, Cell, Outcome
 from actprune_bench.sweep.gather import SweepResult
 
 
-class LiveWatch:
+class LiveWatch(Progress):
     """Counts what has ended, and shows it."""
 
     def __init__(self, console: Console, total: int, done: int, failed: int) -> None:
-        self.console, self.total, self.done, self.failed = console, total, done, failed
-        self._running: Sequence[Cell] = ()
         columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> "LiveWatch":
+        shown = console.is_terminal
+        super().__init__(*columns, console=console, transient=True, disable=not shown)
+        self.total, self.done, self.failed = total, done, failed
+        self._running: Sequence[Cell] = ()
+        self._task = self.add_task("", total=total)
         self._show()
-        if self.console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def running(self, cells: Sequence[Cell]) -> None:
         """These run now."""
@@ -61,7 +54,7 @@ class LiveWatch:
         names = [escape(f"{config.spec} seed {config.seed}") for config in shown]
         more = [f"{len(self._running) - 2} more"] if len(self._running) > 2 else []
         text = ": ".join(filter(None, [self._counts(), ", ".join(names + more)]))
-        self._progress.update(self._task, completed=self.done + self.failed, description=text)
+        self.update(self._task, completed=self.done + self.failed, description=text)
 
 
 def print_result(found: SweepResult, console: Console) -> None:
