@@ -124,11 +124,11 @@ def main(samples: int = 15, threads: int = 2) -> None:
         missed = f"missed by {abs(line.reached / line.bound - 1):.0%}"
         mark = "met" if met(line.reached, line.bound) else missed
         table.add_row(line.what, f"{line.reached:.3f}", f"{sign} {line.bound:.3g}", mark)
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
     found = environment("python -m benchmarks.scripts.targets")
     machine = f"{found['date']}, {found['cpu']}, {found['threads']} threads, torch {found['torch']}"
-    console.print(machine, highlight=False)
+    console.print(machine)
 
 
 if __name__ == "__main__":

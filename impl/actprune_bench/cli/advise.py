@@ -53,9 +53,8 @@ def _print(advice: Advice, console: Console) -> None:
             f"{setting.step_ratio:.2f}",
         )
     console.print(out)
-    console.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+    console.print(sentence(advice), markup=False, soft_wrap=True)
     console.print(
         "Peaks are predicted for this model and batch. Accuracy (points, with its standard error) "
         "and time are those of recorded runs of other models and data: try the setting on yours.",
-        highlight=False,
     )

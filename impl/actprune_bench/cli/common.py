@@ -54,9 +54,10 @@ class Guarded(TyperGroup):
 
 def terminal() -> Console:
     """Where tables go."""
-    console = Console()
-    # a file or a pipe has no width of its own: show everything
-    return console if console.is_terminal else Console(width=max(console.width, 140))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width of its own: show everything
+        console.width = max(console.width, 140)
+    return console
 
 
 def command_line() -> str:
@@ -97,7 +98,7 @@ def show(made: Results, folder: Path, console: Console) -> None:
     """Write the page of `made`, and print its table and where the page is."""
     write_page(made, folder / PAGE)
     print_table(made, console)
-    console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
+    console.print(f"the page: {folder / PAGE}", soft_wrap=True)
 
 
 def shape_of(text: str) -> ShapeConfig:

@@ -49,9 +49,8 @@ def _print(setup: Setup, planned: Sequence[Planned], console: Console) -> None:
             f"{one.largest_batch:,}" if one.largest_batch else "none",
         )
     console.print(out)
-    console.print(planning.sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(planning.sentence(setup, planned), markup=False, soft_wrap=True)
     console.print(
         f"Assumed: {planning.ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
         "communication library and fragmentation take, so leave them some room.",
-        highlight=False,
     )

@@ -66,13 +66,13 @@ def measure(config: CompareConfig, out: Path, *, command: str, console: Console)
         for name, records in _kernels(config, kernels, report):
             kernels += records
             results.write(out / RESULTS, made)
-            console.print(f"kernels of {name}: measured", highlight=False)
+            console.print(f"kernels of {name}: measured")
         for record in _training(config, out, report):
             place = (record.spec, record.seed)
             training[:] = [r for r in training if (r.spec, r.seed) != place] + [record]
             if record.spec == config.formats[-1]:
                 results.write(out / RESULTS, made)
-                console.print(f"training with seed {record.seed}: done", highlight=False)
+                console.print(f"training with seed {record.seed}: done")
     results.write(out / RESULTS, made)
     return made
 
@@ -177,4 +177,4 @@ class ProgressLines:
         if done > self.first:
             seconds = (now - self.began) * (total - done) / (done - self.first)
             share += f", about {seconds:.0f} s of it left"
-        self.console.print(f"{text} ({share})", highlight=False, soft_wrap=True)
+        self.console.print(f"{text} ({share})", soft_wrap=True)

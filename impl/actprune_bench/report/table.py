@@ -69,13 +69,12 @@ def print_table(results: Results, console: Console) -> None:
         out.add_row(breakable(row.spec), *(cell(row) for _, _, cell in columns))
     console.print(out)
     for line in failures(results):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, markup=False)
     if results.training:
-        console.print(headline(table), highlight=False, markup=False)
+        console.print(headline(table), markup=False)
     how = "interleaved with dense" if results.interleaved else "each in a process of its own time"
     console.print(
         f"Ratios are of this run, {how}: below 1 is less. "
         "dW is the weight gradient, linear a whole layer "
         "forward and backward; these are medians over the layers measured.",
-        highlight=False,
     )

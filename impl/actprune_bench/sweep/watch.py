@@ -43,7 +43,7 @@ class LiveWatch(Progress):
 
     def say(self, text: str) -> None:
         """A line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def _counts(self) -> str:
         running = len(self._running)
@@ -66,8 +66,8 @@ def print_result(found: SweepResult, console: Console) -> None:
         console.print(table)
     for cell in found.alone:
         line = f"{cell.name}: done, but its machine has no dense run of that seed: no ratios"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items())
-    console.print(f"{sum(found.outcomes.values())} cells: {counts}", highlight=False)
+    console.print(f"{sum(found.outcomes.values())} cells: {counts}")
     for page in found.pages:
-        console.print(f"the page: {page}", highlight=False, soft_wrap=True)
+        console.print(f"the page: {page}", soft_wrap=True)
