@@ -150,9 +150,8 @@ def dumped(setup: Setup, planned: Sequence[Planned]) -> str:
     values = asdict(setup) | {"channels": setup.shape.channels, "classes": setup.shape.num_classes}
     del values["shape"]
     records = [asdict(one) | {"share": round(one.peak / setup.memory, 6)} for one in planned]
-    versions = {"torch": torch.__version__}
-    made = values | versions | {"assumed": ASSUMED[setup.parallel], "plans": records}
-    return json.dumps(made, indent=1) + "\n"
+    values |= {"torch": torch.__version__, "assumed": ASSUMED[setup.parallel], "plans": records}
+    return json.dumps(values, indent=1) + "\n"
 
 
 def sentence(setup: Setup, planned: Sequence[Planned]) -> str:

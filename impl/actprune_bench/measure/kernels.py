@@ -80,8 +80,7 @@ def measure_kernels(
     from a cold L2 cache and without the time it takes to launch (measure.clock). Raises
     InputError on bad arguments.
     """
-    unknown = set(ops) - set(OPS)
-    if unknown:
+    if unknown := set(ops) - set(OPS):
         raise InputError(f"ops: expected some of {', '.join(OPS)}, got {', '.join(unknown)}")
     if samples < 1:
         raise InputError(f"samples: expected 1 or more, got {samples}")
