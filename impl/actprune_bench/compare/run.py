@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from actprune.strategies import grammar
 from actprune_bench.compare.config import DTYPES, CompareConfig
-from actprune_bench.compare.interleaved import train_specs
+from actprune_bench.compare.interleaved import Report, train_specs
 from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import check_same, environment
 from actprune_common import results
@@ -27,8 +27,6 @@ from actprune_common.strict_yaml import load_yaml
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
 EVERY_S = 10.0
 """Seconds between two lines of progress where the output is no terminal."""
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of its part is done, and how much there is."""
 
 
 def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> CompareConfig:
