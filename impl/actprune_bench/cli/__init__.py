@@ -8,8 +8,6 @@ import typer
 
 from actprune_bench.cli.common import Guarded
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     cls=Guarded,
     add_completion=False,

@@ -27,8 +27,7 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option(metavar="RxFxO", help="Rows x features x out_features; repeat for several."),
 ]
-Channels = Annotated[int, typer.Option(help="Of the images.", min=1)]
-Classes = Annotated[int, typer.Option(help="Of the images.", min=1)]
+OfImages = Annotated[int, typer.Option(help="Of the images.", min=1)]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder for the results; without it, results/ and the time."),

@@ -10,7 +10,7 @@ from actprune import parse_bytes
 from actprune_bench.advise import planning
 from actprune_bench.advise.planning import Planned, Setup
 from actprune_bench.cli import common
-from actprune_bench.cli.common import Channels, Classes, Formats, Json
+from actprune_bench.cli.common import Formats, Json, OfImages
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import breakable, spec_table
 
@@ -22,8 +22,8 @@ def command(
     devices: Annotated[int, typer.Option(help="GPUs, or other devices of equal size.")] = 1,
     parallel: Annotated[str, typer.Option(help="none, ddp or fsdp.")] = "none",
     format: Formats = None,
-    channels: Channels = 3,
-    classes: Classes = 1000,
+    channels: OfImages = 3,
+    classes: OfImages = 1000,
     json: Json = None,
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
