@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 def embedded(image_size: int) -> ImageData:
     """10,000 training and 2,000 test images, balanced over the classes; ships in the package."""
-    with (
-        as_file(files("actprune_bench.data") / "fashion_mnist_12k.npz") as path,
-        np.load(path, allow_pickle=False) as arrays,
-    ):
+    with np.load(Path(__file__).with_name("fashion_mnist_12k.npz"), allow_pickle=False) as arrays:
         parts = [
             (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")
         ]

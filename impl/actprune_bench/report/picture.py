@@ -49,11 +49,11 @@ def draw(table: Sequence[Row], *, alone: bool = True) -> str:
     Raises InputError where nothing was trained.
     """
     names = beside([row.spec for row in table])
-    shown = [(i, row, row.saved_mib, row.accuracy) for i, row in enumerate(table)]
+    marks = [(names[i], colour(i), SYMBOLS[symbol(i)][1]) for i in range(len(table))]
     points = [
-        _Point(row, x, y, row.spread or 0.0, names[i], colour(i), SYMBOLS[symbol(i)][1])
-        for i, row, x, y in shown
-        if x is not None and y is not None
+        _Point(row, row.saved_mib, row.accuracy, row.spread or 0.0, *mark)
+        for row, mark in zip(table, marks, strict=True)
+        if row.saved_mib is not None and row.accuracy is not None
     ]
     if not points:
         raise InputError("results: expected training runs to draw, got none")
