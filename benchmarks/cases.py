@@ -79,7 +79,7 @@ class Case:
             raise NotImplementedError(f"this commit lacks it: {problem}") from None
         self.store = self.format.compress(self.x)
         self._saved_bytes = saved_bytes
-        self._wait = torch.cuda.synchronize if device == "cuda" else _no_wait
+        self._wait = torch.get_device_module(device).synchronize
 
     def check(self) -> "Case":
         """Itself, if grad_weight is right; else RuntimeError: a wrong result has no time."""
@@ -117,10 +117,6 @@ class Case:
     def saved_bytes(self) -> int:
         """What autograd holds between the layer's forward and backward."""
         return int(self._saved_bytes(self.layer, self.x))
-
-
-def _no_wait() -> None:
-    """On a CPU a call has ended when it returns."""
 
 
 @lru_cache(maxsize=1)

@@ -117,8 +117,7 @@ class Training:
 
     def one_step(self) -> None:
         self.step(self.model, self.optimizer, *self.batch)
-        if self.batch[0].is_cuda:
-            torch.cuda.synchronize()
+        torch.get_device_module(self.batch[0].device).synchronize()
 
     def time_step(self, spec: str, device: str) -> None:
         self.one_step()

@@ -12,7 +12,6 @@ OUT.npz holds `seconds` (comparisons, kernels, pairs, 2) as float32, `kernels`, 
 measurement. docs/gate.md says what came of it.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -21,10 +20,12 @@ from datetime import datetime, timezone
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
-from typing import Any
+from timeit import timeit
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 
 from actprune_ci.measure.machine import facts
 from actprune_common.files import whole
@@ -71,18 +72,11 @@ def serve(connection: Any, lasting: bool) -> None:
         if not lasting and (child := os.fork()):
             os.waitpid(child, 0)
             continue
-        connection.send([timed(call, warm=not lasting) for call in known.values()])
+        connection.send(
+            [timeit(call, "pass" if lasting else call, number=1) for call in known.values()]
+        )
         if not lasting:
             os._exit(0)
-
-
-def timed(call: Callable[[], object], warm: bool) -> float:
-    """Seconds of one call."""
-    if warm:
-        call()
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def compare(sides: Sequence[Any], pairs: int, random: Random) -> Rows:
@@ -127,27 +121,24 @@ def save(path: Path, rows: list[Rows], date: str) -> None:
         )
 
 
-def main() -> None:
+def main(
+    out: Path,
+    comparisons: int = 800,
+    pairs: int = 20,
+    minutes: float = 15,
+    lasting: Annotated[bool, typer.Option(help="One process a side per comparison.")] = False,
+) -> None:
     """Record until the comparisons are done or the minutes are over."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--comparisons", type=int, default=800)
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--lasting", action="store_true", help="one process a side per comparison")
-    given = parser.parse_args()
     os.environ.update(THREADS)  # of the workers
     random, date = Random(0), datetime.now(timezone.utc).isoformat(timespec="seconds")
     rows: list[Rows] = []
-    ends = time.monotonic() + 60 * given.minutes
-    while len(rows) < given.comparisons and time.monotonic() < ends:
-        rows += several(given.pairs, given.lasting, random)
+    ends = time.monotonic() + 60 * minutes
+    while len(rows) < comparisons and time.monotonic() < ends:
+        rows += several(pairs, lasting, random)
         if len(rows) % 20 == 0:
-            save(given.out, rows, date)
-    save(given.out, rows, date)
+            save(out, rows, date)
+    save(out, rows, date)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from actprune_bench.records.environment import environment
 from actprune_common.files import write_json
 
 Record = dict[str, Any]
+Product = Callable[[Any, Tensor], Tensor]
+"""dW from what is kept of X and from dY."""
 START_S = 60
 """Within which a process has imported torch."""
 BLOCKS = ("32x32", "64x64", "1x64")
@@ -52,6 +55,18 @@ SMALL = [Shape("S24 fc1", 196, 48, 96), Shape("S24 fc2", 196, 96, 48)]
 BLOCK = "bsr:block=1x64,sparsity=0.9"
 TRAINED = ("dense", "bsr:block=64x64,sparsity=0.9", BLOCK, f"lean+{BLOCK}", "checkpoint+dense")
 OPS = ("grad_weight", "compress", "linear")
+LIBRARY_SPEC = "bsr:block=32x32,sparsity=0.9"
+"""Ours, beside LIBRARIES."""
+LIBRARIES: dict[str, tuple[Callable[[Tensor], Tensor], Product]] = {
+    "torch-bsr-32": (
+        lambda x: x.t().contiguous().to_sparse_bsr((32, 32)),
+        lambda x, dy: (x @ dy).t(),
+    ),
+    "torch-bsc-32": (lambda x: x.to_sparse_bsc((32, 32)), lambda x, dy: dy.t() @ x),
+    "torch-csr": (lambda x: x.t().contiguous().to_sparse_csr(), lambda x, dy: (x @ dy).t()),
+}
+"""torch's sparse forms of a pruned X and their products with dY. BSR and CSR are of Xᵀ, as ours
+is: torch's fastest way. BSC is of X, which needs no transposition."""
 COMPILED = ("dense", "compile+dense", f"compile+{BLOCK}", f"compile+lean+{BLOCK}")
 
 
@@ -156,8 +171,7 @@ def attempt(call: Callable[[], object], device: torch.device) -> Record | None:
 
 
 def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.get_device_module(device).synchronize()
 
 
 def described(problem: Exception) -> Record:
@@ -189,45 +203,44 @@ def bounded(device: torch.device, record: Record, dtype: torch.dtype) -> Record:
 def library_records(plan: Plan, dtype: torch.dtype) -> Iterator[Record]:
     """torch's own sparse products on the same pruned matrices, beside ours and dense."""
     for shape in plan.shapes:
-        (x, *_), (dy, *_) = rotating_inputs(shape, dtype, 0, plan.device)
-        store = parse("bsr:block=32x32,sparsity=0.9").compress(x)
-        pruned = store.to_dense()
-        expected = dy.double().t() @ pruned.double()
-        steps: dict[str, Callable[[], Tensor]] = {
-            "dense": lambda dy=dy, x=x: dy.t() @ x,  # type: ignore[misc]
-            store.format.spec: partial(store.grad_weight, dy),
-        }
-        turned = pruned.t().contiguous()
-        made: dict[str, Callable[[], Tensor]] = {
-            "torch-csr": turned.to_sparse_csr,
-            "torch-bsr-32": partial(turned.to_sparse_bsr, (32, 32)),
+        inputs, grads = rotating_inputs(shape, dtype, plan.device)
+        stores = [parse(LIBRARY_SPEC).compress(x) for x in inputs]
+        pruned = [store.to_dense() for store in stores]
+        steps = {
+            "dense": rotated(lambda x, dy: dy.t() @ x, inputs, grads),
+            LIBRARY_SPEC: rotated(lambda store, dy: store.grad_weight(dy), stores, grads),
         }
         beside = replace(shape, name=f"{shape.name}, beside libraries")
-        for name, make in made.items():
-            add = partial(add_product, steps, name, make, dy, expected)
-            problem = attempt(add, plan.device)
+        for name in LIBRARIES:
+            problem = attempt(partial(add_product, steps, name, pruned, grads), plan.device)
             if problem is not None:
                 yield product_record(beside, dtype, name) | problem
-        calls = [(lambda _, call=call: call()) for call in steps.values()]
-        times = interleave(calls, plan.samples, clock(plan.device))
+        times = interleave(list(steps.values()), plan.samples, clock(plan.device))
         dense = statistics.median(times[0])
         for name, samples in zip(steps, times, strict=True):
             yield product_record(beside, dtype, name, samples, dense)
 
 
 def add_product(
-    steps: dict[str, Callable[[], Tensor]],
+    steps: dict[str, Callable[[int], Tensor]],
     name: str,
-    make: Callable[[], Tensor],
-    dy: Tensor,
-    expected: Tensor,
+    pruned: Sequence[Tensor],
+    grads: Sequence[Tensor],
 ) -> None:
-    """Add the product of a library's sparse matrix to the steps, if it is right."""
-    sparse = make()
-    error = relative_error((sparse @ dy).t(), expected)
-    if not error <= tolerance(dy.dtype, len(dy)):
+    """Add the product of a library's sparse matrices to the steps, if it is right."""
+    make, multiply = LIBRARIES[name]
+    step = rotated(multiply, [make(x) for x in pruned], grads)
+    error = relative_error(step(0), grads[0].double().t() @ pruned[0].double())
+    if not error <= tolerance(grads[0].dtype, len(grads[0])):
         raise ArithmeticError(f"relative error {error:.2g} is over the tolerance")
-    steps[name] = lambda: (sparse @ dy).t()
+    steps[name] = step
+
+
+def rotated(
+    multiply: Product, kept: Sequence[Any], grads: Sequence[Tensor]
+) -> Callable[[int], Tensor]:
+    """The product of what is kept with its gradient, another pair each time."""
+    return lambda i: multiply(kept[i % len(kept)], grads[i % len(grads)])
 
 
 def product_record(
@@ -441,12 +454,8 @@ def crossover(records: Sequence[Record], block: str) -> str:
             ratio = record["ratio_to_dense"]
             sparsity = float(spec.rpartition("=")[2])
             slowest[sparsity] = max(slowest.get(sparsity, 0), ratio or float("inf"))
-    reached = "none"
-    for sparsity in sorted(slowest, reverse=True):
-        if slowest[sparsity] >= 1:
-            break
-        reached = f"{sparsity:.0%}"
-    return reached
+    faster = list(takewhile(lambda sparsity: slowest[sparsity] < 1, sorted(slowest)[::-1]))
+    return f"{faster[-1]:.0%}" if faster else "none"
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ of the block-sparse store slower by 5 % in a commit on top of it, and compares t
 two A/B runs each, as the gate asks for. ``--slowdown 0`` plants nothing: then every alarm is false.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from actprune_common.files import write_whole
 
@@ -79,26 +80,25 @@ def run(*words: str) -> str:
     return done.stdout
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--slowdown", type=float, default=0.05)
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=180, help="for both runs of a trial")
-    parser.add_argument("--benchmarks", default=FIGURE)
-    chosen = parser.parse_args()
-    trials: list[Trial] = []
+def main(
+    out: Path,
+    slowdown: float = 0.05,
+    trials: int = 20,
+    seconds: float = 180,
+    benchmarks: str = FIGURE,
+) -> None:
+    """Plant a slowdown and look for it; a trial's two runs have so many seconds together."""
+    found: list[Trial] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        repo = clone(folder, chosen.slowdown)
-        for number in range(chosen.trials):
-            trials.append(trial(repo, folder, number, chosen.benchmarks, chosen.seconds))
-            print(trials[-1], flush=True)
-            about = {"command": sys.argv, "slowdown": chosen.slowdown, "trials": trials}
-            write_whole(chosen.out, json.dumps(about, indent=1) + "\n")
-    print(Counter(word for each in trials for word in each["verdicts"]))
+        repo = clone(folder, slowdown)
+        for number in range(trials):
+            found.append(trial(repo, folder, number, benchmarks, seconds))
+            print(found[-1], flush=True)
+            about = {"command": sys.argv, "slowdown": slowdown, "trials": found}
+            write_whole(out, json.dumps(about, indent=1) + "\n")
+    print(Counter(word for each in found for word in each["verdicts"]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -6,7 +6,6 @@ samples each: 10 million samples. ``--runs``, ``--figures`` and ``--samples`` ch
 it, as `history` does.
 """
 
-import argparse
 import random
 import resource
 import sys
@@ -14,6 +13,9 @@ import tempfile
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from actprune_ci.history.history import findings, load
 from actprune_ci.model.runs import Key, Measurement, Run
@@ -84,17 +86,16 @@ def measure(store: Path, runs: int, figures: int, samples: int) -> None:
         print(f"peak resident memory, {who}: {peak:,.0f} MiB")
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--figures", type=int, default=1000)
-    parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--store", type=Path, help="a folder to keep; default: a temporary one")
-    chosen = parser.parse_args()
+def main(
+    runs: int = 1000,
+    figures: int = 1000,
+    samples: int = 10,
+    store: Annotated[Path | None, typer.Option(help="To keep; else a temporary one.")] = None,
+) -> None:
+    """Measure how long a large store takes to answer."""
     with tempfile.TemporaryDirectory() as temporary:
-        measure(chosen.store or Path(temporary), chosen.runs, chosen.figures, chosen.samples)
+        measure(store or Path(temporary), runs, figures, samples)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

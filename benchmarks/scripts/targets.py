@@ -5,25 +5,23 @@ docs/measuring.md for what they mean and why a line is missed. Exits 0 whatever 
 machine is no judge.
 """
 
-import argparse
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import ge, le
-from typing import Any
 
 import torch
+import typer
 from rich.console import Console
-from torch import Tensor
 
 from actprune import parse
 from actprune_bench.compare.config import S24
-from actprune_bench.measure.kernels import Shape, interleave, measure_kernels, rotating_inputs
+from actprune_bench.measure.kernels import Shape, interleave, measure_kernels
 from actprune_bench.records.environment import environment
 from actprune_bench.report.table import spec_table
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
+from benchmarks.scripts.gpu_figures import LIBRARIES, LIBRARY_SPEC, Plan, library_records
 
 BSR = ("bsr:block=32x32,sparsity=0.9", "bsr:block=1x32,sparsity=0.9")
 SPECS = ("csr:sparsity=0.9", *BSR)
@@ -65,40 +63,20 @@ def kernel_lines(samples: int) -> list[Line]:
 
 
 def library_lines(samples: int) -> list[Line]:
-    """grad_weight of 32x32 blocks against torch's own products, interleaved.
-
-    BSR is of Xᵀ, as ours is: torch's fastest way. BSC is of X, which needs no transposition.
-    """
+    """grad_weight of 32x32 blocks against torch's own products, interleaved."""
     lines = []
     for shape in MLP:
-        inputs, grads = rotating_inputs(shape, torch.float32, seed=0)
-        stores = [parse(BSR[0]).compress(x) for x in inputs]
+        plan = Plan(torch.device("cpu"), [shape], samples, models=())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's sparse layouts say that they are in beta
-            dense = [store.to_dense() for store in stores]
-            bsr = [x.t().contiguous().to_sparse_bsr((32, 32)) for x in dense]
-            bsc = [x.to_sparse_bsc((32, 32)) for x in dense]
-            csr = [x.t().contiguous().to_sparse_csr() for x in dense]
-        products = {
-            "ours": _rotate(lambda store, dy: store.grad_weight(dy), stores, grads),
-            "torch BSR": _rotate(lambda x, dy: (x @ dy).t(), bsr, grads),
-            "torch BSC": _rotate(lambda x, dy: dy.t() @ x, bsc, grads),
-            "torch CSR": _rotate(lambda x, dy: (x @ dy).t(), csr, grads),
-        }
-        for product in products.values():
-            torch.testing.assert_close(product(0), products["ours"](0), rtol=1e-3, atol=1e-2)
-        times = [statistics.median(t) for t in interleave(list(products.values()), samples)]
-        for name, time in list(zip(products, times, strict=True))[1:]:
-            bound = 4 if name == "torch CSR" else 2
-            what = f"grad_weight 32x32, {shape.name}, {name} / ours"
-            lines.append(Line(what, time / times[0], bound, at_least=True))
+            records = {each["spec"]: each for each in library_records(plan, torch.float32)}
+        for name in LIBRARIES:
+            assert records[name]["ok"], records[name]["error"]
+            ratio = records[name]["median_ms"] / records[LIBRARY_SPEC]["median_ms"]
+            library = name.split("-")[1].upper()
+            what = f"grad_weight 32x32, {shape.name}, torch {library} / ours"
+            lines.append(Line(what, ratio, 4 if library == "CSR" else 2, at_least=True))
     return lines
-
-
-def _rotate(
-    multiply: Callable[[Any, Tensor], Tensor], stores: Sequence[object], grads: Sequence[Tensor]
-) -> Callable[[int], Tensor]:
-    return lambda i: multiply(stores[i % len(stores)], grads[i % len(grads)])
 
 
 def training_lines(samples: int) -> list[Line]:
@@ -131,18 +109,14 @@ def saved_lines() -> list[Line]:
     return lines
 
 
-def main() -> None:
+def main(samples: int = 15, threads: int = 2) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(threads)
     lines = [
         *saved_lines(),
-        *kernel_lines(given.samples),
-        *library_lines(given.samples),
-        *training_lines(max(3, given.samples // 2)),
+        *kernel_lines(samples),
+        *library_lines(samples),
+        *training_lines(max(3, samples // 2)),
     ]
     table = spec_table("what", ("reached", "to reach", ""))
     for line in lines:
@@ -150,12 +124,12 @@ def main() -> None:
         missed = f"missed by {abs(line.reached / line.bound - 1):.0%}"
         mark = "met" if met(line.reached, line.bound) else missed
         table.add_row(line.what, f"{line.reached:.3f}", f"{sign} {line.bound:.3g}", mark)
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
     found = environment("python -m benchmarks.scripts.targets")
     machine = f"{found['date']}, {found['cpu']}, {found['threads']} threads, torch {found['torch']}"
-    console.print(machine, highlight=False)
+    console.print(machine)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

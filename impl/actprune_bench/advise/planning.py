@@ -49,8 +49,8 @@ class Setup:
     """Bytes of a device."""
     shape: DataShape
 
-    def checked(self) -> "Setup":
-        """Itself. Raises InputError on values that cannot be planned."""
+    def __post_init__(self) -> None:
+        """Raise InputError on values that cannot be planned."""
         if self.parallel not in ASSUMED:
             raise expected("parallel", f"one of {', '.join(ASSUMED)}", repr(self.parallel))
         sizes = {"batch": self.batch, "devices": self.devices, "device-memory": self.memory}
@@ -64,7 +64,6 @@ class Setup:
         if self.batch % self.devices:
             raise expected("batch", f"a multiple of {self.devices} devices", self.batch)
         check(TrainConfig, {"model": self.model})
-        return self
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,8 @@ def plan(
 ) -> list[Planned]:
     """What each spec needs and how far it goes; the least memory first.
 
-    Raises InputError on a setup or a spec that is wrong.
+    Raises InputError on a spec that is wrong.
     """
-    setup.checked()
     found = []
     with _world(setup):
         for spec in dict.fromkeys(read(spec).spec for spec in specs):
@@ -152,9 +150,8 @@ def dumped(setup: Setup, planned: Sequence[Planned]) -> str:
     values = asdict(setup) | {"channels": setup.shape.channels, "classes": setup.shape.num_classes}
     del values["shape"]
     records = [asdict(one) | {"share": round(one.peak / setup.memory, 6)} for one in planned]
-    versions = {"torch": torch.__version__}
-    made = values | versions | {"assumed": ASSUMED[setup.parallel], "plans": records}
-    return json.dumps(made, indent=1) + "\n"
+    values |= {"torch": torch.__version__, "assumed": ASSUMED[setup.parallel], "plans": records}
+    return json.dumps(values, indent=1) + "\n"
 
 
 def sentence(setup: Setup, planned: Sequence[Planned]) -> str:

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from actprune_bench.cli.common import guarded
-
-__all__ = ["app", "main"]
+from actprune_bench.cli.common import Guarded
 
 app = typer.Typer(
+    cls=Guarded,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,8 +36,7 @@ def _root(
 
 for module in iter_modules(__path__):
     if module.name != "common":
-        command = import_module(f"{__name__}.{module.name}").command
-        app.command(module.name)(guarded(command))
+        app.command(module.name)(import_module(f"{__name__}.{module.name}").command)
 
 
 def main() -> None:

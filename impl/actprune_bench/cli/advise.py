@@ -8,7 +8,7 @@ from rich.console import Console
 
 from actprune import parse_bytes
 from actprune_bench.advise.advice import Advice, advise, recorded, sentence, settings_of
-from actprune_bench.cli.common import Channels, Classes, predicting, terminal
+from actprune_bench.cli.common import OfImages, predicting, terminal
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import spec_table
 from actprune_common.results import read
@@ -18,8 +18,8 @@ def command(
     model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_s24, ...")],
     batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)],
     budget: Annotated[str, typer.Option(help="Memory of a training step: 4GiB, 800MiB, ...")],
-    channels: Channels = 3,
-    classes: Classes = 1000,
+    channels: OfImages = 3,
+    classes: OfImages = 1000,
     results: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A results.json; repeat. Else what is recorded."),
@@ -53,9 +53,8 @@ def _print(advice: Advice, console: Console) -> None:
             f"{setting.step_ratio:.2f}",
         )
     console.print(out)
-    console.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+    console.print(sentence(advice), markup=False, soft_wrap=True)
     console.print(
         "Peaks are predicted for this model and batch. Accuracy (points, with its standard error) "
         "and time are those of recorded runs of other models and data: try the setting on yours.",
-        highlight=False,
     )

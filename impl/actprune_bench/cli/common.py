@@ -1,56 +1,47 @@
 """What the commands share: common options, how errors are said, what is printed where."""
 
-import functools
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from actprune_bench.compare.config import ShapeConfig
 from actprune_bench.compare.run import PAGE
+from actprune_bench.report.page import write_page
 from actprune_bench.report.table import print_table
 from actprune_common.errors import InputError
 from actprune_common.results import Results
 
-Command = TypeVar("Command", bound=Callable[..., None])
-
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--format", metavar="SPEC", help="Such as bsr:block=1x32,sparsity=0.9; repeat."),
+    typer.Option(metavar="SPEC", help="Such as bsr:block=1x32,sparsity=0.9; repeat."),
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option(
-        "--shape", metavar="RxFxO", help="Rows x features x out_features; repeat for several."
-    ),
+    typer.Option(metavar="RxFxO", help="Rows x features x out_features; repeat for several."),
 ]
-Channels = Annotated[int, typer.Option(help="Of the images.", min=1)]
-Classes = Annotated[int, typer.Option(help="Of the images.", min=1)]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the records there, as JSON.")
-]
+OfImages = Annotated[int, typer.Option(help="Of the images.", min=1)]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out", metavar="DIR", help="Folder for the results; without it, results/ and the time."
-    ),
+    typer.Option(metavar="DIR", help="Folder for the results; without it, results/ and the time."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")]
 
 
-def guarded(function: Command) -> Command:
-    """The command, whose bad input is one line and exit code 2, and whose Ctrl-C is one line."""
+class Guarded(TyperGroup):
+    """The commands: bad input of any is one line and exit code 2, and Ctrl-C is one line."""
 
-    @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> None:
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
         try:
-            function(*args, **kwargs)
+            return super().invoke(ctx)
         except (InputError, OSError) as problem:
             text = " ".join(str(problem).split())
             typer.echo(f"actprune: error: {text}", err=True)
@@ -59,14 +50,13 @@ def guarded(function: Command) -> Command:
             typer.echo("actprune: interrupted", err=True)
             raise typer.Exit(130) from None
 
-    return called  # type: ignore[return-value]
-
 
 def terminal() -> Console:
     """Where tables go."""
-    console = Console()
-    # a file or a pipe has no width of its own: show everything
-    return console if console.is_terminal else Console(width=max(console.width, 140))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width of its own: show everything
+        console.width = max(console.width, 140)
+    return console
 
 
 def command_line() -> str:
@@ -74,17 +64,26 @@ def command_line() -> str:
     return shlex.join(["actprune", *sys.argv[1:]])
 
 
-def new_folder() -> Path:
-    """Where results go if nobody says."""
-    return Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+def folder_of(out: Path | None, *, resume: bool = False) -> Path:
+    """Where results go. Raises InputError where nobody says in which folder to resume."""
+    if resume and out is None:
+        raise InputError("--resume: expected --out to name the folder to go on in")
+    return out or Path("results") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
 
 
-def check_new(file: Path | None) -> None:
+def _new(file: Path | None) -> Path | None:
     """Raise InputError where a file that is to be written is there, or where its folder is not."""
     if file is not None and file.exists():
         raise InputError(f"{file}: is there already; name another file")
     if file is not None and not file.absolute().parent.is_dir():
         raise InputError(f"{file}: its folder is not there")
+    return file
+
+
+Json = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the records there, as JSON.", callback=_new),
+]
 
 
 @contextmanager
@@ -95,9 +94,10 @@ def predicting(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def show(made: Results, folder: Path, console: Console) -> None:
-    """Print the table of `made`, and where its page is."""
+    """Write the page of `made`, and print its table and where the page is."""
+    write_page(made, folder / PAGE)
     print_table(made, console)
-    console.print(f"the page: {folder / PAGE}", highlight=False, soft_wrap=True)
+    console.print(f"the page: {folder / PAGE}", soft_wrap=True)
 
 
 def shape_of(text: str) -> ShapeConfig:

@@ -6,19 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_bench.cli.common import Formats, Out, Resume, command_line, new_folder, show, terminal
+from actprune_bench.cli.common import Formats, Out, Resume, command_line, folder_of, show, terminal
 from actprune_bench.compare.config import CompareConfig
-from actprune_bench.compare.run import open_folder, run_compare
-from actprune_common.errors import InputError
+from actprune_bench.compare.run import measure, open_folder
 from actprune_common.strict_yaml import check, load_yaml
 
 
 def command(
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="A YAML file; without it, a quick comparison."
-        ),
+        typer.Option(metavar="FILE", help="A YAML file; without it, a quick comparison."),
     ] = None,
     format: Formats = None,
     data: Annotated[
@@ -28,8 +25,7 @@ def command(
     resume: Resume = False,
 ) -> None:
     """Compare formats as kernels and as training runs: a table, results.json and index.html."""
-    if resume and out is None:
-        raise InputError("--resume: expected --out to name the folder to go on in")
+    folder = folder_of(out, resume=resume)
     chosen = load_yaml(config, CompareConfig) if config else None
     changes: dict[str, Any] = {"formats": format} if format else {}
     base = (chosen or CompareConfig()).values()
@@ -37,10 +33,10 @@ def command(
         changes["training"] = {**(base["training"] or {}), "data": data}
     if changes:
         chosen = check(CompareConfig, {**base, **changes})
-    folder, console = out or new_folder(), terminal()
+    console = terminal()
     chosen = open_folder(folder, chosen, resume=resume)
     try:
-        made = run_compare(chosen, folder, command=command_line(), console=console)
+        made = measure(chosen, folder, command=command_line(), console=console)
     except KeyboardInterrupt:
         words = shlex.join(["actprune", "compare", "--out", str(folder), "--resume"])
         typer.echo(f"actprune: interrupted; what was measured is kept: {words}", err=True)

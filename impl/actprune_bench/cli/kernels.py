@@ -25,7 +25,6 @@ def command(
     json: Json = None,
 ) -> None:
     """Time compress, grad_weight and a whole linear layer, checked and interleaved."""
-    common.check_new(json)
     part: dict[str, Any] = {"samples": samples, "dtype": dtype, "device": device, "heat_map": None}
     if shape:
         part["shapes"] = [common.shape_of(text) for text in shape]

@@ -10,7 +10,7 @@ from actprune import parse_bytes
 from actprune_bench.advise import planning
 from actprune_bench.advise.planning import Planned, Setup
 from actprune_bench.cli import common
-from actprune_bench.cli.common import Channels, Classes, Formats, Json
+from actprune_bench.cli.common import Formats, Json, OfImages
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import breakable, spec_table
 
@@ -22,12 +22,11 @@ def command(
     devices: Annotated[int, typer.Option(help="GPUs, or other devices of equal size.")] = 1,
     parallel: Annotated[str, typer.Option(help="none, ddp or fsdp.")] = "none",
     format: Formats = None,
-    channels: Channels = 3,
-    classes: Classes = 1000,
+    channels: OfImages = 3,
+    classes: OfImages = 1000,
     json: Json = None,
 ) -> None:
     """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
-    common.check_new(json)
     memory = parse_bytes(device_memory, "device-memory")
     setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
     console = common.terminal()
@@ -50,9 +49,8 @@ def _print(setup: Setup, planned: Sequence[Planned], console: Console) -> None:
             f"{one.largest_batch:,}" if one.largest_batch else "none",
         )
     console.print(out)
-    console.print(planning.sentence(setup, planned), highlight=False, markup=False, soft_wrap=True)
+    console.print(planning.sentence(setup, planned), markup=False, soft_wrap=True)
     console.print(
         f"Assumed: {planning.ASSUMED[setup.parallel]}. Not in it: what a CUDA context, the "
         "communication library and fragmentation take, so leave them some room.",
-        highlight=False,
     )

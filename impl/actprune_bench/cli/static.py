@@ -1,12 +1,11 @@
 """`actprune static`."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from actprune_bench.cli.common import Formats, Shapes, check_new, command_line, shape_of, terminal
+from actprune_bench.cli.common import Formats, Json, Shapes, command_line, shape_of, terminal
 from actprune_bench.gpu_static.compilation import check_able, compile_all, spilling, toolchain
 from actprune_bench.gpu_static.kernel_variants import DTYPES, SHAPES, named, shipped
 from actprune_bench.gpu_static.sass import ARCHES
@@ -18,7 +17,7 @@ from actprune_common.files import write_json
 
 def command(
     arch: Annotated[
-        list[int] | None, typer.Option("--arch", metavar="N", help="80, 90 or 100; repeat.")
+        list[int] | None, typer.Option(metavar="N", help="80, 90 or 100; repeat.")
     ] = None,
     format: Formats = None,
     dtype: Annotated[
@@ -26,16 +25,13 @@ def command(
         typer.Option(help="Of --format: bfloat16, float16, float32 or tf32; repeat."),
     ] = None,
     shape: Shapes = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the records there, as JSON.")
-    ] = None,
+    out: Json = None,
     jobs: Annotated[int, typer.Option(help="Compilations at a time.", min=1)] = 2,
 ) -> None:
     """Compile every GPU kernel, without a GPU: registers, spills, instructions, occupancy.
 
     Exit code 1 where a kernel spills registers or does not compile.
     """
-    check_new(out)
     if (dtype or shape) and not format:
         raise InputError("--format: expected with --dtype and --shape, got none")
     sizes = [(s.rows, s.features, s.out_features) for s in map(shape_of, shape or [])]

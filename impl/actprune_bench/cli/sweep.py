@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from actprune_bench.cli.common import Out, Resume, command_line, new_folder, terminal
+from actprune_bench.cli.common import Out, Resume, command_line, folder_of, terminal
 from actprune_bench.report.table import print_table
 from actprune_bench.sweep import run
 from actprune_bench.sweep.cells import DONE
@@ -20,9 +20,7 @@ def command(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config",
-            metavar="FILE",
-            help="A YAML file (docs/sweep.md); with --resume, the folder's.",
+            metavar="FILE", help="A YAML file (docs/sweep.md); with --resume, the folder's."
         ),
     ] = None,
     out: Out = None,
@@ -47,7 +45,7 @@ def command(
     if out is None and (resume or config is None):
         raise InputError("--config, --out: expected a file, or the folder to --resume in")
     chosen = load_yaml(config, SweepConfig) if config else None
-    folder, console = out or new_folder(), terminal()
+    folder, console = folder_of(out), terminal()
     chosen = run.find_config(folder, chosen, resume=resume)
     try:
         found = run.run_sweep(

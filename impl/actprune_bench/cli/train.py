@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_bench.cli.common import Out, Resume, new_folder, terminal
+from actprune_bench.cli.common import Out, Resume, folder_of, terminal
 from actprune_bench.training import TrainConfig, run_training
 from actprune_bench.training.distributed import world_of
 from actprune_common.errors import InputError
@@ -31,12 +31,11 @@ def command(
     """
     if out is None and world_of(os.environ).size > 1:
         raise InputError("--out: expected with several ranks, so that a restart finds the run")
-    if resume and out is None:
-        raise InputError("--resume: expected --out to name the folder to go on in")
+    folder = folder_of(out, resume=resume)
     base = load_yaml(config, TrainConfig).model_dump() if config else {}
     options = {key: value for key, value in keys.items() if value not in (None, [])}
     chosen = check(TrainConfig, {**base, **options})
-    run_training(chosen, out or new_folder(), resume=resume, console=terminal())
+    run_training(chosen, folder, resume=resume, console=terminal())
 
 
 def _declare_keys() -> None:

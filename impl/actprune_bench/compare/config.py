@@ -1,14 +1,15 @@
 """What a comparison is: its YAML file, and the kernels and training runs that it describes."""
 
-from typing import Any, Literal
+from itertools import product
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from actprune.formats import parse
 from actprune.strategies.grammar import read
 from actprune_bench.measure.tolerance import TOLERANCE
-from actprune_bench.training.config import Seed, TrainConfig, without
+from actprune_bench.training.config import Seed, Shared, TrainConfig, one_of
 from actprune_common.errors import InputError
 from actprune_common.strict_yaml import StrictModel
 
@@ -39,14 +40,13 @@ class HeatMap(StrictModel):
     sparsities: list[float] = Field(default=[0.5, 0.8, 0.9, 0.95, 0.99])
     samples: int = Field(default=3, ge=1)
 
-    @model_validator(mode="after")
-    def _valid(self) -> "HeatMap":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where a block or a sparsity is none."""
         self.specs()
-        return self
 
     def specs(self) -> list[str]:
         """The grid as specs."""
-        grid = [(block, s) for block in self.blocks for s in self.sparsities]
+        grid = product(self.blocks, self.sparsities)
         return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
 
 
@@ -55,7 +55,7 @@ class KernelPart(StrictModel):
 
     shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
     samples: int = Field(default=5, ge=1)
-    dtype: str = "float32"
+    dtype: Annotated[str, one_of(DTYPES)] = "float32"
     device: str = "cpu"
     heat_map: HeatMap | None = HeatMap()
 
@@ -68,13 +68,6 @@ class KernelPart(StrictModel):
             raise InputError(f"expected a name of its own for each, got {twice!r} twice")
         return shapes
 
-    @field_validator("dtype")
-    @classmethod
-    def _known_dtype(cls, dtype: str) -> str:
-        if dtype not in DTYPES:
-            raise InputError(f"expected one of {', '.join(DTYPES)}, got {dtype!r}")
-        return dtype
-
     @field_validator("device")
     @classmethod
     def _usable_device(cls, device: str) -> str:
@@ -85,21 +78,18 @@ class KernelPart(StrictModel):
         return device
 
 
-_ELSEWHERE = {"spec": "formats", "seed": "seeds", "threads": "threads, beside training"}
-
-
-class TrainingPart(TrainConfig):
+class TrainingPart(Shared):
     """Which training runs are compared: the keys of `actprune train`, but for the specs' and seeds'
     sake without spec, seed and threads."""
 
+    elsewhere: ClassVar = {
+        "spec": "formats",
+        "seed": "seeds",
+        "threads": "threads, beside training",
+    }
     epochs: int = Field(default=1, ge=1, le=100_000)
     device: Literal["cpu"] = "cpu"  # where the peaks are measured
     seeds: list[Seed] = Field(default=[0], min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_single_run(cls, values: Any) -> Any:
-        return without(values, _ELSEWHERE)
 
     @field_validator("seeds")
     @classmethod
@@ -107,11 +97,6 @@ class TrainingPart(TrainConfig):
         if len(set(seeds)) < len(seeds):
             raise InputError(f"expected each once, got {seeds}")
         return seeds
-
-    def run(self, spec: str, seed: int, threads: int | None) -> TrainConfig:
-        """One of the runs."""
-        rest = self.model_dump(exclude={"seeds", *_ELSEWHERE})
-        return TrainConfig(**rest, spec=spec, seed=seed, threads=threads)
 
 
 class CompareConfig(StrictModel):
@@ -138,20 +123,20 @@ class CompareConfig(StrictModel):
     def _canonical(cls, formats: list[str]) -> list[str]:
         return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
 
-    @model_validator(mode="after")
-    def _something(self) -> "CompareConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where nothing is left to compare."""
         if self.kernels is None and self.training is None:
             raise InputError("kernels, training: expected at least one of them, got null for both")
-        return self
 
     def values(self) -> dict[str, Any]:
         """As in a YAML file."""
-        return self.model_dump(mode="json", exclude={"training": set(_ELSEWHERE)})
+        return self.model_dump(mode="json", exclude={"training": set(TrainingPart.elsewhere)})
 
     def runs(self) -> list[TrainConfig]:
         """The training runs: every format for every seed."""
         part = self.training
         if part is None:
             return []
-        pairs = [(spec, seed) for seed in part.seeds for spec in self.formats]
-        return [part.run(spec, seed, self.threads) for spec, seed in pairs]
+        rest = part.model_dump(exclude={"seeds", *part.elsewhere}) | {"threads": self.threads}
+        pairs = product(part.seeds, self.formats)
+        return [TrainConfig(**rest, spec=spec, seed=seed) for seed, spec in pairs]

@@ -19,8 +19,8 @@ from actprune_common.results import RunRecord, TrainingRecord, read_record
 _MAY_DIFFER = {"spec", "seed", "include", "exclude"}
 
 Peaks = tuple[int, int | None]  # predicted and measured, bytes
-Progress = Callable[[str, int, int], None]
-"""Called with a description, the steps made of all runs, and the steps to make."""
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of its part is done, and how much there is."""
 
 
 def train_specs(
@@ -29,7 +29,7 @@ def train_specs(
     chunk: int = 20,
     directory: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Report = lambda *_: None,
 ) -> Iterator[TrainingRecord]:
     """Train `configs` (specs x seeds) and yield a training record per run as its seed finishes.
 
@@ -50,9 +50,8 @@ def train_specs(
         trainers = [_open(config, data, directory, resume) for config in group]
         total = trainers[0].total_steps * len(configs)
         for label in _interleave(trainers, chunk):
-            if progress:
-                steps = trained + sum(trainer.step for trainer in trainers)
-                progress(f"training {label}, seed {seed}", steps, total)
+            steps = trained + sum(trainer.step for trainer in trainers)
+            progress(f"training {label}, seed {seed}", steps, total)
         trained += sum(trainer.total_steps for trainer in trainers)
         made = {trainer.config.spec: _record(trainer, peaks) for trainer in trainers}
         for record in made.values():

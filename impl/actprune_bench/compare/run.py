@@ -1,48 +1,32 @@
-"""A comparison from its folder to its page."""
+"""A comparison from its folder to its results."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from actprune.strategies import grammar
 from actprune_bench.compare.config import DTYPES, CompareConfig
-from actprune_bench.compare.interleaved import train_specs
+from actprune_bench.compare.interleaved import Report, train_specs
 from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import check_same, environment
-from actprune_bench.report.page import write_page
+from actprune_common import results
 from actprune_common.errors import InputError
 from actprune_common.files import make_folder, write_whole
-from actprune_common.results import (
-    OPS,
-    SCHEMA,
-    Environment,
-    KernelRecord,
-    Results,
-    TrainingRecord,
-    read,
-    write,
-)
+from actprune_common.results import OPS, Environment, KernelRecord, Results, TrainingRecord
 from actprune_common.strict_yaml import load_yaml
 
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
 EVERY_S = 10.0
 """Seconds between two lines of progress where the output is no terminal."""
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of its part is done, and how much there is."""
 
 
 def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> CompareConfig:
@@ -65,17 +49,10 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
     return config
 
 
-def run_compare(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
-    """Measure what `config` says and `out` (of open_folder) lacks: results.json and index.html."""
-    made = measure(config, out, command=command, console=console)
-    write_page(made, out / PAGE)
-    return made
-
-
 def measure(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
-    """The same without the page.
+    """Measure what `config` says and `out` (of open_folder) lacks, into its results.json.
 
-    results.json is written after each layer's kernels and each seed's training. Raises InputError
+    It is written after each layer's kernels and each seed's training. Raises InputError
     where `out` holds results of another machine, commit or torch.
     """
     if config.threads is not None:
@@ -86,23 +63,23 @@ def measure(config: CompareConfig, out: Path, *, command: str, console: Console)
     with _progress(console) as report:
         for name, records in _kernels(config, kernels, report):
             kernels += records
-            write(out / RESULTS, made)
-            console.print(f"kernels of {name}: measured", highlight=False)
+            results.write(out / RESULTS, made)
+            console.print(f"kernels of {name}: measured")
         for record in _training(config, out, report):
             place = (record.spec, record.seed)
             training[:] = [r for r in training if (r.spec, r.seed) != place] + [record]
             if record.spec == config.formats[-1]:
-                write(out / RESULTS, made)
-                console.print(f"training with seed {record.seed}: done", highlight=False)
-    write(out / RESULTS, made)
+                results.write(out / RESULTS, made)
+                console.print(f"training with seed {record.seed}: done")
+    results.write(out / RESULTS, made)
     return made
 
 
 def _begun(path: Path, now: Environment) -> Results:
     """The results so far; none yet where there is no file."""
     if not path.exists():
-        return Results(schema=SCHEMA, environment=now, kernels=[], training=[])
-    kept = read(path)
+        return Results(schema=results.SCHEMA, environment=now, kernels=[], training=[])
+    kept = results.read(path)
     check_same(path, kept.environment.model_dump(), now.model_dump())
     return kept
 
@@ -114,41 +91,36 @@ def _kernels(
     part = config.kernels
     if part is None:
         return
-    grid = part.heat_map
-    # the grid's formats that the comparison measures anyway are not measured twice
     formats = [spec for spec in config.formats if grammar.read(spec).format]
-    cells = [spec for spec in grid.specs() if spec not in formats] if grid else []
-    full, single = len(formats) * part.samples, len(cells) * (grid.samples if grid else 0)
-    total = len(part.shapes) * (len(OPS) * full + single)
+    tasks: list[tuple[str, list[str], Sequence[str], int]] = [("", formats, OPS, part.samples)]
+    if grid := part.heat_map:
+        # its formats that the comparison measures anyway are not measured twice
+        cells = [spec for spec in grid.specs() if spec not in formats]
+        tasks.append((", heat map", cells, ["grad_weight"], grid.samples))
+    each = sum(len(specs) * len(ops) * samples for _, specs, ops, samples in tasks)
     have = {(record.layer, record.op, record.spec) for record in kept}
     done = 0
-    for layer in part.shapes:
-        for specs, ops, samples in (
-            (formats, OPS, part.samples),
-            (cells, ("grad_weight",), grid.samples if grid else 0),
-        ):
-            work = len(specs) * samples
 
-            def say(line: str, work: int = work) -> None:
-                nonlocal done
-                report(f"kernels: {line}", done, total)
-                done += work
+    def say(work: int, line: str) -> None:
+        nonlocal done
+        report(f"kernels: {line}", done, each * len(part.shapes))
+        done += work
 
-            if {(layer.name, op, spec) for op in ops for spec in specs} <= have:
-                done += work * len(ops)
-                continue
-            shape, dtype = Shape(**layer.model_dump()), DTYPES[part.dtype]
-            records = measure_kernels(
-                specs,
-                [shape],
-                dtype=dtype,
-                samples=samples,
-                ops=ops,
-                device=part.device,
-                progress=say,
-            )
-            what = layer.name if specs is formats else f"{layer.name}, heat map"
-            yield what, [record for record in records if record.spec in specs]
+    for layer, (what, specs, ops, samples) in product(part.shapes, tasks):
+        work = len(specs) * samples
+        if {(layer.name, op, spec) for op in ops for spec in specs} <= have:
+            done += work * len(ops)
+            continue
+        records = measure_kernels(
+            specs,
+            [Shape(**layer.model_dump())],
+            dtype=DTYPES[part.dtype],
+            samples=samples,
+            ops=ops,
+            device=part.device,
+            progress=partial(say, work),
+        )
+        yield layer.name + what, [record for record in records if record.spec in specs]
 
 
 def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[TrainingRecord]:
@@ -166,16 +138,14 @@ def _progress(console: Console) -> Iterator[Report]:
         return
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
+        task, part = progress.add_task("", total=None), ""
 
         def report(text: str, done: int, total: int) -> None:
-            part = part_of(text)
-            if part not in tasks:
-                for other in tasks.values():
-                    progress.remove_task(other)
-                tasks.clear()
-                tasks[part] = progress.add_task(text, total=total)
-            progress.update(tasks[part], description=text, completed=done, total=total)
+            nonlocal part
+            if part != part_of(text):  # of which the speed so far says nothing
+                part = part_of(text)
+                progress.reset(task)
+            progress.update(task, description=text, completed=done, total=total)
 
         yield report
 
@@ -205,4 +175,4 @@ class ProgressLines:
         if done > self.first:
             seconds = (now - self.began) * (total - done) / (done - self.first)
             share += f", about {seconds:.0f} s of it left"
-        self.console.print(f"{text} ({share})", highlight=False, soft_wrap=True)
+        self.console.print(f"{text} ({share})", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,10 @@ Bytes = npt.NDArray[np.uint8]
 
 def embedded(image_size: int) -> ImageData:
     """10,000 training and 2,000 test images, balanced over the classes; ships in the package."""
-    with (
-        as_file(files("actprune_bench.data") / "fashion_mnist_12k.npz") as path,
-        np.load(path, allow_pickle=False) as arrays,
-    ):
-        keys = "train_images", "train_labels", "test_images", "test_labels"
-        parts = [arrays[key] for key in keys]
+    with np.load(Path(__file__).with_name("fashion_mnist_12k.npz"), allow_pickle=False) as arrays:
+        parts = [
+            (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")
+        ]
     return _data("embedded", parts, image_size)
 
 
@@ -45,7 +42,7 @@ def fashion_mnist(folder: Path, image_size: int) -> ImageData:
             raise InputError(f"{labels_path}: expected {len(images)} labels, got {len(labels)}")
         if labels.size == 0 or labels.max() >= len(CLASSES):
             raise InputError(f"{labels_path}: expected labels from 0 to {len(CLASSES) - 1}")
-        parts += [images, labels]
+        parts.append((images, labels))
     return _data("fashion-mnist", parts, image_size)
 
 
@@ -71,7 +68,6 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _data(name: str, parts: list[Bytes], image_size: int) -> ImageData:
-    images, labels = parts[::2], parts[1::2]
-    pixels = [each[:, None] for each in images]  # n, 1, height, width
-    return in_memory(name, CLASSES, list(zip(pixels, labels, strict=True)), image_size)
+def _data(name: str, parts: list[tuple[Bytes, Bytes]], image_size: int) -> ImageData:
+    pixels = [(images[:, None], labels) for images, labels in parts]  # n, 1, height, width
+    return in_memory(name, CLASSES, pixels, image_size)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from actprune_bench.data.images import ImageData, digest, pad_centrally
+from actprune_bench.data.images import ImageData, digest
 from actprune_common.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -88,10 +88,10 @@ def read_image(path: Path, size: int) -> Tensor:
     if shorter > size:
         width, height = (max(size, round(length * size / shorter)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (max(0, length - size) // 2 for length in image.size)
-    right, bottom = min(image.width, left + size), min(image.height, top + size)
-    pixels = np.array(image.crop((left, top, right, bottom)))  # height, width, 3
-    return pad_centrally(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    left, top = (int((length - size) / 2) for length in image.size)
+    # height, width, 3; beyond the image's edges there are zeros
+    pixels = np.array(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _split(root: Path, classes: Sequence[str], image_size: int) -> FolderSplit:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ from actprune_bench.measure.tolerance import TOLERANCE, relative_error, toleranc
 from actprune_common.errors import InputError
 from actprune_kernels.backends import resolve
 
-if TYPE_CHECKING:
-    from actprune_common.results import KernelRecord, Op
+try:
+    from actprune_common.results import KernelRecord
+except ModuleNotFoundError:  # pydantic, on a GPU image: the fields are unchecked there
+    KernelRecord = SimpleNamespace  # type: ignore[assignment,misc]
 
 OPS = ("compress", "grad_weight", "linear")
 WARMUP = 2
@@ -50,16 +52,6 @@ class Shape:
                 raise InputError(f"{size}: expected 1 or more, got {getattr(self, size)}")
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What one run measures everything with."""
-
-    dtype: torch.dtype
-    device: torch.device
-    samples: int
-    seed: int
-
-
 @dataclass
 class _Case:
     """One format on one shape: what to check and what to time."""
@@ -77,11 +69,10 @@ def measure_kernels(
     *,
     dtype: torch.dtype = torch.float32,
     samples: int = 15,
-    seed: int = 0,
     ops: Sequence[str] = OPS,
     device: str = "cpu",
-    progress: Callable[[str], None] | None = None,
-) -> "Iterator[KernelRecord]":
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[KernelRecord]:
     """Yield a record per (shape, op, spec); dense is measured too and comes first.
 
     progress is called with a line of text before each (shape, op). Times are milliseconds: of wall
@@ -89,8 +80,7 @@ def measure_kernels(
     from a cold L2 cache and without the time it takes to launch (measure.clock). Raises
     InputError on bad arguments.
     """
-    unknown = set(ops) - set(OPS)
-    if unknown:
+    if unknown := set(ops) - set(OPS):
         raise InputError(f"ops: expected some of {', '.join(OPS)}, got {', '.join(unknown)}")
     if samples < 1:
         raise InputError(f"samples: expected 1 or more, got {samples}")
@@ -98,43 +88,29 @@ def measure_kernels(
         raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
-        conditions = Conditions(dtype, torch.device(device), samples, seed)
-        yield from _measure_shape(shape, formats, conditions, ops, progress)
-
-
-def _measure_shape(
-    shape: Shape,
-    formats: Sequence[Format],
-    conditions: Conditions,
-    ops: Sequence[str],
-    progress: Callable[[str], None] | None,
-) -> "Iterator[KernelRecord]":
-    inputs, grads = rotating_inputs(shape, conditions.dtype, conditions.seed, conditions.device)
-    torch.manual_seed(conditions.seed)
-    layer = nn.Linear(shape.features, shape.out_features, dtype=conditions.dtype)
-    layer.to(conditions.device)
-    cases = [_prepare(format, layer, inputs, grads, ops) for format in formats]
-    if cases[0].problem is not None:  # nothing to be a ratio to
-        for case in cases[1:]:
-            case.problem = f"dense failed its check: {cases[0].problem}"
-    buffer = torch.empty_like(inputs[0])
-    for op in ops:
-        if progress is not None:
-            progress(f"{shape.name} {op}")
+        inputs, grads = rotating_inputs(shape, dtype, device)
+        torch.manual_seed(0)
+        layer = nn.Linear(shape.features, shape.out_features, dtype=dtype).to(device)
+        cases = [_prepare(format, layer, inputs, grads, ops) for format in formats]
+        if cases[0].problem is not None:  # nothing to be a ratio to
+            for case in cases[1:]:
+                case.problem = f"dense failed its check: {cases[0].problem}"
         timed = [case for case in cases if case.problem is None]
-        steps = [_step(op, case, inputs, grads, buffer) for case in timed]
-        samples = interleave(steps, conditions.samples, clock(conditions.device))
-        times = dict(zip(map(id, timed), samples, strict=True))
-        dense = statistics.median(times.get(id(cases[0]), [math.nan]))
-        for case in cases:
-            yield _record(op, shape, case, times.get(id(case), []), dense)
+        for op in ops:
+            progress(f"{shape.name} {op}")
+            steps = [_step(op, case, inputs, grads) for case in timed]
+            taken = interleave(steps, samples, clock(inputs[0].device))
+            times = dict(zip(map(id, timed), taken, strict=True))
+            dense = statistics.median(times.get(id(cases[0]), [math.nan]))
+            for case in cases:
+                yield _record(op, shape, case, times.get(id(case), []), dense)
 
 
 def rotating_inputs(
-    shape: Shape, dtype: torch.dtype, seed: int, device: torch.device | str = "cpu"
+    shape: Shape, dtype: torch.dtype, device: torch.device | str
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Several X and dY of `shape`, together larger than a cache."""
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
     make = [
@@ -212,10 +188,11 @@ def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> flo
     return max(relative_error(got, want) for got, want in zip(*results, strict=True))
 
 
-def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor], buffer: Tensor) -> Step:
+def _step(op: str, case: _Case, inputs: list[Tensor], grads: list[Tensor]) -> Step:
     count = len(inputs)
     if op == "compress":
         if isinstance(case.format, Dense):  # the unit of comparison: one copy into warm memory
+            buffer = torch.empty_like(inputs[0])
             return lambda i: buffer.copy_(inputs[i % count])
         return lambda i: case.format.compress(inputs[i % count])
     if op == "grad_weight":
@@ -251,15 +228,15 @@ def _backend(format: Format, store: Compressed) -> str:
 
 
 def _record(
-    op: str, shape: Shape, case: _Case, times: list[float], dense_ms: float
-) -> "KernelRecord":
+    op: Any, shape: Shape, case: _Case, times: list[float], dense_ms: float
+) -> KernelRecord:
     median = statistics.median(times) if times else None
     spec, x = case.format.spec, case.stores[0]
     size = f"{shape.rows}x{shape.features}x{shape.out_features}"
     dtype = str(x.dtype).removeprefix("torch.")
-    return _record_class()(
+    return KernelRecord(
         spec=spec,
-        op=cast("Op", op),
+        op=op,
         layer=shape.name,
         rows=shape.rows,
         features=shape.features,
@@ -278,12 +255,3 @@ def _record(
         command=f"actprune kernels --format '{spec}' --shape {size} --dtype {dtype}"
         + (f" --device {x.device.type}" if x.device.type != "cpu" else ""),
     )
-
-
-def _record_class() -> "type[KernelRecord]":
-    """KernelRecord; where pydantic is missing, as on a GPU image, its fields unchecked."""
-    try:
-        from actprune_common.results import KernelRecord
-    except ModuleNotFoundError:
-        return cast("type[KernelRecord]", SimpleNamespace)
-    return KernelRecord

@@ -21,7 +21,6 @@ from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, training_step
 from actprune_common import machine
 from actprune_common.errors import InputError, last_line
-from actprune_common.strict_yaml import check
 
 _LARGE = 65536
 _RESULT = re.compile(r"^peak_bytes=(\d+)$", re.MULTILINE)
@@ -105,6 +104,4 @@ def memory_status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    import json
-
-    print(f"peak_bytes={measure_here(check(TrainConfig, json.loads(sys.argv[1])))}")  # noqa: T201
+    print(f"peak_bytes={measure_here(TrainConfig.model_validate_json(sys.argv[1]))}")  # noqa: T201

@@ -1,15 +1,18 @@
 """The page's pictures that plotly draws: step times, epochs, heat maps."""
 
+import re
 from collections.abc import Sequence
 from math import log2
 
 import plotly.graph_objects as go
 
-from actprune_bench.report.marks import colour, options, symbol
-from actprune_common.results import KernelRecord, Results
+from actprune_bench.report.marks import colour, symbol
+from actprune_common.results import Results
 from actprune_common.summary import Row
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
+_PLAIN = re.compile(r"bsr:block=(?P<block>\d+x\d+),sparsity=(?P<sparsity>[\d.e-]+)")
+"""Of block-sparse pruning without further options."""
 _FASTER_TO_SLOWER = ["#08519c", "#6baed6", "#f7f7f7", "#fd8d3c", "#a63603"]
 
 
@@ -67,24 +70,12 @@ def heat_maps(results: Results) -> list[tuple[str, go.Figure]]:
     """Per layer: grad_weight's time as a ratio to dense, block by sparsity."""
     layers: dict[str, dict[tuple[str, float], float]] = {}
     for record in results.kernels:
-        cell = _cell(record)
-        if cell is not None and record.ratio_to_dense:
+        plain = _PLAIN.fullmatch(record.spec)
+        if record.op == "grad_weight" and plain and record.ratio_to_dense:
             shape = f"X {record.rows}x{record.features}, dY {record.rows}x{record.out_features}"
+            cell = plain["block"], float(plain["sparsity"])
             layers.setdefault(f"{record.layer}: {shape}", {})[cell] = record.ratio_to_dense
     return [(layer, _heat_map(found)) for layer, found in layers.items() if len(found) > 1]
-
-
-def _cell(record: KernelRecord) -> tuple[str, float] | None:
-    """Block and sparsity of a grad_weight record of plain block-sparse pruning."""
-    given = options(record.spec)
-    plain = record.spec.startswith("bsr:") and set(given) == {"block", "sparsity"}
-    if record.op != "grad_weight" or not plain:
-        return None
-    try:
-        _area(given["block"])
-        return given["block"], float(given["sparsity"])
-    except ValueError:  # not of this version
-        return None
 
 
 def _area(block: str) -> tuple[int, int]:

@@ -36,12 +36,6 @@ def symbol(index: int) -> str:
     return list(SYMBOLS)[(index + index // len(COLOURS)) % len(SYMBOLS)]
 
 
-def options(spec: str) -> dict[str, str]:
-    """The options of a spec as they are written; any text is taken."""
-    parts = (part.partition("=") for part in spec.partition(":")[2].split(","))
-    return {key: value for key, _, value in parts if key}
-
-
 def label(spec: str) -> str:
     """A short name: `bsr 1x32 90 % priority` for `bsr:block=1x32,sparsity=0.9,select=priority`.
 
@@ -62,8 +56,9 @@ def beside(specs: Sequence[str]) -> list[str]:
 
 
 def _label(spec: str) -> str:
-    words = [spec.partition(":")[0]]
-    for key, value in options(spec).items():
+    name, _, options = spec.partition(":")
+    words = [name]
+    for key, _, value in (option.partition("=") for option in filter(None, options.split(","))):
         if key == "sparsity":
             with suppress(ValueError):
                 value = f"{100 * float(value):.4g} %"

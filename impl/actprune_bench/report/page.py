@@ -43,7 +43,6 @@ def render(results: Results) -> str:
         ops=OPS,
         headline=headline(table),
         failures=failures(results),
-        interleaved=results.interleaved,
         kernels=kernel_table(results),
         layers=layer_table(results),
         key=_key([row.spec for row in table]),

@@ -25,19 +25,19 @@ KEY = 390
 
 _TEMPLATE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ w }} {{ h }}" font-family="system-ui, sans-serif" font-size="13">
 {% if alone %}<rect width="{{ w }}" height="{{ h }}" rx="8" fill="#ffffff"/>
-{% endif %}{% for t in y_ticks %}<line class="grid" x1="{{ left }}" x2="{{ right }}" y1="{{ t.at }}" y2="{{ t.at }}" stroke="#e4e9ee"/>
-<text class="tick" x="{{ left - 10 }}" y="{{ t.at + 4 }}" text-anchor="end" fill="#5b6b7b">{{ t.label }}</text>
-{% endfor %}{% for t in x_ticks %}<line class="grid" x1="{{ t.at }}" x2="{{ t.at }}" y1="{{ top }}" y2="{{ bottom }}" stroke="#e4e9ee"/>
+{% endif %}{% for t in y.ticks() %}<line class="grid" x1="{{ x.start }}" x2="{{ x.end }}" y1="{{ t.at }}" y2="{{ t.at }}" stroke="#e4e9ee"/>
+<text class="tick" x="{{ x.start - 10 }}" y="{{ t.at + 4 }}" text-anchor="end" fill="#5b6b7b">{{ t.label }}</text>
+{% endfor %}{% for t in x.ticks() %}<line class="grid" x1="{{ t.at }}" x2="{{ t.at }}" y1="{{ y.end }}" y2="{{ y.start }}" stroke="#e4e9ee"/>
 <text class="tick" x="{{ t.at }}" y="{{ h - 36 }}" text-anchor="middle" fill="#5b6b7b">{{ t.label }}</text>
-{% endfor %}<text class="ink" x="{{ (left + right) / 2 }}" y="{{ h - 12 }}" text-anchor="middle" fill="#1c2733">saved for the backward pass, MiB</text>
-<text class="ink" transform="translate(18 {{ (top + bottom) / 2 }}) rotate(-90)" text-anchor="middle" fill="#1c2733">accuracy, %</text>
-{% for p in points %}<g class="point"><title>{{ p.title }}</title>
-<line x1="{{ p.x }}" x2="{{ p.x }}" y1="{{ p.high }}" y2="{{ p.low }}" stroke="{{ p.colour }}" stroke-width="2"/>
-<path d="{{ p.mark }}" transform="translate({{ p.x }} {{ p.y }})" fill="{{ p.colour }}"/>
-<text class="name" x="{{ p.name_x }}" y="{{ p.name_y }}" text-anchor="{{ p.anchor }}" fill="{{ p.colour }}" font-size="12.5">{{ p.name }}</text></g>
-{% if alone %}<path d="{{ p.mark }}" transform="translate({{ right + 34 }} {{ 46 + 48 * loop.index0 }})" fill="{{ p.colour }}"/>
-<text x="{{ right + 48 }}" y="{{ 50 + 48 * loop.index0 }}" fill="#1c2733">{{ p.key }}</text>
-<text x="{{ right + 48 }}" y="{{ 67 + 48 * loop.index0 }}" fill="#5b6b7b" font-size="12">{{ p.note }}</text>
+{% endfor %}<text class="ink" x="{{ (x.start + x.end) / 2 }}" y="{{ h - 12 }}" text-anchor="middle" fill="#1c2733">saved for the backward pass, MiB</text>
+<text class="ink" transform="translate(18 {{ (y.end + y.start) / 2 }}) rotate(-90)" text-anchor="middle" fill="#1c2733">accuracy, %</text>
+{% for p in points %}<g class="point"><title>{{ p.row.spec }}: {{ "%.2f %% at %.1f MiB"|format(p.accuracy, p.saved_mib) }}</title>
+<line x1="{{ x(p.saved_mib) }}" x2="{{ x(p.saved_mib) }}" y1="{{ y(p.accuracy + p.spread) }}" y2="{{ y(p.accuracy - p.spread) }}" stroke="{{ p.colour }}" stroke-width="2"/>
+<path d="{{ p.mark }}" transform="translate({{ x(p.saved_mib) }} {{ y(p.accuracy) }})" fill="{{ p.colour }}"/>
+{% set dx, dy = sides[loop.index0] %}<text class="name" x="{{ x(p.saved_mib) + 12 * dx }}" y="{{ y(p.accuracy) + 4 + 18 * dy }}" text-anchor="{{ {1: "start", 0: "middle", -1: "end"}[dx] }}" fill="{{ p.colour }}" font-size="12.5">{{ p.name }}</text></g>
+{% if alone %}<path d="{{ p.mark }}" transform="translate({{ x.end + 34 }} {{ 46 + 48 * loop.index0 }})" fill="{{ p.colour }}"/>
+<text x="{{ x.end + 48 }}" y="{{ 50 + 48 * loop.index0 }}" fill="#1c2733">{{ p.name }}{% if p.name.isdecimal() %}  {{ p.row.spec|label }}{% endif %}</text>
+<text x="{{ x.end + 48 }}" y="{{ 67 + 48 * loop.index0 }}" fill="#5b6b7b" font-size="12">{{ "%.1f"|format(p.accuracy) }}{% if p.row.spread is not none %} ±{{ "%.1f"|format(p.spread) }}{% endif %} %, {{ "%.2f"|format(p.row.step_ratio) }} of dense's step time</text>
 {% endif %}{% endfor %}</svg>
 """
 
@@ -48,29 +48,31 @@ def draw(table: Sequence[Row], *, alone: bool = True) -> str:
     alone: on white ground and with a key, for a README; else bare, for a page that has both.
     Raises InputError where nothing was trained.
     """
-    shown = [(i, r, r.saved_mib, r.accuracy) for i, r in enumerate(table)]
-    points = [_Point(i, r, x, y) for i, r, x, y in shown if x is not None and y is not None]
+    names = beside([row.spec for row in table])
+    marks = [(names[i], colour(i), SYMBOLS[symbol(i)][1]) for i in range(len(table))]
+    points = [
+        _Point(row, row.saved_mib, row.accuracy, row.spread or 0.0, *mark)
+        for row, mark in zip(table, marks, strict=True)
+        if row.saved_mib is not None and row.accuracy is not None
+    ]
     if not points:
         raise InputError("results: expected training runs to draw, got none")
     height = max(LEAST_HEIGHT, LINE * len(points) + TOP if alone else 0)  # the key has lines
     bottom, right = height - BOTTOM, WIDTH - RIGHT - (KEY if alone else 0)
     x = _Axis([point.saved_mib for point in points], LEFT, right)
     y = _Axis([p.accuracy + s * p.spread for p in points for s in (-1, 1)], bottom, TOP)
-    names = beside([row.spec for row in table])
     at = [(x(point.saved_mib), y(point.accuracy)) for point in points]
-    sides = place(at, [names[p.index] for p in points], (LEFT, TOP, right + 10, bottom))
+    sides = place(at, [point.name for point in points], (LEFT, TOP, right + 10, bottom))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["label"] = label
     return environment.from_string(_TEMPLATE).render(
         alone=alone,
         w=WIDTH,
         h=height,
-        left=LEFT,
-        top=TOP,
-        bottom=bottom,
-        right=right,
-        points=[p.drawn(names[p.index], side, x, y) for p, side in zip(points, sides, strict=True)],
-        x_ticks=x.ticks(),
-        y_ticks=y.ticks(),
+        points=points,
+        sides=[SIDES[side] for side in sides],
+        x=x,
+        y=y,
     )
 
 
@@ -92,36 +94,13 @@ class _Axis:
 
 @dataclass(frozen=True)
 class _Point:
-    index: int
     row: Row
     saved_mib: float
     accuracy: float
-
-    @property
-    def spread(self) -> float:
-        return self.row.spread or 0.0
-
-    def drawn(self, name: str, side: str, x: _Axis, y: _Axis) -> dict[str, Any]:
-        """What the template needs."""
-        dx, dy = SIDES[side]
-        here, there = x(self.saved_mib), y(self.accuracy)
-        spread = "" if self.row.spread is None else f" ±{self.row.spread:.1f}"
-        figures = f"{self.accuracy:.2f} % at {self.saved_mib:.1f} MiB"
-        return {
-            "x": here,
-            "y": there,
-            "high": y(self.accuracy + self.spread),
-            "low": y(self.accuracy - self.spread),
-            "colour": colour(self.index),
-            "mark": SYMBOLS[symbol(self.index)][1],
-            "name": name,
-            "name_x": here + 12 * dx,
-            "name_y": there + 4 + 18 * dy,
-            "anchor": {1: "start", 0: "middle", -1: "end"}[dx],
-            "title": f"{self.row.spec}: {figures}",
-            "key": f"{name}  {label(self.row.spec)}" if name.isdecimal() else name,
-            "note": f"{self.accuracy:.1f}{spread} %, {self.row.step_ratio:.2f} of dense's step time",
-        }
+    spread: float
+    name: str
+    colour: str
+    mark: str
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,7 +1,5 @@
 """One line per format, from the records of a results.json: what the table and the page show."""
 
-from dataclasses import dataclass
-
 from actprune_common.results import OPS, Results
 from actprune_common.summary import Row, row_of
 
@@ -14,26 +12,24 @@ def rows(results: Results) -> list[Row]:
     return [row_of(spec, results) for spec in dict.fromkeys(specs)]
 
 
-@dataclass(frozen=True)
-class KernelLine:
-    """A format's ratios of time to dense: by layer, in the order of OPS; None where its check
-    failed or it was not measured."""
-
-    spec: str
-    ratios: dict[str, list[float | None]]
+Ratios = dict[str, list[float | None]]
+"""Of time to dense: by layer, in the order of OPS; None where a check failed or it was not
+measured."""
 
 
-def kernel_table(results: Results) -> list[KernelLine]:
+def kernel_table(results: Results) -> dict[str, Ratios]:
     """A line per format that was measured in every operation; all lines have all layers."""
     full = [record for record in results.kernels if record.op == "linear"]
     ratios: dict[tuple[str, str, str], float | None] = {
         (record.spec, record.layer, record.op): record.ratio_to_dense for record in results.kernels
     }
     layers = list(dict.fromkeys(record.layer for record in full))
-    return [
-        KernelLine(spec, {layer: [ratios.get((spec, layer, op)) for op in OPS] for layer in layers})
-        for spec in dict.fromkeys(record.spec for record in full)
-    ]
+    return {
+        record.spec: {
+            layer: [ratios.get((record.spec, layer, op)) for op in OPS] for layer in layers
+        }
+        for record in full
+    }
 
 
 def failures(results: Results) -> list[str]:

@@ -21,11 +21,10 @@ def text(value: float | None, form: str) -> str:
 
 
 def spec_table(first: str, figures: Sequence[str], texts: Sequence[str] = ()) -> Table:
-    """An empty table: a first column, which folds, others of text, and those of figures."""
+    """An empty table: a first column and others of text, which fold, and those of figures."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold")
-    for heading in texts:
-        table.add_column(heading)
+    for heading in (first, *texts):
+        table.add_column(heading, overflow="fold")
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -41,10 +40,6 @@ def _accuracy(row: Row) -> str:
     return text(row.accuracy, ".1f") + spread
 
 
-def _kernel(op: str) -> Callable[[Row], str]:
-    return lambda row: text(row.kernels[op], ".2f")
-
-
 _TRAINING: list[tuple[str, bool, Callable[[Row], str]]] = [
     # heading, shown in a narrow terminal too, cell
     ("saved\nMiB", False, lambda row: text(row.saved_mib, ".1f")),
@@ -57,9 +52,9 @@ _TRAINING: list[tuple[str, bool, Callable[[Row], str]]] = [
 ]
 _KERNELS: list[tuple[str, bool, Callable[[Row], str]]] = [
     ("store\n/dense", False, lambda row: text(row.nbytes_ratio, ".4f")),
-    ("compress\n/copy", True, _kernel("compress")),
-    ("dW\n/dense", True, _kernel("grad_weight")),
-    ("linear\n/dense", True, _kernel("linear")),
+    ("compress\n/copy", True, lambda row: text(row.kernels["compress"], ".2f")),
+    ("dW\n/dense", True, lambda row: text(row.kernels["grad_weight"], ".2f")),
+    ("linear\n/dense", True, lambda row: text(row.kernels["linear"], ".2f")),
 ]
 
 
@@ -74,13 +69,12 @@ def print_table(results: Results, console: Console) -> None:
         out.add_row(breakable(row.spec), *(cell(row) for _, _, cell in columns))
     console.print(out)
     for line in failures(results):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, markup=False)
     if results.training:
-        console.print(headline(table), highlight=False, markup=False)
+        console.print(headline(table), markup=False)
     how = "interleaved with dense" if results.interleaved else "each in a process of its own time"
     console.print(
         f"Ratios are of this run, {how}: below 1 is less. "
         "dW is the weight gradient, linear a whole layer "
         "forward and backward; these are medians over the layers measured.",
-        highlight=False,
     )

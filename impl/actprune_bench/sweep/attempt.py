@@ -23,8 +23,6 @@ DEATH_S = 0.5
 """Who kills all of a machine may kill a cell before us: then its attempt is lost, not failed."""
 _TAIL_LINES, _TAIL_BYTES = 20, 4000
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory")
-_KILLED = "killed from outside, as the kernel does out of memory"
-_CUT = "trained, but not all measured: "
 
 
 @dataclass(frozen=True)
@@ -86,26 +84,26 @@ class Attempt:
     def _killed(self, outcome: str, why: str) -> Outcome:
         processes.end_all(self._process.pid)
         self._process.wait()
-        if outcome != STOPPED and self._trained():
-            return self._end(DONE, f"{_CUT}{why}")
-        return self._end(outcome, "\n".join(filter(None, [why, tail(self.log)])))
+        return self._end(*self._cut(outcome, why))
 
-    def _trained(self) -> bool:
-        """Whether it left its record, so that a limit costs only what it measures after that."""
-        return (self.folder / RECORD).exists()
+    def _cut(self, outcome: str, why: str) -> tuple[str, str]:
+        """What ended it, which costs only what it measures after its record, if that is there."""
+        if outcome != STOPPED and (self.folder / RECORD).exists():
+            return DONE, f"trained, but not all measured: {why}"
+        return outcome, f"{why}\n{tail(self.log)}"
 
     def _verdict(self, code: int) -> tuple[str, str]:
         """What an exit code and the last words mean."""
         words = tail(self.log)
         if code == 0:
-            if self._trained():
+            if (self.folder / RECORD).exists():
                 return DONE, ""
             return "failed", f"ended well, but left no {RECORD}\n{words}"
+        if code == -signal.SIGKILL:
+            return self._cut("memory", "killed from outside, as the kernel does out of memory")
         last = words.rpartition("\n")[2]
-        said = any(word in last for word in _OUT_OF_MEMORY)
-        if said or code == -signal.SIGKILL:
-            why = _KILLED if code == -signal.SIGKILL else "out of memory, it says"
-            return (DONE, f"{_CUT}{why}") if self._trained() else ("memory", f"{why}\n{words}")
+        if any(word in last for word in _OUT_OF_MEMORY):
+            return self._cut("memory", "out of memory, it says")
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return "failed", f"{how}\n{words}"
 

@@ -6,7 +6,6 @@ peak, which may need more memory than the training, are added to it. For the pea
 becomes a fresh one, since a trainer that is done with would still have its memory.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from actprune_bench.training import TrainConfig, run_training
 from actprune_bench.training.step import threads
 from actprune_common.errors import InputError
 from actprune_common.files import write_json
-from actprune_common.strict_yaml import check
+from actprune_common.results import read_record
 
 
 def run_cell(folder: Path) -> None:
@@ -55,8 +54,7 @@ def main() -> None:
 
 
 def _config(folder: Path) -> TrainConfig:
-    values = json.loads((folder / CELL).read_text(encoding="utf-8"))
-    return check(TrainConfig, values, str(folder / CELL))
+    return read_record(folder / CELL, TrainConfig, folder)
 
 
 if __name__ == "__main__":

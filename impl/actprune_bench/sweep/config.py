@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
-from actprune_bench.training.config import Seed, TrainConfig, without
-from actprune_common.errors import InputError
+from actprune_bench.training.config import Seed, Shared, TrainConfig
+from actprune_common.errors import InputError, expected
 from actprune_common.strict_yaml import StrictModel
 
 Failure = Literal["failed", "timeout", "memory", "lost"]
@@ -23,10 +22,9 @@ _HOLES = {"{sparsity}": "sparsities", "{block}": "blocks"}
 
 
 def _a_size(text: str) -> str:
-    with suppress(InputError):
-        if parse_bytes(text) >= 1:
-            return text
-    raise InputError(f"expected {SIZE}, got {text!r}")
+    if parse_bytes(text, "memory") < 1:
+        raise expected("memory", SIZE, repr(text))
+    return text
 
 
 class Retries(StrictModel):
@@ -42,13 +40,10 @@ class Retries(StrictModel):
     lost: Retry = 3
 
 
-class Common(TrainConfig):
+class Common(Shared):
     """What all cells share: the keys of `actprune train` that are not of the grid."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _not_of_the_grid(cls, values: Any) -> Any:
-        return without(values, {key: f"{place}, beside training" for key, place in _GRID.items()})
+    elsewhere: ClassVar = {key: f"{place}, beside training" for key, place in _GRID.items()}
 
 
 class SweepConfig(StrictModel):
@@ -87,8 +82,8 @@ class SweepConfig(StrictModel):
             check_source(source)
         return sources
 
-    @model_validator(mode="after")
-    def _every_key_is_used(self) -> "SweepConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where a template lacks its values, or values their template."""
         for hole, key in _HOLES.items():
             wanting = [text for text in self.formats if hole in text]
             if wanting and not getattr(self, key):
@@ -96,7 +91,6 @@ class SweepConfig(StrictModel):
             if getattr(self, key) and not wanting:
                 raise InputError(f"{key}: no format has {hole} in it; remove {key}, or use it")
         self.specs()
-        return self
 
     @property
     def memory_bytes(self) -> int | None:
@@ -106,7 +100,7 @@ class SweepConfig(StrictModel):
     def specs(self) -> list[str]:
         """The specs of every (model, data, seed), canonical and each once, dense first."""
         filled = (spec for text in self.formats for spec in self._filled(text))
-        return list(dict.fromkeys(["dense", *(read(spec).spec for spec in filled)]))
+        return list(dict.fromkeys(["dense", *filled]))
 
     def cells(self) -> list[TrainConfig]:
         """The grid: model by model, data by data, seed by seed, dense first. Each stands once."""
@@ -120,18 +114,14 @@ class SweepConfig(StrictModel):
         return self.model_dump(mode="json", exclude={"training": set(_GRID)})
 
     def _filled(self, text: str) -> Iterator[str]:
-        """The specs of a template: every combination of what it has holes for."""
+        """The specs of a template, canonical: every combination of what it has holes for."""
         unknown = [hole for hole in re.findall(r"\{.*?\}", text) if hole not in _HOLES]
         if unknown:
             known, got = " and ".join(_HOLES), f"{unknown[0]} in {text!r}"
             raise InputError(f"formats: {known} may stand in a format, got {got}")
-        holes = [hole for hole in _HOLES if hole in text]
-        for values in product(*(getattr(self, _HOLES[hole]) for hole in holes)):
-            spec = text
-            for hole, value in zip(holes, values, strict=True):
-                spec = spec.replace(hole, str(value))
+        for sparsity, block in product(self.sparsities or [0.0], self.blocks or [""]):
+            spec = text.replace("{sparsity}", str(sparsity)).replace("{block}", str(block))
             try:
-                read(spec)
+                yield read(spec).spec
             except InputError as problem:
                 raise InputError(f"formats: {spec}: {problem}") from None
-            yield spec

@@ -43,14 +43,9 @@ def run_local(work: Work, watch: LiveWatch, stopping: Sequence[int], *, jobs: in
                 watch.ended(cell, outcome, again=again)
                 if again:
                     waiting.append(cell)
-    finally:
-        stop(list(running.values()))
-
-
-def stop(running: Sequence[Attempt]) -> None:
-    """End attempts, all within the time that one has to save what it has."""
-    for attempt in running:
-        attempt.ask_to_stop()
-    deadline = time.monotonic() + GRACE_S
-    for attempt in running:
-        attempt.stop(deadline - time.monotonic())
+    finally:  # all within the time that one has to save what it has
+        for attempt in running.values():
+            attempt.ask_to_stop()
+        deadline = time.monotonic() + GRACE_S
+        for attempt in running.values():
+            attempt.stop(deadline - time.monotonic())

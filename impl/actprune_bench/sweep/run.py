@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from rich.console import Console
 
 from actprune_bench.records.environment import check_same, environment
 from actprune_bench.sweep.attempt import CELL_COMMAND, Limits
@@ -21,21 +23,17 @@ from actprune_common.files import alone, look_in, write_json, write_whole
 from actprune_common.results import Environment, read_record
 from actprune_common.strict_yaml import load_yaml
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 CONFIG, ENVIRONMENT, LOCK = "sweep.yaml", "environment.json", "lock"
 ENGINES = ("local", "ray")
 Run = Callable[[Work, LiveWatch, Sequence[int]], None]
 """Runs work, tells who watches, and stops where the numbers of signals are given."""
 
 
+@dataclass
 class StoppedError(Exception):
     """A signal stopped the sweep; what was done is kept."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    number: int
 
 
 def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> SweepConfig:
@@ -60,7 +58,7 @@ def run_sweep(
     out: Path,
     *,
     words: str,
-    console: "Console",
+    console: Console,
     engine: str = "local",
     address: str | None = None,
     jobs: int | None = None,
@@ -115,7 +113,7 @@ def _pending(cells: Sequence[Cell], config: SweepConfig) -> list[Cell]:
     return pending
 
 
-def _watch(cells: Sequence[Cell], pending: Sequence[Cell], console: "Console") -> LiveWatch:
+def _watch(cells: Sequence[Cell], pending: Sequence[Cell], console: Console) -> LiveWatch:
     ended = [standing(attempts(cell.folder)) for cell in cells if cell not in set(pending)]
     done = sum(end is not None and end.outcome == DONE for end in ended)
     return LiveWatch(console, total=len(cells), done=done, failed=len(ended) - done)

@@ -1,38 +1,27 @@
 """What is seen of a sweep: a live line on a terminal, a line per attempt on a pipe, a table."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from actprune_bench.report.table import spec_table
 from actprune_bench.sweep.cells import DONE, Cell, Outcome
 from actprune_bench.sweep.gather import SweepResult
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-class LiveWatch:
+class LiveWatch(Progress):
     """Counts what has ended, and shows it."""
 
-    def __init__(self, console: "Console", total: int, done: int, failed: int) -> None:
-        self.console, self.total, self.done, self.failed = console, total, done, failed
-        self._running: Sequence[Cell] = ()
+    def __init__(self, console: Console, total: int, done: int, failed: int) -> None:
         columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> "LiveWatch":
+        shown = console.is_terminal
+        super().__init__(*columns, console=console, transient=True, disable=not shown)
+        self.total, self.done, self.failed = total, done, failed
+        self._running: Sequence[Cell] = ()
+        self._task = self.add_task("", total=total)
         self._show()
-        if self.console.is_terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def running(self, cells: Sequence[Cell]) -> None:
         """These run now."""
@@ -54,7 +43,7 @@ class LiveWatch:
 
     def say(self, text: str) -> None:
         """A line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def _counts(self) -> str:
         running = len(self._running)
@@ -65,22 +54,20 @@ class LiveWatch:
         names = [escape(f"{config.spec} seed {config.seed}") for config in shown]
         more = [f"{len(self._running) - 2} more"] if len(self._running) > 2 else []
         text = ": ".join(filter(None, [self._counts(), ", ".join(names + more)]))
-        self._progress.update(self._task, completed=self.done + self.failed, description=text)
+        self.update(self._task, completed=self.done + self.failed, description=text)
 
 
-def print_result(found: SweepResult, console: "Console") -> None:
+def print_result(found: SweepResult, console: Console) -> None:
     """What failed and why, and how many ended in each way."""
     if found.failed:
-        table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("not done", "outcome", "why", "folder"):
-            table.add_column(heading, overflow="fold")
+        table = spec_table("not done", (), ("outcome", "why", "folder"))
         for cell, end in found.failed:
             table.add_row(escape(cell.name), end.outcome, escape(end.why), cell.id)
         console.print(table)
     for cell in found.alone:
         line = f"{cell.name}: done, but its machine has no dense run of that seed: no ratios"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items())
-    console.print(f"{sum(found.outcomes.values())} cells: {counts}", highlight=False)
+    console.print(f"{sum(found.outcomes.values())} cells: {counts}")
     for page in found.pages:
-        console.print(f"the page: {page}", highlight=False, soft_wrap=True)
+        console.print(f"the page: {page}", soft_wrap=True)

@@ -1,8 +1,8 @@
 """What one training run is: every key of its YAML file, with its range."""
 
 import shlex
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -23,13 +23,18 @@ def _as_tuple(globs: Any) -> Any:
 Globs = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
-def _known_model(name: str) -> str:
-    if name not in MODELS:
-        raise InputError(f"expected one of {', '.join(MODELS)}, got {name!r}")
-    return name
+def one_of(known: Collection[str]) -> AfterValidator:
+    """The check that a text is one of those that are known."""
+
+    def checked(name: str) -> str:
+        if name not in known:
+            raise InputError(f"expected one of {', '.join(known)}, got {name!r}")
+        return name
+
+    return AfterValidator(checked)
 
 
-Model = Annotated[str, AfterValidator(_known_model)]
+Model = Annotated[str, one_of(MODELS)]
 Source = Annotated[str, AfterValidator(lambda source: check_source(source) and source)]
 Spec = Annotated[str, AfterValidator(lambda spec: read(spec).spec)]
 """Made canonical."""
@@ -77,12 +82,11 @@ class TrainConfig(StrictModel):
     checkpoint_every: Count = 200
     """Steps; there is a checkpoint at the end of every epoch too."""
 
-    @model_validator(mode="after")
-    def _warmup_within(self) -> "TrainConfig":
+    def model_post_init(self, _: Any, /) -> None:
+        """Raise InputError where the learning rate would rise for longer than the run lasts."""
         if self.warmup_epochs > self.epochs:
             most = f"at most the {self.epochs} epochs"
             raise expected("warmup_epochs", most, f"{self.warmup_epochs:g}")
-        return self
 
     @property
     def image_size(self) -> int:
@@ -102,9 +106,16 @@ class TrainConfig(StrictModel):
         return shlex.join(words)
 
 
-def without(values: Any, elsewhere: Mapping[str, str]) -> Any:
-    """The values of a TrainConfig's file. InputError on a key that stands elsewhere says where."""
-    for key, place in elsewhere.items():
-        if isinstance(values, dict) and key in values:
-            raise InputError(f"{key}: stands in {place}")
-    return values
+class Shared(TrainConfig):
+    """What several runs of a file have in common. A key that stands elsewhere in it is refused."""
+
+    elsewhere: ClassVar[Mapping[str, str]]
+    """Where, by key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_elsewhere(cls, values: Any) -> Any:
+        for key, place in cls.elsewhere.items():
+            if isinstance(values, dict) and key in values:
+                raise InputError(f"{key}: stands in {place}")
+        return values

@@ -100,8 +100,7 @@ class World:
         if self.size == 1:
             return work()
         made, problem = _tried(work)
-        problems: list[Any] = [None] * self.size
-        dist.all_gather_object(problems, problem)
+        problems = self._of_all(problem)
         for rank, text in enumerate(problems):
             if text is not None:
                 raise InputError(text if None not in problems else f"rank {rank}: {text}")
@@ -120,10 +119,7 @@ class World:
 
     def agree(self, facts: Mapping[str, object]) -> None:
         """Raise InputError on every rank, naming what differs, unless all have the same facts."""
-        if self.size == 1:
-            return
-        of_ranks: list[Any] = [None] * self.size
-        dist.all_gather_object(of_ranks, dict(facts))
+        of_ranks = self._of_all(dict(facts))
         differing = [
             f"{key} is {of_ranks[0][key]!r} on rank 0 and {theirs[key]!r} on rank {rank}"
             for key in facts
@@ -132,6 +128,13 @@ class World:
         ]
         if differing:
             raise InputError(f"ranks: expected the same run on all, but {'; '.join(differing)}")
+
+    def _of_all(self, own: Any) -> list[Any]:
+        """What each rank has, by rank."""
+        of_ranks = [own] * self.size
+        if self.size > 1:
+            dist.all_gather_object(of_ranks, own)
+        return of_ranks
 
     def _reduced(self, value: float, dtype: torch.dtype, how: Any) -> float:
         if self.size == 1:

@@ -17,7 +17,6 @@ from actprune_common.errors import InputError
 
 FLOOR = 0.2
 """Of the batch's mean error, added to each: an image that was fitted may have been forgotten."""
-_ALL = slice(None)
 
 
 class Importance:
@@ -28,7 +27,7 @@ class Importance:
         self._logits: Tensor | None = None
         model.register_forward_hook(self._keep)
 
-    def before(self, model: nn.Module, chosen: Tensor, share: slice = _ALL) -> None:
+    def before(self, model: nn.Module, chosen: Tensor, share: slice) -> None:
         """Weigh the images `chosen` of a batch, of which the model is about to see a share."""
         errors = self.errors[chosen]
         weights = (errors + FLOOR * errors.mean().clamp(min=1e-3))[share]

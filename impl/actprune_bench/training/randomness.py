@@ -5,6 +5,7 @@ from step to step, so a resumed run draws what the uninterrupted one would.
 """
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ def generator(seed: int, purpose: Purpose, *place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(entropy[0]))
 
 
+@lru_cache(maxsize=1)
 def data_order(seed: int, epoch: int, size: int) -> Tensor:
     """int64 (size): the order in which an epoch sees the training images."""
     return torch.randperm(size, generator=generator(seed, Purpose.ORDER, epoch))

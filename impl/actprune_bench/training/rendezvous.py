@@ -1,12 +1,12 @@
 """The rendezvous of a run's ranks: a store at MASTER_ADDR:MASTER_PORT, found with patience."""
 
+import multiprocessing
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from datetime import timedelta
+from multiprocessing.pool import ThreadPool
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -73,20 +73,14 @@ def _by(end: float, work: Callable[[], T]) -> T:
     It is left behind in its thread then: torch's client waits without end for what does not answer,
     whatever its timeout. The thread does not keep the process.
     """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as problem:
-            done.set_exception(problem)
-
-    thread = threading.Thread(target=run, daemon=True, name="rendezvous")
-    thread.start()
-    thread.join(max(0.0, end - time.monotonic()) + _GRACE)
-    if thread.is_alive():
-        raise TimeoutError("something listens there, but does not answer as the ranks' store does")
-    return done.result()
+    pool = ThreadPool(1)
+    made = pool.apply_async(work)
+    pool.close()
+    try:
+        return made.get(max(0.0, end - time.monotonic()) + _GRACE)
+    except multiprocessing.TimeoutError:
+        late = "something listens there, but does not answer as the ranks' store does"
+        raise TimeoutError(late) from None
 
 
 def _await_answer(host: str, port: int, end: float) -> None:

@@ -34,7 +34,7 @@ def run_training(
     has restarted is resumed. Raises InputError as the data, the directory and the ranks do.
     """
     with joined(config.device) as world:
-        console = (console or Console()) if world.first else Console(quiet=True)
+        console = (console or Console(highlight=False)) if world.first else Console(quiet=True)
         if world.size > 1:
             world.agree(_identity(config))
         world.share(config.batch_size)  # before anything slow
@@ -44,7 +44,7 @@ def run_training(
         resume = resume or world.restarts > 0
         world.on_first(lambda: open_directory(directory, config, resume=resume))
         if trainer.restore():
-            console.print(_resumed(trainer), highlight=False, soft_wrap=True)
+            console.print(_resumed(trainer), soft_wrap=True)
         stopped_by = _train(trainer, console)
         if not trainer.done:
             trainer.save()
@@ -52,7 +52,7 @@ def run_training(
                 f"stopped at step {trainer.step} of {trainer.total_steps}; saved "
                 f"{directory / CHECKPOINT}: run the same command with --resume to go on"
             )
-            console.print(text, highlight=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
             raise SystemExit(128 + stopped_by)
     return trainer
 

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,6 @@ class Trainer:
         self._loss_sum = 0.0  # over the steps of this epoch
         weighted = STRATEGIES["weighted"] in read(config.spec).strategies
         self._importance = Importance(self.model, len(data.train)) if weighted else None
-        self._order = (-1, torch.empty(0, dtype=torch.int64))  # an epoch and its order
         self.replica = parallel(self.model, world)
         """What a step calls: the model, its gradients being the means over the ranks."""
         if world.size > 1:
@@ -110,10 +110,9 @@ class Trainer:
     def _chosen(self, step: int) -> Tensor:
         """Which images are the batch of a step, over all ranks."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, data_order(self.config.seed, epoch, len(self.data.train)))
         size = self.config.batch_size
-        return self._order[1][within * size : (within + 1) * size]
+        order = data_order(self.config.seed, epoch, len(self.data.train))
+        return order[within * size : (within + 1) * size]
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -147,8 +146,7 @@ class Trainer:
         """
         if self.directory is None:
             raise InputError("directory: expected one to restore from, got None")
-        directory = self.directory
-        state = self.world.on_first(lambda: load_checkpoint(directory))
+        state = self.world.on_first(partial(load_checkpoint, self.directory))
         if state is None:
             return False
         path = self.directory / CHECKPOINT
@@ -193,8 +191,7 @@ class Trainer:
 
     def _now(self) -> float:
         """Seconds, at which all that was begun has ended."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        torch.get_device_module(self.device).synchronize()
         return time.perf_counter()
 
     def _settle(self) -> None:
