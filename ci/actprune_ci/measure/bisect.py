@@ -14,9 +14,10 @@ from statistics import median
 from typing import Literal
 
 from actprune_ci.judge import statistics
-from actprune_ci.measure import sequential, serving
+from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import BuildError, Checkouts
-from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
+from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
+from actprune_ci.measure.serving import Answer, Server
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.git import git
@@ -62,7 +63,7 @@ class Question:
     checkouts: Checkouts
     suite: Path
     key: Key
-    described: tuple[serving.Answer, tuple[str, ...]]
+    described: tuple[Answer, tuple[str, ...]]
     limits: Limits
     repeats: int = 3
     random: Random = field(default_factory=lambda: Random(0))
@@ -73,14 +74,14 @@ class Question:
         Without a threshold until the A/B rule has its answer. Raises BuildError and OpenError.
         """
         sides = self.checkouts.side(base), self.checkouts.side(head)
-        bench = Bench(*sides, self.suite, self.checkouts.python)
+        servers = [Server(side, self.suite, self.checkouts.python) for side in sides]
         figure = PairedFigure(self.key, *self.described)
 
         def stop(d: statistics.Array, look: int, _: int) -> bool:
             return sequential.beside(d, threshold or 0.0, look, ERROR) != 0
 
         rule = None if threshold is None else stop
-        rounds(bench, [figure], self.limits, self.random, rule)
+        rounds(servers, [figure], self.limits, self.random, rule)
         if figure.status != "ok" or not figure.base:
             raise OpenError(figure.pairs().detail)
         return figure

@@ -3,13 +3,11 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from statistics import median
 
 from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
-from actprune_ci.measure.checkouts import Side
 from actprune_ci.measure.serving import Answer, Server
 from actprune_ci.model.runs import NEW, VANISHED, Key, Note, Pairs, Status
 
@@ -69,18 +67,8 @@ class PairedFigure:
         return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where figures are measured: two sides under one suite."""
-
-    base: Side
-    head: Side
-    suite: Path
-    python: str
-
-
 def rounds(
-    bench: Bench,
+    servers: Sequence[Server],
     figures: Sequence[PairedFigure],
     limits: Limits,
     random: Random,
@@ -89,11 +77,11 @@ def rounds(
 ) -> list[Note]:
     """Measure until all figures are closed or the budget is used up; returns a note on that.
 
-    `after` is called after each round, with where things stand.
+    `servers` are those of base and head. `after` is called after each round, with where things
+    stand.
     """
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
-    servers = [Server(side, bench.suite, bench.python) for side in (bench.base, bench.head)]
     with servers[0] as base, servers[1] as head:
         for number in range(1, limits.most + 1):
             still = [figure for figure in figures if not figure.closed]
