@@ -88,7 +88,7 @@ def told(each: NightStep, done: Done) -> str:
 
 def _one(made: NightRun, each: NightStep) -> Done:
     """Run one step, as often as it may be tried, or say why it is not run."""
-    before = machine.telemetry()
+    before = machine.state(machine.gpus())
     gone = machine.missing_gpus(made.state.gpus, before)
     if gone:
         return Done("lost", reason=gone, before=before.document)
@@ -110,9 +110,9 @@ def _one(made: NightRun, each: NightStep) -> Done:
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
-        after = machine.telemetry()
+        after = machine.state(machine.gpus())
         done.after = after.document
-        said = (note.text for note in machine.notes(before.state, after.state))
+        said = (note.text for note in machine.notes(before, after))
         done.notes += [text for text in said if text not in done.notes]
         if gone := machine.missing_gpus(made.state.gpus, after):
             done.status, done.reason = "lost", gone
@@ -133,7 +133,7 @@ def _note(done: Done, each: NightStep, ended: step.Ended, attempt: int) -> None:
     done.notes += [note for note in ended.notes if note not in done.notes]
 
 
-def _not_now(made: NightRun, each: NightStep, now: machine.Telemetry) -> str:
+def _not_now(made: NightRun, each: NightStep, now: machine.MachineState) -> str:
     """Why a step is not run; nothing where it is."""
     if each.when == "cuda" and not now.gpus:
         return "no CUDA device"
