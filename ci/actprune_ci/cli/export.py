@@ -1,8 +1,7 @@
 """`actprune-ci export`: a store for other tools."""
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,22 +9,15 @@ from actprune_ci.cli.options import Store, tell
 from actprune_ci.store import export
 
 
-class ExportFormat(str, Enum):
-    """Whose format."""
-
-    ASV = "asv"
-    CSV = "csv"
-
-
 def command(
     form: Annotated[
-        ExportFormat, typer.Argument(help="asv: a results folder; csv: a line per sample.")
+        Literal["asv", "csv"], typer.Argument(help="asv: a results folder; csv: a line per sample.")
     ],
     store: Store,
     out: Annotated[Path, typer.Argument(help="The folder (asv) or file (csv) to write.")],
 ) -> None:
     """Write a store as asv's results folder, for `asv publish`, or as CSV."""
-    if form is ExportFormat.CSV:
+    if form == "csv":
         notes = tuple(f"left out: {reason}" for reason in export.csv(store, out))
         typer.echo(f"{out}: written")
     else:
