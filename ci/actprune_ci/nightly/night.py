@@ -1,9 +1,8 @@
 """The loop over a night's steps: each runs once, and what goes wrong with one is its own."""
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from actprune_ci.judge.report import BROKEN, CODES, NO_DATA, REGRESSION
@@ -21,10 +20,6 @@ GATE = "gate/gate.json"
 TOKENS = ("GH_TOKEN", "GITHUB_TOKEN")
 
 
-class DiskError(InputError):
-    """The state cannot be written: the night ends, and goes on when there is room."""
-
-
 @dataclass
 class NightRun:
     """A night that is running."""
@@ -35,12 +30,12 @@ class NightRun:
     values: dict[str, str]
     """Of placeholders; `base` only where there is an earlier commit."""
     state: NightState
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str]
     tell: Callable[[str], None] = lambda _: None
 
 
-def run(made: NightRun) -> int:
-    """Run what is not done yet; the exit code, which is also in the state.
+def run(made: NightRun) -> None:
+    """Run what is not done yet; the exit code is then in the state.
 
     Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
     its way; the same night then starts that step anew.
@@ -58,8 +53,7 @@ def run(made: NightRun) -> int:
         if done.status == "lost":
             break
     state.code, state.verdict = outcome(made.night, state)
-    _save(made)
-    return state.code
+    save(made.folder, state)
 
 
 def outcome(night: Night, state: NightState) -> tuple[int, str]:
@@ -161,11 +155,4 @@ def _values(made: NightRun) -> tuple[dict[str, str], dict[str, str]]:
 
 def _keep(made: NightRun, name: str, done: Done) -> None:
     made.state.steps[name] = done
-    _save(made)
-
-
-def _save(made: NightRun) -> None:
-    try:
-        save(made.folder, made.state)
-    except InputError as problem:
-        raise DiskError(str(problem)) from None
+    save(made.folder, made.state)
