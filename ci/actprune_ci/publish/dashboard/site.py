@@ -1,19 +1,17 @@
 """Our own pages."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
 from actprune_ci.publish.dashboard import data
 from actprune_ci.publish.dashboard.data import Board
-from actprune_ci.publish.reports import formatting
+from actprune_ci.publish.reports import formatting, html
 from actprune_common.files import write_whole
 
 PAGES = {
@@ -29,13 +27,7 @@ FILES = ("dashboard.css", "dashboard.js")
 
 def write(board: Board, out: Path, asv: str) -> None:
     """Write every page into the folder `out`; `asv` says why its site is not there, or nothing."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(_HERE, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.templates(_HERE, "templates")
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     environment.globals.update(board=board, pages=PAGES, made=made, asv=asv)
     environment.globals.update(number=formatting.number)
@@ -58,9 +50,3 @@ def script(board: Board) -> str:
     }
     text = json.dumps(drawings, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"window.DATA = {text};\n"
-
-
-def clear(out: Path) -> None:
-    """Make the folder, without the pages of an earlier time."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "asv", ignore_errors=True)
