@@ -1,8 +1,8 @@
 """Readers: a file of any tool becomes runs of the harness; READERS is the registry.
 
-A reader is a module: `recognises` knows its files by their contents, never by their names, and
-`runs` gives runs that actprune_ci.model.serialise.check finds sound; the path that it takes is for
-messages and for files beside the one read.
+A reader is a module whose `runs` gives runs that actprune_ci.model.serialise.check finds sound; the
+path that it takes is for messages and for files beside the one read. Files are known by their
+contents, never by their names.
 """
 
 from pathlib import Path
@@ -14,12 +14,14 @@ from actprune_ci.readers import ab, actprune, asv, pytest_benchmark, static
 from actprune_common.errors import InputError
 
 READERS = {
-    "asv results": asv,
-    "pytest-benchmark JSON": pytest_benchmark,
-    "actprune results.json": actprune,
-    "actprune static JSON": static,
-    "ab.json or a run": ab,
+    "asv results": (asv, [{"commit_hash", "results"}]),
+    "pytest-benchmark JSON": (pytest_benchmark, [{"machine_info", "benchmarks"}]),
+    "actprune results.json": (actprune, [{"kernels", "training"}]),
+    "actprune static JSON": (static, [{"environment", "records"}]),
+    "ab.json or a run": (ab, [{"schema", "pairs"}, {"schema", "measurements"}]),
 }
+"""What each tool's files are called, who reads them, and the keys that they have, whatever their
+version: one of these sets."""
 
 
 def read(path: Path) -> tuple[Run, ...]:
@@ -29,8 +31,8 @@ def read(path: Path) -> tuple[Run, ...]:
     known tool, or not sound.
     """
     document = json_object(path)
-    for name, reader in READERS.items():
-        if reader.recognises(document):
+    for name, (reader, known_by) in READERS.items():
+        if any(keys <= document.keys() for keys in known_by):
             runs = tuple(check(run, str(path)) for run in reader.runs(document, path))
             if not any(run.measurements for run in runs):
                 raise InputError(f"{path}: {name} without a single measurement")

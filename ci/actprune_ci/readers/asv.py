@@ -41,11 +41,6 @@ class _AsvFile(BaseModel):
     version: int
 
 
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document is a result file of asv's, of whatever version."""
-    return "commit_hash" in document and "results" in document
-
-
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of a result file, dated when its last benchmark started."""
     if document.get("version") != VERSION:
