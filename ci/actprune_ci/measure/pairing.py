@@ -125,7 +125,7 @@ def pair(figure: PairedFigure, base: Server, head: Server, random: Random) -> No
 
 def alone(figure: PairedFigure, server: Server) -> Answer:
     """What one side says of a figure."""
-    return server.run(figure.benchmark, figure.params, figure.plan)
+    return server.begin(figure.benchmark, figure.params, figure.plan)()
 
 
 def together(

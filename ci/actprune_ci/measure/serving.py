@@ -42,10 +42,6 @@ class Server:
         """All benchmarks of the suite, what could not be imported, and the environment."""
         return self._begin({"do": "list"}, GRACE)()
 
-    def run(self, benchmark: Answer, params: tuple[str, ...], plan: Answer | None) -> Answer:
-        """One benchmark, as `list` describes it, in a process of its own."""
-        return self.begin(benchmark, params, plan, None)()
-
     @property
     def worn(self) -> bool:
         """Whether it has worked four times as long as it took to start: a fresh one is cheap."""
@@ -72,9 +68,12 @@ class Server:
         benchmark: Answer,
         params: tuple[str, ...],
         plan: Answer | None,
-        lockstep: Answer | None,
+        lockstep: Answer | None = None,
     ) -> Callable[[], Answer]:
-        """The same, in lockstep with the other side if told so; what returns waits for the end."""
+        """Run one benchmark, as `list` describes it, in a process of its own.
+
+        In lockstep with the other side if told so; what returns waits for the end.
+        """
         timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
         cache = benchmark["cache_timeout"]
         request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
