@@ -77,11 +77,9 @@ def told(repo: Path, probe: bisect.Probe) -> str:
 
 def printed(repo: Path, found: bisect.Bisection) -> str:
     """The outcome as text."""
-    if len(found.suspects) > 1:
-        lines = [f"{found.key}: the change came with one of"]
-        lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
-    else:
-        lines = [f"{found.key}: the change came with", f"  {subject(repo, found.suspects[0])}"]
+    lines = [f"{found.key}: the change came with{' one of' if len(found.suspects) > 1 else ''}"]
+    lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
+    if found.confirmed:
         lines.append(f"  {found.confirmed}, against the commit before")
     lines.append(f"{len(found.steps)} commits measured")
     return "\n".join(lines) + "\n"

@@ -17,12 +17,12 @@ from actprune_ci.nightly.state import DiskError
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
 
+STEPS = Path("ci/nightly.yml")
+
 
 def command(
     out: Annotated[Path, typer.Option(help="The night's folder: state, logs, results.")],
-    config_file: Annotated[Path, typer.Option("--config", help="The steps, YAML.")] = Path(
-        "ci/nightly.yml"
-    ),
+    config_file: Annotated[Path, typer.Option("--config", help="The steps, YAML.")] = STEPS,
     repo: Annotated[Path, typer.Option(help="The repository: its commit is measured.")] = Path(),
     store: Annotated[Path | None, typer.Option(help="The store, in place of the file's.")] = None,
     base: Annotated[

@@ -153,16 +153,14 @@ def bisect(
 
 def answered(question: Question, good: str, commit: str, total: float) -> Probe:
     """Whether a commit shows more than half of the total change; asked again where in doubt."""
-    detail = ""
+    detail, sign = "", 1 if total > 0 else -1
     for _ in range(question.repeats):
         try:
-            sign = 1 if total > 0 else -1
             figure = question.measured(good, commit, total / 2)
         except (BuildError, OpenError) as problem:
             return Probe(commit, "skip", str(problem))
-        side = sign * beyond(figure, total / 2, question.limits)
         detail = told(figure)
-        if side:
+        if side := sign * beyond(figure, total / 2, question.limits):
             return Probe(commit, "bad" if side > 0 else "good", detail)
     return Probe(commit, "skip", f"inconclusive {question.repeats} times: {detail}")
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -135,10 +136,8 @@ def _governors() -> tuple[str, ...]:
 def _values(pattern: str) -> list[str]:
     found = []
     for path in sorted(SYSTEM.glob(pattern)):
-        try:
+        with suppress(OSError):
             found.append(path.read_text("utf-8").strip())
-        except OSError:
-            continue
     return found
 
 

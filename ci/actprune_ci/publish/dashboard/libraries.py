@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +50,6 @@ def files(library: Library, cache: Path) -> dict[str, bytes]:
             raise InputError(
                 f"{library.name} {library.version}: refused: its SHA-512 is not the pinned one"
             )
-        cache.mkdir(parents=True, exist_ok=True)
         write_whole(archive, packed)
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         # some packages are packed in another folder than `package`
@@ -71,12 +69,11 @@ def fetched(library: Library) -> bytes:
     url = f"{registry}/{library.name}/-/{library.name}-{library.version}.tgz"
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            packed: bytes = answer.read()
-    except (OSError, ValueError, urllib.error.URLError) as problem:
+            return bytes(answer.read())
+    except (OSError, ValueError) as problem:
         raise InputError(
             f"{library.name} {library.version}: cannot be fetched: {problem}"
         ) from None
-    return packed
 
 
 def cache_folder() -> Path:
