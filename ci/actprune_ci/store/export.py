@@ -5,7 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import md5, sha256
 from itertools import product
 from pathlib import Path
@@ -50,40 +50,9 @@ FROM clean GROUP BY "commit"
 """Per commit when it was made, where a source knew; else when it was first measured."""
 
 Point = tuple[str, ...]
-"""Values of a benchmark's parameters, in its order."""
-
-
-@dataclass
-class AsvBenchmark:
-    """One entry of benchmarks.json."""
-
-    name: str
-    kind: str
-    unit: str
-    axes: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def params(self) -> list[list[str]]:
-        """The grid, as asv writes it."""
-        return [[asv_files.quoted(value) for value in axis] for axis in self.axes.values()]
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The benchmark's line in benchmarks.json."""
-        return {
-            "name": self.name,
-            "type": self.kind,
-            "unit": "seconds" if self.unit == "s" else self.unit,
-            "param_names": list(self.axes),
-            "params": self.params,
-            "version": self.version,
-            "code": "",
-        }
-
-    @property
-    def version(self) -> str:
-        """The same for the same name: what the store holds of it belongs together."""
-        return sha256(self.name.encode()).hexdigest()
+"""Values of a benchmark's parameters, in its order, as asv writes them."""
+Entry = dict[str, Any]
+"""A benchmark in benchmarks.json."""
 
 
 @dataclass(frozen=True)
@@ -174,35 +143,45 @@ def _fill(connection: Any, out: Path) -> Exported:
     for machine, values in facts.items():
         about = {"machine": machine, **values, "version": 1}
         _dump(out / _folder_name(machine) / "machine.json", about)
-    entries = {benchmark.name: benchmark.entry for benchmark in benchmarks.values()}
+    entries = {entry["name"]: entry for entry in benchmarks.values()}
     _dump(out / "benchmarks.json", {**entries, "version": 2})
     return Exported(len(dates), len(entries), notes)
 
 
-def _benchmarks(connection: Any) -> dict[tuple[str, str], AsvBenchmark]:
+def _benchmarks(connection: Any) -> dict[tuple[str, str], Entry]:
     """By (benchmark, metric), with every value of every parameter, in order of appearance."""
     found = connection.execute("""
       SELECT benchmark, metric, last(unit ORDER BY run), params, min(run) AS first
       FROM clean GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
-    made: dict[tuple[str, str], AsvBenchmark] = {}
+    made: dict[tuple[str, str], Entry] = {}
     for name, metric, unit, params, _ in found:
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
-        kind = "time" if unit == "s" else TYPES.get(metric, "track")
-        benchmark = made.setdefault((name, metric), AsvBenchmark(own, kind, unit))
-        benchmark.axes.update({param: [] for param in params if param not in benchmark.axes})
+        entry: Entry = {
+            "name": own,
+            "type": "time" if unit == "s" else TYPES.get(metric, "track"),
+            "unit": "seconds" if unit == "s" else unit,
+            "param_names": [],
+            "version": sha256(own.encode()).hexdigest(),  # what the store holds belongs together
+            "code": "",
+        }
+        names = made.setdefault((name, metric), entry)["param_names"]
+        names += [param for param in params if param not in names]
     for name, metric, _, params, _ in found:
-        for param, axis in made[name, metric].axes.items():
-            if (value := params.get(param, NO_PARAM)) not in axis:
+        entry = made[name, metric]
+        axes = entry.setdefault("params", [[] for _ in entry["param_names"]])
+        for axis, value in zip(axes, _point(entry, params), strict=True):
+            if value not in axis:
                 axis.append(value)
     return made
 
 
+def _point(entry: Entry, params: Mapping[str, str]) -> Point:
+    return tuple(asv_files.quoted(params.get(name, NO_PARAM)) for name in entry["param_names"])
+
+
 def _results(
-    connection: Any,
-    runs: Sequence[str],
-    started: int,
-    benchmarks: Mapping[tuple[str, str], AsvBenchmark],
+    connection: Any, runs: Sequence[str], started: int, benchmarks: Mapping[tuple[str, str], Entry]
 ) -> dict[str, list[Any]]:
     """The rows of a result file of asv's, by the names of the benchmarks."""
     question = """
@@ -212,23 +191,22 @@ def _results(
     cells: dict[tuple[str, str], dict[Point, tuple[Status, list[float]]]] = {}
     rows = connection.execute(question, {"runs": runs}).fetchall()
     for name, metric, params, status, samples in rows:
-        axes = benchmarks[name, metric].axes
-        point = tuple(params.get(axis, NO_PARAM) for axis in axes)
+        point = _point(benchmarks[name, metric], params)
         before = cells.setdefault((name, metric), {}).get(point, (status, []))[1]
         cells[name, metric][point] = ("ok" if samples or before else status, [*before, *samples])
     return {
-        benchmarks[key].name: _row(benchmarks[key], points, started)
+        benchmarks[key]["name"]: _row(benchmarks[key], points, started)
         for key, points in cells.items()
     }
 
 
 def _row(
-    benchmark: AsvBenchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
+    entry: Entry, points: Mapping[Point, tuple[Status, list[float]]], started: int
 ) -> list[Any]:
-    grid = [points.get(point, ("failed", [])) for point in product(*benchmark.axes.values())]
+    grid = [points.get(point, ("failed", [])) for point in product(*entry["params"])]
     values = [_value(status, samples) for status, samples in grid]
     samples = [found if len(found) > 1 else None for _, found in grid]
-    return [values, benchmark.params, benchmark.version, started, samples if any(samples) else None]
+    return [values, entry["params"], entry["version"], started, samples if any(samples) else None]
 
 
 def _value(status: Status, samples: Sequence[float]) -> float | None:
