@@ -159,12 +159,9 @@ def record(figure: PairedFigure, base: Answer, head: Answer) -> None:
         figure.head.append(float(head["value"]))
         return
     figure.closed = True
-    failed = [
-        f"{name}: {answer['detail']}"
-        for name, answer in (("base", base), ("head", head))
-        if answer["status"] == "failed"
-    ]
-    for samples, answer in ((figure.base, base), (figure.head, head)):
+    sides = (("base", base, figure.base), ("head", head, figure.head))
+    failed = [f"{name}: {said['detail']}" for name, said, _ in sides if said["status"] == "failed"]
+    for _, answer, samples in sides:
         if answer["status"] == "failed" or not failed:
             samples.clear()
     figure.status = "failed" if failed else "skipped"

@@ -88,10 +88,9 @@ def _connected(path: str, patience: float) -> socket.socket:
         other = socket.socket(socket.AF_UNIX)
         try:
             other.connect(path)
+            return other
         except OSError:
             other.close()
             if time.monotonic() > ends:
                 raise
             time.sleep(0.005)
-        else:
-            return other
