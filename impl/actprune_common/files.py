@@ -121,6 +121,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def by_lines(document: Mapping[str, Any]) -> str:
+    """A document as JSON: a line for each key, and for each item of a list."""
+
+    def line(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    def lines(value: object) -> str:
+        listed = isinstance(value, list | tuple) and value
+        return "[\n" + ",\n".join(map(line, listed)) + "\n]" if listed else line(value)
+
+    return "{\n" + ",\n".join(f"{line(k)}: {lines(v)}" for k, v in document.items()) + "\n}\n"
+
+
 def finite(value: object) -> object:
     """The same value for JSON, its numbers that are not finite None."""
     if isinstance(value, float):

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from actprune_common.errors import InputError, expected
-from actprune_common.files import contents, json_value, write_whole
+from actprune_common.files import by_lines, contents, json_value, write_whole
 from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
@@ -216,13 +216,8 @@ def read_record(path: Path, kind: type[Made], remove: Path) -> Made:
 
 def write(path: Path, results: Results) -> None:
     """Write `results` whole or not at all, a line per record."""
-    parts = []
-    for key, value in results.model_dump(mode="json", by_alias=True).items():
-        if isinstance(value, list) and value:
-            parts.append(f'"{key}": [\n' + ",\n".join(map(_line, value)) + "\n]")
-        elif key != "not_done":
-            parts.append(f'"{key}": {_line(value)}')
-    write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
+    none = set() if results.not_done else {"not_done"}
+    write_whole(path, by_lines(results.model_dump(mode="json", by_alias=True, exclude=none)))
 
 
 def merge(parts: Sequence[Results]) -> Results:
@@ -264,10 +259,6 @@ def _first_error(problem: ValidationError) -> str:
     if error["type"] == "model_type":
         return f"{named(error['loc'])}: expected an object, got {short(error['input'])}"
     return first_error(problem)
-
-
-def _line(value: object) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 if __name__ == "__main__":
