@@ -15,7 +15,7 @@ from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
 from actprune_ci.measure.serving import Answer
 from actprune_ci.model.runs import Key
-from actprune_common.errors import InputError
+from actprune_common.errors import expected
 from actprune_common.files import write_whole
 from actprune_common.git import git
 
@@ -64,9 +64,7 @@ def the_one(
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:
         names = "".join(f"\n  {key}" for key in fitting[:10])
-        raise InputError(
-            f"--benchmark: expected one that {benchmark!r} fits, got {len(fitting)}{names}"
-        )
+        raise expected("--benchmark", f"one that {benchmark!r} fits", f"{len(fitting)}{names}")
     return fitting[0], listed.keys[fitting[0]]
 
 

@@ -122,9 +122,8 @@ def compiled(pattern: str) -> "re.Pattern[str]":
     try:
         return re.compile(pattern)
     except re.error as problem:
-        raise InputError(
-            f"--benchmarks: no regular expression: {problem}, got {pattern!r}"
-        ) from None
+        told = f"no regular expression: {problem}, got {pattern!r}"
+        raise InputError(f"--benchmarks: {told}") from None
 
 
 def listed_by(side: Side, suite: Path, python: str) -> Listed:

@@ -35,6 +35,9 @@ class Library:
     files: Mapping[str, str]
     """A file of the package, and where asv's index.html loads the same from."""
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 _PINNED = resources.files("actprune_ci.publish.dashboard").joinpath("libraries.json")
 LIBRARIES = tuple(Library(**each) for each in json.loads(_PINNED.read_text("utf-8")))
@@ -47,9 +50,7 @@ def files(library: Library, cache: Path) -> dict[str, bytes]:
     if not right(library, packed):
         packed = fetched(library)
         if not right(library, packed):
-            raise InputError(
-                f"{library.name} {library.version}: refused: its SHA-512 is not the pinned one"
-            )
+            raise InputError(f"{library}: refused: its SHA-512 is not the pinned one")
         write_whole(archive, packed)
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         # some packages are packed in another folder than `package`
@@ -71,9 +72,7 @@ def fetched(library: Library) -> bytes:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             return bytes(answer.read())
     except (OSError, ValueError) as problem:
-        raise InputError(
-            f"{library.name} {library.version}: cannot be fetched: {problem}"
-        ) from None
+        raise InputError(f"{library}: cannot be fetched: {problem}") from None
 
 
 def cache_folder() -> Path:
