@@ -6,7 +6,7 @@ by half the regression to mislead it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import BuildError, Checkouts
 from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
-from actprune_ci.measure.serving import Answer, Server
+from actprune_ci.measure.serving import Server
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.git import git
@@ -62,8 +62,8 @@ class Question:
 
     checkouts: Checkouts
     suite: Path
-    key: Key
-    described: tuple[Answer, tuple[str, ...]]
+    figure: PairedFigure
+    """Not measured yet."""
     limits: Limits
     repeats: int = 3
     random: Random = field(default_factory=lambda: Random(0))
@@ -75,7 +75,7 @@ class Question:
         """
         sides = self.checkouts.side(base), self.checkouts.side(head)
         servers = [Server(side, self.suite, self.checkouts.python) for side in sides]
-        figure = PairedFigure(self.key, *self.described)
+        figure = replace(self.figure, base=[], head=[])
 
         def stop(d: statistics.Array, look: int, _: int) -> bool:
             return sequential.beside(d, threshold or 0.0, look, ERROR) != 0
@@ -129,7 +129,7 @@ def bisect(
     whole = question.measured(good, bad)
     total = change(whole)
     if total == 0 or not (whole.exact or beyond(whole, 0.0, question.limits)):
-        raise OpenError(f"{question.key}: no change from good to bad: {told(whole)}")
+        raise OpenError(f"{question.figure.key}: no change from good to bad: {told(whole)}")
     probes: list[Probe] = []
 
     def ask(i: int) -> Reply:
@@ -148,7 +148,7 @@ def bisect(
         if probe.answer != "bad":
             raise OpenError(f"{left[0]}: not confirmed against the commit before: {probe.detail}")
         confirmed = probe.detail
-    return Bisection(question.key, good, bad, total, tuple(left), tuple(probes), confirmed)
+    return Bisection(question.figure.key, good, bad, total, tuple(left), tuple(probes), confirmed)
 
 
 def answered(question: Question, good: str, commit: str, total: float) -> Probe:
