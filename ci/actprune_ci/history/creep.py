@@ -102,12 +102,8 @@ def fit_creep(z: Series, low: int, high: int) -> Fit:
     ends = np.linspace(0, len(z[low:high]) - 1, GRID)
     begin, end = _best_ends(x, y, ends, ends)
     reach = ends[1] - ends[0]
-    begin, end = _best_ends(
-        x,
-        y,
-        np.linspace(begin - reach, begin + reach, GRID),
-        np.linspace(end - reach, end + reach, GRID),
-    )
+    begins, ends = (np.linspace(at - reach, at + reach, GRID) for at in (begin, end))
+    begin, end = _best_ends(x, y, begins, ends)
     shape = np.clip((x - begin) / (end - begin), 0, 1)
     centred = shape - shape.mean()
     norm = float(centred @ centred)

@@ -104,7 +104,7 @@ def _finding(
     if last.effect is None:
         return Finding.under(rule, key, "inconclusive", last.detail, forbidden=forbid)
     if last.effect.exact and last.verdict:
-        return Finding.under(rule, key, last.verdict, effect=last.effect)
+        return Finding.under(rule, key, last.verdict, effect=last.effect, certain=True)
     recent = [e for e in entries if e.effect][-asked.repeats :]
     verdicts = [e.verdict for e in recent if e.verdict]
     verdict = recurring(verdicts, asked.repeats)
@@ -115,7 +115,7 @@ def _finding(
     doubt = verdict == "inconclusive" and not excludes_worse(effect, rule, key)
     why = _why(verdict, verdicts, asked.repeats)
     more = {"forbidden": doubt and forbid, "unconfirmed": unconfirmed}
-    return Finding.under(rule, key, verdict, why, effect, **more)
+    return Finding.under(rule, key, verdict, why, effect=effect, **more)
 
 
 def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:
