@@ -43,10 +43,9 @@ def command(
     again = f"the same command{'' if resume else ' with --resume'} goes on"
     with alone(out / ".lock", "another night is running in it"):
         made = begin(night, out, repo, base, resume)
-        made.tell = tell
         try:
             with interruptible(lambda: f"; {again}"):
-                run(made)
+                run(made, tell)
         except DiskError as problem:
             tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None

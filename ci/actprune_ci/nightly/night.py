@@ -20,7 +20,7 @@ GATE = "gate/gate.json"
 TOKENS = ("GH_TOKEN", "GITHUB_TOKEN")
 
 
-@dataclass
+@dataclass(frozen=True)
 class NightRun:
     """A night that is running."""
 
@@ -31,10 +31,9 @@ class NightRun:
     """Of placeholders; `base` only where there is an earlier commit."""
     state: NightState
     environment: Mapping[str, str]
-    tell: Callable[[str], None] = lambda _: None
 
 
-def run(made: NightRun) -> None:
+def run(made: NightRun, tell: Callable[[str], None]) -> None:
     """Run what is not done yet; the exit code is then in the state.
 
     Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
@@ -47,9 +46,9 @@ def run(made: NightRun) -> None:
         done = state.steps.get(each.name)
         if done is not None and done.status in ENDED:
             continue
-        done = _one(made, each)
+        done = _one(made, each, tell)
         _keep(made, each.name, done)
-        made.tell(told(each, done))
+        tell(told(each, done))
         if done.status == "lost":
             break
     state.code, state.verdict = outcome(made.night, state)
@@ -58,7 +57,7 @@ def run(made: NightRun) -> None:
 
 def outcome(night: Night, state: NightState) -> tuple[int, str]:
     """The night's exit code and verdict: the gate's, unless the machine or a step failed."""
-    ran = [(each, state.steps[each.name]) for each in night.steps if each.name in state.steps]
+    ran = steps_of(night, state)
     for each, done in ran:
         if done.status == "lost":
             return BROKEN, f"broken machine: {done.reason}, at {each.name}"
@@ -72,6 +71,11 @@ def outcome(night: Night, state: NightState) -> tuple[int, str]:
     return codes[-1], CODES.get(codes[-1], f"code {codes[-1]}") + also
 
 
+def steps_of(night: Night, state: NightState) -> list[tuple[NightStep, Done]]:
+    """The steps that something is known of, in order."""
+    return [(s, state.steps[s.name]) for s in night.steps if s.name in state.steps]
+
+
 def told(each: NightStep, done: Done) -> str:
     """A step's outcome in one line."""
     verdict = f" ({CODES.get(done.code or 0, '')})" if each.verdict and done.status == "ok" else ""
@@ -80,7 +84,7 @@ def told(each: NightStep, done: Done) -> str:
     return f"{each.name}: {', '.join(part for part in parts if part)}"
 
 
-def _one(made: NightRun, each: NightStep) -> Done:
+def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     """Run one step, as often as it may be tried, or say why it is not run."""
     before = machine.state(machine.gpus())
     gone = machine.missing_gpus(made.state.gpus, before)
@@ -100,14 +104,14 @@ def _one(made: NightRun, each: NightStep) -> Done:
     log = made.folder / "logs" / f"{each.name}.log"
     done = Done("running", command, log=f"logs/{log.name}", before=before.document)
     _keep(made, each.name, done)
-    made.tell(f"{each.name} ...")
+    tell(f"{each.name} ...")
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
         after = machine.state(machine.gpus())
         done.after = after.document
         said = (note.text for note in machine.notes(before, after))
-        done.notes += [text for text in said if text not in done.notes]
+        done.notes = list(dict.fromkeys((*done.notes, *ended.notes, *said)))
         if gone := machine.missing_gpus(made.state.gpus, after):
             done.status, done.reason = "lost", gone
         if done.status != "failed":
@@ -124,7 +128,6 @@ def _note(done: Done, each: NightStep, ended: step.Ended, attempt: int) -> None:
     done.seconds = round(done.seconds + ended.seconds, 3)
     done.reason = "" if good else ended.reason or f"exit code {ended.code}"
     done.tail = "" if good else ended.tail
-    done.notes += [note for note in ended.notes if note not in done.notes]
 
 
 def _not_now(made: NightRun, each: NightStep, now: machine.MachineState) -> str:
