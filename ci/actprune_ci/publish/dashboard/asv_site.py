@@ -46,9 +46,6 @@ def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
         "project_url": ".",
         "repo": str(repo.resolve()),
         "branches": [branch],
-        "results_dir": str(folder / "results"),
-        "html_dir": str(site),
-        "env_dir": str(folder / "env"),
     }
     write_whole(folder / "asv.conf.json", json.dumps(config))
     words = (sys.executable, "-m", "asv", "publish", "--config", str(folder / "asv.conf.json"))
