@@ -27,7 +27,6 @@ from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
 SCHEMA: Literal[1] = 1
-SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 Op = Literal["compress", "grad_weight", "linear"]
 OPS: tuple[Op, ...] = ("compress", "grad_weight", "linear")
 
@@ -179,11 +178,6 @@ class Results(Record):
     def interleaved(self) -> bool:
         """Whether all formats took turns; the cells of a sweep do not."""
         return bool(getattr(self.environment, "interleaved", True))
-
-
-def json_schema() -> str:
-    """The JSON Schema of results.json, as shipped in results.schema.json."""
-    return json.dumps(Results.model_json_schema(by_alias=True), indent=2) + "\n"
 
 
 def read(path: Path) -> Results:

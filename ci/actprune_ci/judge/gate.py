@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.budgets import budget_findings
 from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.policy import Policy, Rule, Statistics
-from actprune_ci.judge.report import Finding, Report, exit_code
+from actprune_ci.judge.report import Finding, Outcome, Report, exit_code
 from actprune_ci.judge.verdict import Judged, Verdict, excludes_worse, judge, measured, recurring
 from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Note, Pairs, Run
 from actprune_common.errors import InputError
@@ -88,7 +87,7 @@ def _compared(
 
 
 def _missing(pairs: Pairs, rule: Rule) -> Finding:
-    outcome: Literal["failed", "new", "vanished", "skipped"] = "skipped"
+    outcome: Outcome = "skipped"
     if pairs.status == "failed":
         outcome = "failed" if not pairs.head else "new"
     elif pairs.detail in (NEW, VANISHED):

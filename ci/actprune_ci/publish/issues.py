@@ -204,10 +204,8 @@ def _together(said: Said, now: Said) -> float | None:
 
 
 def _differs(said: Said, now: Said) -> bool:
-    if said.outcome != now.outcome or (said.effect is None) != (now.effect is None):
-        return True
-    if said.effect is None or now.effect is None:
-        return False
+    if said.outcome != now.outcome or said.effect is None or now.effect is None:
+        return (said.outcome, said.effect) != (now.outcome, now.effect)
     return abs(now.effect - said.effect) > ANOTHER * abs(said.effect)
 
 
