@@ -11,8 +11,7 @@ import typer
 from actprune_ci.cli.options import interruptible, tell
 from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
-from actprune_ci.nightly.begin import begin
-from actprune_ci.nightly.night import NightRun, run
+from actprune_ci.nightly.night import NightRun, begin, run
 from actprune_ci.nightly.state import DiskError
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
