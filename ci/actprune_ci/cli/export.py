@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from actprune_ci.cli.options import Store, tell
+from actprune_ci.cli.options import Store, tell, tell_left_out
 from actprune_ci.store import export
 
 
@@ -18,11 +18,10 @@ def command(
 ) -> None:
     """Write a store as asv's results folder, for `asv publish`, or as CSV."""
     if form == "csv":
-        notes = tuple(f"left out: {reason}" for reason in export.csv(store, out))
+        tell_left_out(export.csv(store, out))
         typer.echo(f"{out}: written")
     else:
         exported = export.asv(store, out)
-        notes = exported.notes
         typer.echo(f"{out}: {exported.commits} commits, {exported.benchmarks} benchmarks")
-    for note in notes:
-        tell(note)
+        for note in exported.notes:
+            tell(note)

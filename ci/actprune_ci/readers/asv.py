@@ -38,7 +38,6 @@ class _AsvFile(BaseModel):
     env_name: str = ""
     result_columns: list[str]
     results: dict[str, list[Any]]
-    version: int
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:

@@ -1,11 +1,9 @@
 """Our own pages."""
 
 import json
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from plotly.offline import get_plotlyjs
 
@@ -42,9 +40,8 @@ def write(board: Board, out: Path, asv: str) -> None:
 
 def script(board: Board) -> str:
     """The data of the drawings, as a script: a page opened from a file may load no JSON."""
-    commits = [commit[:10] for commit in board.history.commits[board.drawn]]
-    drawings: Mapping[str, Any] = {
-        "commits": commits,
+    drawings = {
+        "commits": [commit[:10] for commit in board.history.commits[board.drawn]],
         "formats": data.over_commits(board),
         "pareto": data.pareto(board),
     }
