@@ -70,8 +70,7 @@ def alone(lock: Path, problem: str) -> Iterator[None]:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(finite(value), indent=2, allow_nan=False)
-    write_whole(path, f"{text}\n")
+    write_whole(path, f"{json.dumps(finite(value), indent=2, allow_nan=False)}\n")
 
 
 def write_whole(path: Path, content: bytes | str | memoryview, keep: Path | None = None) -> None:

@@ -80,8 +80,7 @@ def _of_series(column: Series, exact: bool | None, smallest: float) -> Iterator[
     values = column[rows]
     if exact is None:
         exact = len(values) > 1 and bool(np.mean(np.diff(values) == 0) >= 0.8)
-    found = _exact(values) if exact else _noisy(values)
-    for change in found:
+    for change in _exact(values) if exact else _noisy(values):
         if exact or abs(change.effect) >= smallest:
             yield replace(change, first=int(rows[change.first]), last=int(rows[change.last]))
 

@@ -58,8 +58,7 @@ def _runs(z: Series, found: Sequence[int]) -> Iterator[tuple[int, int, list[int]
     signs = np.sign(np.diff(levels))
     begin = 0
     for i in range(1, len(found) + 1):
-        full = i - begin == MOST_STEPS
-        if i == len(found) or signs[i] != signs[begin] or full:
+        if i == len(found) or signs[i] != signs[begin] or i - begin == MOST_STEPS:
             yield edges[begin], edges[i + 1], list(found[begin:i])
             begin = i
 

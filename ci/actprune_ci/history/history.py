@@ -158,8 +158,7 @@ def _points(
     figures = connection.execute(
         "SELECT machine, name, metric, unit, benchmark, params FROM figure ORDER BY id"
     ).fetchall()
-    points = connection.execute(_POINTS).fetchnumpy()
-    return figures, points
+    return figures, connection.execute(_POINTS).fetchnumpy()
 
 
 def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -> Series:

@@ -98,8 +98,7 @@ def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
         if run.base != run.head:
             raise InputError(f"calibrate: expected A/A runs, got {run.base} against {run.head}")
     if len(machines := {run.machine for run in runs}) > 1:
-        listed = ", ".join(sorted(machines))
-        raise InputError(f"calibrate: machines are never mixed, got {listed}")
+        raise InputError(f"calibrate: machines are never mixed, got {', '.join(sorted(machines))}")
     sides: dict[Key, list[st.Array]] = {}
     for run in runs:
         for pairs in run.pairs:

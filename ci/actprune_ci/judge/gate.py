@@ -66,8 +66,7 @@ def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
         ("heads", {run.head for run in runs}),
     ):
         if len(values) > 1:
-            listed = ", ".join(sorted(values))
-            raise InputError(f"A/B runs: {name} are never mixed, got {listed}")
+            raise InputError(f"A/B runs: {name} are never mixed, got {', '.join(sorted(values))}")
 
 
 def _compared(

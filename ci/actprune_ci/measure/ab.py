@@ -77,8 +77,7 @@ def run(
         progress(line)
 
     try:
-        random = Random(options.seed)
-        over = rounds(servers, figures, options.limits, random, after=after)
+        over = rounds(servers, figures, options.limits, Random(options.seed), after=after)
     except KeyboardInterrupt:
         save(result(Note("interrupted", "interrupted")))
         raise

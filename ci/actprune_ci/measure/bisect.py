@@ -168,8 +168,7 @@ def answered(question: Question, good: str, commit: str, total: float) -> Probe:
 def change(figure: PairedFigure) -> float:
     """Median log-ratio of the pairs; the difference of medians where figures are not above 0."""
     if min(*figure.base, *figure.head) > 0:
-        ratios = (log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
-        return median(ratios)
+        return median(log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
     return median(figure.head) - median(figure.base)
 
 

@@ -50,8 +50,7 @@ class Checkouts:
         if commit not in self._sides:
             tree = self.checkout(commit)
             site = self.folder / f"site-{commit[:12]}"
-            version = install(tree, site, self.python)
-            self._sides[commit] = Side(commit, site, tree, version)
+            self._sides[commit] = Side(commit, site, tree, install(tree, site, self.python))
         return self._sides[commit]
 
     def checkout(self, commit: str) -> Path:

@@ -110,8 +110,7 @@ def notes(before: MachineState, after: MachineState) -> list[Note]:
     if before.gpu not in (None, "lost") and after.gpu in (None, "lost"):
         found.append(Note("device-lost", "device lost: nvidia-smi no longer answers"))
     elif after.gpu and _slowed(after.gpu):
-        slowed = f"the GPU's clock is slowed down (reasons {after.gpu})"
-        found.append(Note("gpu-throttled", slowed))
+        found.append(Note("gpu-throttled", f"the GPU's clock is slowed down (reasons {after.gpu})"))
     return found
 
 

@@ -58,8 +58,7 @@ class _Log:
             with self.path.open("ab", buffering=0) as file:
                 file.write(part)
         except OSError as problem:
-            reason = f"the log cannot be written: {problem.strerror}"
-            self.problem = f"{self.path.name}: {reason}"
+            self.problem = f"{self.path.name}: the log cannot be written: {problem.strerror}"
 
 
 def run(

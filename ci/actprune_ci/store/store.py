@@ -109,9 +109,8 @@ def read(path: Path) -> Run:
     Raises InputError, which begins with the path, where the file is not of this schema or its
     contents do not have the digest in its name.
     """
-    question = f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}"
     try:
-        rows = connect().execute(question).fetchall()
+        rows = connect().execute(f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}").fetchall()
     except duckdb.Error as problem:
         raise InputError(f"{path}: no file of this store: {one_line(problem)}") from None
     if not rows or rows[0][0] != SCHEMA:

@@ -104,8 +104,7 @@ def over_commits(board: Board) -> list[Group]:
         series = values[:, column]
         if spec is None or not np.isfinite(series).any():
             continue
-        title = _title(figure, "spec")
-        key = (figure.machine, figure.metric, figure.unit, title)
+        key = (figure.machine, figure.metric, figure.unit, _title(figure, "spec"))
         group = groups.setdefault(key, dict(zip(GROUP, (*key, {}), strict=True)))
         group["series"][spec] = [_short(value) for value in series.tolist()]
     return [groups[key] for key in sorted(groups)]
