@@ -12,6 +12,7 @@ closed when its answer is clear (actprune_ci.measure.sequential).
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import product
@@ -127,7 +128,7 @@ def compiled(pattern: str) -> "re.Pattern[str]":
 
 def listed_by(side: Side, suite: Path, python: str) -> Listed:
     """What a suite has, with this side's code. Raises InputError where it cannot even be asked."""
-    with Server(side, suite, python) as server:
+    with closing(Server(side, suite, python)) as server:
         answer = server.list()
     if "benchmarks" not in answer:
         raise InputError(f"{side.commit[:12]}: {answer['detail']}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from random import Random
 from statistics import median
@@ -82,7 +83,7 @@ def rounds(
     """
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
-    with servers[0] as base, servers[1] as head:
+    with closing(servers[0]) as base, closing(servers[1]) as head:
         for number in range(1, limits.most + 1):
             still = [figure for figure in figures if not figure.closed]
             random.shuffle(still)

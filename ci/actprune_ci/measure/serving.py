@@ -32,12 +32,6 @@ class Server:
         self._heard = b""
         self._starting = self._working = 0.0  # seconds
 
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def list(self) -> Answer:
         """All benchmarks of the suite, what could not be imported, and the environment."""
         return self._begin({"do": "list"}, GRACE)()
