@@ -49,8 +49,7 @@ def command(
             tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None
         show(made)
-    if made.state.code:
-        raise typer.Exit(made.state.code)
+    raise typer.Exit(made.state.code or 0)
 
 
 def show(made: NightRun) -> None:

@@ -56,11 +56,6 @@ class Board:
         """Regressions that still hold."""
         return [found for found in self.findings if found.regression and found.lasting]
 
-    @property
-    def drawn(self) -> slice:
-        """The rows of the history that are drawn."""
-        return slice(max(0, len(self.history.commits) - COMMITS), None)
-
 
 def board(
     store: str | Path,
@@ -97,7 +92,7 @@ def machines(store: str | Path) -> list[MachineRuns]:
 
 def over_commits(board: Board) -> list[Group]:
     """The figures that formats have in common, one line per spec: what formats.html draws."""
-    values = board.history.values[board.drawn]
+    values = board.history.values[-COMMITS:]
     groups: dict[tuple[str, ...], Group] = {}
     for column, figure in enumerate(board.history.figures):
         spec = figure.params.get("spec")
@@ -112,7 +107,7 @@ def over_commits(board: Board) -> list[Group]:
 
 def pareto(board: Board) -> list[Group]:
     """Accuracy against saved bytes of each training, seeds averaged, commit by commit."""
-    values = board.history.values[board.drawn]
+    values = board.history.values[-COMMITS:]
     runs: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
     for column, figure in enumerate(board.history.figures):
         spec = figure.params.get("spec")

@@ -41,7 +41,7 @@ def write(board: Board, out: Path, asv: str) -> None:
 def script(board: Board) -> str:
     """The data of the drawings, as a script: a page opened from a file may load no JSON."""
     drawings = {
-        "commits": [commit[:10] for commit in board.history.commits[board.drawn]],
+        "commits": [commit[:10] for commit in board.history.commits[-data.COMMITS :]],
         "formats": data.over_commits(board),
         "pareto": data.pareto(board),
     }
