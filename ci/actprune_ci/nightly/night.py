@@ -81,7 +81,7 @@ def begin(night: Night, folder: Path, repo: Path, base: str = "", resume: bool =
     } | ({"base": state.base} if state.base else {})
     # this interpreter's programs come first, and output is not held back
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", MARK: state.token}
     return NightRun(night, folder, repo, values, state, environment)
 
 
@@ -168,7 +168,7 @@ def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     _keep(made, each.name, done)
     tell(f"{each.name} ...")
     for attempt in range(each.retries + 1):
-        ended = step.run(command, log, each.timeout, made.state.token, made.repo, made.environment)
+        ended = step.run(command, log, each.timeout, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
         after = machine.state(machine.gpus())
         done.after = after.document

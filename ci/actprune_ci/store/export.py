@@ -104,7 +104,6 @@ def _folder(connection: Any, out: Path) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         made = Path(name) / "asv"
-        made.mkdir()
         exported = _fill(connection, made)
         made.replace(out)
     return exported
@@ -226,5 +225,5 @@ def _file_name(commit: str, environment: str) -> str:
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), "utf-8")

@@ -270,7 +270,7 @@ def test_ctrl_c_at_the_start_of_a_step_ends_it(
 
     monkeypatch.setattr(processes, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        step.run(words, tmp_path / "log", 60, "a-token", tmp_path, os.environ)
+        step.run(words, tmp_path / "log", 60, tmp_path, {**os.environ, processes.MARK: "a-token"})
     with started[0] as process:
         process.wait(5)
     assert not alive(marker)
