@@ -34,8 +34,7 @@ def app() -> typer.Typer:
     )
     made.callback()(_root)
     for module in iter_modules(__path__):
-        command = getattr(import_module(f"{__name__}.{module.name}"), "command", None)
-        if command:
+        if command := getattr(import_module(f"{__name__}.{module.name}"), "command", None):
             made.command(module.name.replace("_", "-"))(command)
     return made
 

@@ -66,11 +66,7 @@ def calibrate(
         return rate(np.concatenate([flags(noise) for noise in noises.values()]))
 
     def covered(interval: Interval) -> Rate:
-        def holds_zero(noise: Noise) -> st.Flags:
-            low, high = interval(noise.d, statistics.confidence)
-            return np.asarray((low <= 0) & (high >= 0))
-
-        return over_all(holds_zero)
+        return over_all(lambda noise: _covers(interval, noise.d, statistics.confidence))
 
     return Calibration(
         schema=1,
@@ -233,6 +229,11 @@ def _in_sequence(noise: Noise) -> st.Flags:
     if len(noise.base) < 2:
         return np.zeros(0, bool)
     return st.asv_rule(noise.base[:-1], noise.head[1:])
+
+
+def _covers(interval: Interval, d: st.Array, confidence: float) -> st.Flags:
+    low, high = interval(d, confidence)
+    return np.asarray((low <= 0) & (high >= 0))
 
 
 def rate(flags: st.Flags) -> Rate:

@@ -91,8 +91,7 @@ def _missing(pairs: Pairs, rule: Rule) -> Finding:
         outcome = "failed" if not pairs.head else "new"
     elif pairs.detail in (NEW, VANISHED):
         outcome = "new" if pairs.detail == NEW else "vanished"
-    detail = "" if pairs.detail == outcome else pairs.detail
-    return Finding.under(rule, pairs.key, outcome, detail)
+    return Finding.under(rule, pairs.key, outcome, pairs.detail if pairs.detail != outcome else "")
 
 
 def _finding(

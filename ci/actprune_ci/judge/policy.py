@@ -130,8 +130,7 @@ class Rule(Selection):
 
 
 def _selects_all(rule: Rule) -> Rule:
-    narrow = {"benchmark", "params", "metric"} & rule.model_fields_set
-    if narrow:
+    if narrow := {"benchmark", "params", "metric"} & rule.model_fields_set:
         raise ValueError(f"applies to all figures, so without {', '.join(sorted(narrow))}")
     return rule
 

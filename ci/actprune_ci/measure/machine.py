@@ -81,8 +81,7 @@ def gpus() -> Gpus:
         fields = ",".join(FIELDS).format(reasons=reasons)
         words = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
         lines = [line.split(", ") for line in output(words, ANSWER).splitlines()]
-        found = tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5)
-        if found:
+        if found := tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5):
             return found
     return ()
 

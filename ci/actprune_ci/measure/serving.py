@@ -117,8 +117,7 @@ class Server:
         while b"\n" not in self._heard:
             if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
                 return None
-            part = os.read(handle, 1 << 20)
-            if not part:
+            if not (part := os.read(handle, 1 << 20)):
                 break
             self._heard += part
         line, end, self._heard = self._heard.partition(b"\n")

@@ -149,8 +149,7 @@ def told(each: NightStep, done: Done) -> str:
 def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     """Run one step, as often as it may be tried, or say why it is not run."""
     before = machine.state(machine.gpus())
-    gone = machine.missing_gpus(made.state.gpus, before)
-    if gone:
+    if gone := machine.missing_gpus(made.state.gpus, before):
         return Done("lost", reason=gone, before=before.document)
     try:
         if reason := _not_now(made, each, before):
@@ -183,8 +182,7 @@ def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
 
 def _note(done: Done, each: NightStep, ended: step.Ended, attempt: int) -> None:
     """Write down how an attempt ended."""
-    verdicts = CODES if each.verdict else {0: ""}
-    good = ended.code in verdicts and not ended.reason
+    good = ended.code in (CODES if each.verdict else (0,)) and not ended.reason
     done.status = "ok" if good else "failed"
     done.code, done.attempts = ended.code, attempt
     done.seconds = round(done.seconds + ended.seconds, 3)
@@ -210,8 +208,7 @@ def _values(made: NightRun) -> tuple[dict[str, str], dict[str, str]]:
     why = {"base": "no earlier commit in the store", "repeat": "nothing to repeat"}
     values = dict(made.values)
     try:
-        names = json_object(made.folder / GATE)["repeat"]["benchmarks"]
-        if names:
+        if names := json_object(made.folder / GATE)["repeat"]["benchmarks"]:
             values["repeat"] = pattern(names)
     except (InputError, KeyError, TypeError):
         why["repeat"] = f"no {GATE} to repeat anything of"

@@ -68,8 +68,7 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
             place = f"libraries/{library.name}-{library.version}/{Path(name).name}"
             write_whole(site / place, content)
             text = re.sub(_TAG.format(re.escape(library.files[name])), rf'\1="{place}"', text)
-    left = _ELSEWHERE.findall(text)
-    if left:
+    if left := _ELSEWHERE.findall(text):
         raise InputError(f"asv's index.html loads {left[0]}, which no pinned library has")
     own = resources.files("actprune_ci.publish.dashboard")
     write_whole(site / "offline.js", own.joinpath("offline.js").read_text("utf-8"))

@@ -20,7 +20,6 @@ PAGES = {
     "machines": "Machines",
 }
 _HERE = "actprune_ci.publish.dashboard"
-FILES = ("dashboard.css", "dashboard.js")
 
 
 def write(board: Board, out: Path, asv: str) -> None:
@@ -30,7 +29,7 @@ def write(board: Board, out: Path, asv: str) -> None:
     environment.globals.update(board=board, pages=PAGES, made=made, asv=asv)
     environment.globals.update(number=formatting.number)
     write_whole(out / "plotly.js", get_plotlyjs())
-    for name in FILES:
+    for name in ("dashboard.css", "dashboard.js"):
         write_whole(out / name, resources.files(_HERE).joinpath(name).read_text("utf-8"))
     write_whole(out / "data.js", script(board))
     for name in PAGES:
