@@ -70,8 +70,7 @@ def alone(lock: Path, problem: str) -> Iterator[None]:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(finite(value), indent=2, allow_nan=False)
-    write_whole(path, f"{text}\n")
+    write_whole(path, f"{json.dumps(finite(value), indent=2, allow_nan=False)}\n")
 
 
 def write_whole(path: Path, content: bytes | str | memoryview, keep: Path | None = None) -> None:
@@ -119,6 +118,19 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def by_lines(document: Mapping[str, Any]) -> str:
+    """A document as JSON: a line for each key, and for each item of a list."""
+
+    def line(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    def lines(value: object) -> str:
+        listed = isinstance(value, list | tuple) and value
+        return "[\n" + ",\n".join(map(line, listed)) + "\n]" if listed else line(value)
+
+    return "{\n" + ",\n".join(f"{line(k)}: {lines(v)}" for k, v in document.items()) + "\n}\n"
 
 
 def finite(value: object) -> object:

@@ -22,12 +22,11 @@ from pydantic import (
 )
 
 from actprune_common.errors import InputError, expected
-from actprune_common.files import contents, json_value, write_whole
+from actprune_common.files import by_lines, contents, json_value, write_whole
 from actprune_common.machine import SAME
 from actprune_common.validation import first_error, named, short
 
 SCHEMA: Literal[1] = 1
-SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 Op = Literal["compress", "grad_weight", "linear"]
 OPS: tuple[Op, ...] = ("compress", "grad_weight", "linear")
 
@@ -181,19 +180,13 @@ class Results(Record):
         return bool(getattr(self.environment, "interleaved", True))
 
 
-def json_schema() -> str:
-    """The JSON Schema of results.json, as shipped in results.schema.json."""
-    return json.dumps(Results.model_json_schema(by_alias=True), indent=2) + "\n"
-
-
 def read(path: Path) -> Results:
     """The results at `path`; InputError names the file and the first field that is wrong."""
     values = json_value(contents(path), path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected an object with schema, environment, kernels, training")
-    schema = values.get("schema", SCHEMA)
-    if schema != SCHEMA or schema is True:
-        raise expected(f"{path}: schema", str(SCHEMA), repr(schema))
+    if values.get("schema") is True:  # which equals 1
+        raise expected(f"{path}: schema", str(SCHEMA), "True")
     return validate(values, str(path))
 
 
@@ -217,13 +210,8 @@ def read_record(path: Path, kind: type[Made], remove: Path) -> Made:
 
 def write(path: Path, results: Results) -> None:
     """Write `results` whole or not at all, a line per record."""
-    parts = []
-    for key, value in results.model_dump(mode="json", by_alias=True).items():
-        if isinstance(value, list) and value:
-            parts.append(f'"{key}": [\n' + ",\n".join(map(_line, value)) + "\n]")
-        elif key != "not_done":
-            parts.append(f'"{key}": {_line(value)}')
-    write_whole(path, "{\n" + ",\n".join(parts) + "\n}\n")
+    none = set() if results.not_done else {"not_done"}
+    write_whole(path, by_lines(results.model_dump(mode="json", by_alias=True, exclude=none)))
 
 
 def merge(parts: Sequence[Results]) -> Results:
@@ -265,10 +253,6 @@ def _first_error(problem: ValidationError) -> str:
     if error["type"] == "model_type":
         return f"{named(error['loc'])}: expected an object, got {short(error['input'])}"
     return first_error(problem)
-
-
-def _line(value: object) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 if __name__ == "__main__":

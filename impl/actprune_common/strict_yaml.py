@@ -39,8 +39,7 @@ def load_yaml(path: Path | str, model: type[Model]) -> Model:
     except InputError as problem:  # with its line
         raise InputError(f"{path}:{problem}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as problem:
-        reason = " ".join(str(problem).split())
-        raise InputError(f"{path}: not valid YAML: {reason}") from None
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(problem).split())}") from None
     try:
         return model.model_validate(values)
     except ValidationError as problem:

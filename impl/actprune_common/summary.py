@@ -21,7 +21,6 @@ class Row:
     saved_mib: float | None
     saved_ratio: float | None
     step_ratio: float | None
-    predicted_mib: float | None
     measured_mib: float | None
     accuracy: float | None
     spread: float | None
@@ -45,7 +44,6 @@ def row_of(spec: str, results: Results) -> Row:
         saved_mib=_mean([run.saved_bytes for run in runs], 2**20),
         saved_ratio=_mean([run.saved_ratio for run in runs]),
         step_ratio=statistics.median([r.ratio_to_dense for r in runs]) if runs else None,
-        predicted_mib=_mean([run.predicted_peak_bytes for run in runs], 2**20),
         measured_mib=_mean([run.measured_peak_bytes for run in runs], 2**20),
         accuracy=_mean(accuracies),
         spread=statistics.stdev(accuracies) if len(runs) > 1 else None,

@@ -1,13 +1,13 @@
 """`actprune-ci`: a command per module of this package."""
 
 import sys
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from actprune_ci.cli.options import USAGE, tell
 from actprune_ci.history.history import NoDataError
@@ -30,12 +30,12 @@ def app() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,
+        cls=_Commands,
     )
     made.callback()(_root)
     for module in iter_modules(__path__):
-        command = getattr(import_module(f"{__name__}.{module.name}"), "command", None)
-        if command:
-            made.command(module.name.replace("_", "-"))(_ending(command))
+        if command := getattr(import_module(f"{__name__}.{module.name}"), "command", None):
+            made.command(module.name.replace("_", "-"))(command)
     return made
 
 
@@ -57,18 +57,15 @@ def _root(
     """Records results, judges them, and shows them over commits."""
 
 
-def _ending(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, with the exit code of what ends it."""
+class _Commands(TyperGroup):
+    """The commands, each with the exit code of what ends it."""
 
-    @wraps(command)
-    def run(**given: Any) -> None:
+    def invoke(self, ctx: Any) -> Any:
         try:
-            command(**given)
+            return super().invoke(ctx)
         except tuple(ENDS) as problem:
             tell(f"actprune-ci: {problem}")
             raise typer.Exit(ENDS[type(problem)]) from None
-
-    return run
 
 
 def main() -> None:

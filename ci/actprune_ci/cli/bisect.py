@@ -13,9 +13,8 @@ from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
-from actprune_ci.measure.serving import Answer
-from actprune_ci.model.runs import Key
-from actprune_common.errors import InputError
+from actprune_ci.measure.pairing import PairedFigure
+from actprune_common.errors import expected
 from actprune_common.files import write_whole
 from actprune_common.git import git
 
@@ -43,10 +42,10 @@ def command(
     """
     commits = resolve(repo, good), resolve(repo, bad)
     with interruptible(), checked_out(repo, python) as checkouts:
-        key, described = the_one(checkouts, commits[1], suite, benchmark)
+        figure = the_one(checkouts, commits[1], suite, benchmark)
         bounds = limits(pairs, budget, 0.02)
         folder = checkouts.suite(commits[1], suite)
-        question = bisect.Question(checkouts, folder, key, described, bounds, repeats)
+        question = bisect.Question(checkouts, folder, figure, bounds, repeats)
         found = bisect.bisect(question, *commits, lambda probe: tell(told(repo, probe)))
     if out is not None:
         write_whole(out, json.dumps({"schema": 1, **asdict(found)}, indent=1) + "\n")
@@ -55,19 +54,15 @@ def command(
         raise typer.Exit(INCONCLUSIVE)
 
 
-def the_one(
-    checkouts: Checkouts, commit: str, suite: str, benchmark: str
-) -> tuple[Key, tuple[Answer, tuple[str, ...]]]:
+def the_one(checkouts: Checkouts, commit: str, suite: str, benchmark: str) -> PairedFigure:
     """The one figure that a pattern fits. Raises InputError where it fits none or several."""
     pattern = ab.compiled(benchmark)
     listed = ab.listed_by(checkouts.side(commit), checkouts.suite(commit, suite), checkouts.python)
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:
         names = "".join(f"\n  {key}" for key in fitting[:10])
-        raise InputError(
-            f"--benchmark: expected one that {benchmark!r} fits, got {len(fitting)}{names}"
-        )
-    return fitting[0], listed.keys[fitting[0]]
+        raise expected("--benchmark", f"one that {benchmark!r} fits", f"{len(fitting)}{names}")
+    return PairedFigure(fitting[0], *listed.keys[fitting[0]])
 
 
 def told(repo: Path, probe: bisect.Probe) -> str:
@@ -77,11 +72,9 @@ def told(repo: Path, probe: bisect.Probe) -> str:
 
 def printed(repo: Path, found: bisect.Bisection) -> str:
     """The outcome as text."""
-    if len(found.suspects) > 1:
-        lines = [f"{found.key}: the change came with one of"]
-        lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
-    else:
-        lines = [f"{found.key}: the change came with", f"  {subject(repo, found.suspects[0])}"]
+    lines = [f"{found.key}: the change came with{' one of' if len(found.suspects) > 1 else ''}"]
+    lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
+    if found.confirmed:
         lines.append(f"  {found.confirmed}, against the commit before")
     lines.append(f"{len(found.steps)} commits measured")
     return "\n".join(lines) + "\n"

@@ -1,36 +1,27 @@
 """`actprune-ci export`: a store for other tools."""
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from actprune_ci.cli.options import Store, tell
+from actprune_ci.cli.options import Store, tell, tell_left_out
 from actprune_ci.store import export
-
-
-class ExportFormat(str, Enum):
-    """Whose format."""
-
-    ASV = "asv"
-    CSV = "csv"
 
 
 def command(
     form: Annotated[
-        ExportFormat, typer.Argument(help="asv: a results folder; csv: a line per sample.")
+        Literal["asv", "csv"], typer.Argument(help="asv: a results folder; csv: a line per sample.")
     ],
     store: Store,
     out: Annotated[Path, typer.Argument(help="The folder (asv) or file (csv) to write.")],
 ) -> None:
     """Write a store as asv's results folder, for `asv publish`, or as CSV."""
-    if form is ExportFormat.CSV:
-        notes = tuple(f"left out: {reason}" for reason in export.csv(store, out))
+    if form == "csv":
+        tell_left_out(export.csv(store, out))
         typer.echo(f"{out}: written")
     else:
         exported = export.asv(store, out)
-        notes = exported.notes
         typer.echo(f"{out}: {exported.commits} commits, {exported.benchmarks} benchmarks")
-    for note in notes:
-        tell(note)
+        for note in exported.notes:
+            tell(note)

@@ -63,8 +63,7 @@ def command(
         keys = [finding.key for finding in report.findings if finding.alert]
         report = replace(report, histories=from_store.histories(store, report.machine, keys))
     _show(report, formats or list(FORMATS), out)
-    if report.code:
-        raise typer.Exit(report.code)
+    raise typer.Exit(report.code)
 
 
 def _from_store(

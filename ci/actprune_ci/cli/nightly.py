@@ -11,17 +11,17 @@ import typer
 from actprune_ci.cli.options import interruptible, tell
 from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
-from actprune_ci.nightly.begin import begin
-from actprune_ci.nightly.night import DiskError, NightRun, run
+from actprune_ci.nightly.night import NightRun, begin, run
+from actprune_ci.nightly.state import DiskError
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
+
+STEPS = Path("ci/nightly.yml")
 
 
 def command(
     out: Annotated[Path, typer.Option(help="The night's folder: state, logs, results.")],
-    config_file: Annotated[Path, typer.Option("--config", help="The steps, YAML.")] = Path(
-        "ci/nightly.yml"
-    ),
+    config_file: Annotated[Path, typer.Option("--config", help="The steps, YAML.")] = STEPS,
     repo: Annotated[Path, typer.Option(help="The repository: its commit is measured.")] = Path(),
     store: Annotated[Path | None, typer.Option(help="The store, in place of the file's.")] = None,
     base: Annotated[
@@ -42,16 +42,14 @@ def command(
     again = f"the same command{'' if resume else ' with --resume'} goes on"
     with alone(out / ".lock", "another night is running in it"):
         made = begin(night, out, repo, base, resume)
-        made.tell = tell
         try:
             with interruptible(lambda: f"; {again}"):
-                run(made)
+                run(made, tell)
         except DiskError as problem:
             tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None
         show(made)
-    if made.state.code:
-        raise typer.Exit(made.state.code)
+    raise typer.Exit(made.state.code or 0)
 
 
 def show(made: NightRun) -> None:

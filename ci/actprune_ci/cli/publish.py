@@ -1,5 +1,6 @@
 """`actprune-ci publish`: a store as a folder of pages."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ def command(
     gates = [_report(path) for path in gate or []]
     board = data.board(store, branch_commits(repo, branch), branch, gates, benchmarks)
     tell_left_out(board.history.skipped)
-    site.clear(out)
+    shutil.rmtree(out / "asv", ignore_errors=True)  # of an earlier time
     missing = ""
     try:
         asv_site.write(store, out / "asv", repo, branch, libraries.cache_folder())

@@ -3,29 +3,20 @@
 import csv
 import io
 import json
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from actprune_ci.cli.options import Store, tell_left_out
 from actprune_ci.store.query import Rows, sql
 
-
-class RowsFormat(str, Enum):
-    """How the rows are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
+RowsFormat = Literal["table", "csv", "json"]
 
 
 def command(
     store: Store,
     question: Annotated[str, typer.Argument(metavar="SQL", help="What DuckDB is to answer.")],
-    form: Annotated[
-        RowsFormat, typer.Option("--format", help="How to print the rows.")
-    ] = RowsFormat.TABLE,
+    form: Annotated[RowsFormat, typer.Option("--format", help="How to print the rows.")] = "table",
 ) -> None:
     """Ask a store with SQL: its views are `measurements` and `samples` (docs/store.md)."""
     answer = sql(store, question)
@@ -35,10 +26,10 @@ def command(
 
 def printed(answer: Rows, form: RowsFormat) -> str:
     """The rows as text that ends with a line feed."""
-    if form is RowsFormat.JSON:
+    if form == "json":
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         return json.dumps(rows, default=str, ensure_ascii=False, indent=0) + "\n"
-    if form is RowsFormat.CSV:
+    if form == "csv":
         made = io.StringIO()
         csv.writer(made, lineterminator="\n").writerows([answer.columns, *answer.rows])
         return made.getvalue()

@@ -29,10 +29,9 @@ def command(
     for reason in aside:
         tell(f"set aside: {reason}")
     files = [outcome.files for outcome in outcomes if outcome.status == "recorded"]
-    duplicates = len(outcomes) - len(files) - len(aside)
     typer.echo(
         f"{store}: {len(files)} files recorded ({sum(map(len, files))} runs),"
-        f" {duplicates} duplicates, {len(aside)} set aside"
+        f" {len(outcomes) - len(files) - len(aside)} duplicates, {len(aside)} set aside"
         f"{'' if outcomes else ': no result file found'}"
     )
     if len(aside) == len(outcomes):

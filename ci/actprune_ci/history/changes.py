@@ -63,28 +63,24 @@ def changes(
     matrix: Series,
     exact: Sequence[bool | None] | None = None,
     smallest: float = 0.01,
-    false_per_series: float = FALSE_PER_SERIES,
 ) -> list[list[Change]]:
     """The changes of each column of a matrix (commits x figures; NaN: not measured), in order.
 
     `exact` says per column whether every difference counts; None: where most neighbours are equal.
     `smallest` is the least effect of a noisy figure, as a fraction, or absolute for a figure that
-    is not always above zero. `false_per_series` bounds the expected false changes of a series.
+    is not always above zero. FALSE_PER_SERIES bounds the expected false changes of a series.
     """
     rules = exact if exact is not None else [None] * matrix.shape[1]
     columns = zip(matrix.T, rules, strict=True)
-    return [list(_of_series(column, rule, smallest, false_per_series)) for column, rule in columns]
+    return [list(_of_series(column, rule, smallest)) for column, rule in columns]
 
 
-def _of_series(
-    column: Series, exact: bool | None, smallest: float, rate: float
-) -> Iterator[Change]:
+def _of_series(column: Series, exact: bool | None, smallest: float) -> Iterator[Change]:
     rows = np.flatnonzero(np.isfinite(column))
     values = column[rows]
     if exact is None:
         exact = len(values) > 1 and bool(np.mean(np.diff(values) == 0) >= 0.8)
-    found = _exact(values) if exact else _noisy(values, rate)
-    for change in found:
+    for change in _exact(values) if exact else _noisy(values):
         if exact or abs(change.effect) >= smallest:
             yield replace(change, first=int(rows[change.first]), last=int(rows[change.last]))
 
@@ -94,7 +90,7 @@ def _exact(values: Series) -> Iterator[Change]:
         yield Change("exact", i, i + 1, float(values[i]), float(values[i + 1]), 1.0)
 
 
-def _noisy(values: Series, rate: float) -> Iterator[Change]:
+def _noisy(values: Series) -> Iterator[Change]:
     n = len(values)
     if n < FEWEST:
         return
@@ -104,7 +100,7 @@ def _noisy(values: Series, rate: float) -> Iterator[Change]:
     if sigma == 0:
         return
     law = student(max(3, n / 3))  # the noise comes from medians of its differences
-    threshold = float(law.isf(rate / (2 * n)))  # Bonferroni over the positions
+    threshold = float(law.isf(FALSE_PER_SERIES / (2 * n)))  # Bonferroni over the positions
     calm = median_filter(raw, 5, mode="mirror")
     z = np.where(np.abs(raw - calm) > OUTLIER * sigma, calm, raw)
     z -= np.median(z)

@@ -58,8 +58,7 @@ def _runs(z: Series, found: Sequence[int]) -> Iterator[tuple[int, int, list[int]
     signs = np.sign(np.diff(levels))
     begin = 0
     for i in range(1, len(found) + 1):
-        full = i - begin == MOST_STEPS
-        if i == len(found) or signs[i] != signs[begin] or full:
+        if i == len(found) or signs[i] != signs[begin] or i - begin == MOST_STEPS:
             yield edges[begin], edges[i + 1], list(found[begin:i])
             begin = i
 
@@ -102,12 +101,8 @@ def fit_creep(z: Series, low: int, high: int) -> Fit:
     ends = np.linspace(0, len(z[low:high]) - 1, GRID)
     begin, end = _best_ends(x, y, ends, ends)
     reach = ends[1] - ends[0]
-    begin, end = _best_ends(
-        x,
-        y,
-        np.linspace(begin - reach, begin + reach, GRID),
-        np.linspace(end - reach, end + reach, GRID),
-    )
+    begins, ends = (np.linspace(at - reach, at + reach, GRID) for at in (begin, end))
+    begin, end = _best_ends(x, y, begins, ends)
     shape = np.clip((x - begin) / (end - begin), 0, 1)
     centred = shape - shape.mean()
     norm = float(centred @ centred)

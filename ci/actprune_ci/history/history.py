@@ -24,9 +24,11 @@ MEASURED = ("time", "peak_memory", "measured_peak", "ratio_to_dense", "accuracy"
 LARGE = 2_000_000
 """Values of a matrix from which on all cores share it."""
 
-_TABLES = """
+_PLACES = """
 CREATE OR REPLACE TEMP TABLE place AS
-  SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position;
+  SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position
+"""
+_FIGURES = """
 CREATE OR REPLACE TEMP TABLE figure AS
   SELECT row_number() OVER (ORDER BY machine, name, metric, unit) - 1 AS id, *
   FROM (
@@ -34,7 +36,7 @@ CREATE OR REPLACE TEMP TABLE figure AS
       any_value(params) AS params
     FROM measurements JOIN place USING ("commit")
     WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
-    GROUP BY machine, name, metric, unit);
+    GROUP BY machine, name, metric, unit)
 """
 _POINTS = """
 SELECT id, position, value
@@ -136,8 +138,7 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     Raises InputError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
     """
     listed = list(commits)
-    values = {"commits": listed, "pattern": benchmarks}
-    (figures, points), skipped = over(store, partial(_points, values=values))
+    (figures, points), skipped = over(store, partial(_points, listed, benchmarks))
     if not figures:
         raise NoDataError(
             f"{store}: no figure of {benchmarks!r} at any of the branch's {len(listed)} commits"
@@ -149,15 +150,15 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
 
 
-def _points(connection: Any, values: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
-    for statement in _TABLES.split(";")[:-1]:
-        named = {k: v for k, v in values.items() if f"${k}" in statement}
-        connection.execute(statement, named or None)
+def _points(
+    commits: list[str], pattern: str, connection: Any
+) -> tuple[list[Any], Mapping[str, Any]]:
+    connection.execute(_PLACES, {"commits": commits})
+    connection.execute(_FIGURES, {"pattern": pattern})
     figures = connection.execute(
         "SELECT machine, name, metric, unit, benchmark, params FROM figure ORDER BY id"
     ).fetchall()
-    points = connection.execute(_POINTS).fetchnumpy()
-    return figures, points
+    return figures, connection.execute(_POINTS).fetchnumpy()
 
 
 def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -> Series:

@@ -49,7 +49,7 @@ def _kept(budget: Budget, key: Key, heads: Sequence[Samples], policy: Policy) ->
     detail = "" if exact else f"median of {values.size}, interval {low:.6g} to {high:.6g}"
     forbidden = outcome == "inconclusive" and budget.forbid_inconclusive
     own = {"value": float(np.median(values)), "bound": budget.bound, "certain": exact}
-    return Finding.under(budget, key, outcome, detail, None, forbidden=forbidden, **own)
+    return Finding.under(budget, key, outcome, detail, forbidden=forbidden, **own)
 
 
 def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:

@@ -47,7 +47,6 @@ def calibrate(
     command: str = "",
     sizes: Sequence[int] = SIZES,
     draws: int = 2000,
-    seed: int = 0,
 ) -> Calibration:
     """The calibration of one machine from its A/A runs, for a policy's statistics.
 
@@ -55,7 +54,7 @@ def calibrate(
     different commits or machines, and where no noisy figure stands in them.
     """
     noises = recorded(runs, policy)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     benchmarks, simulated = [], []
     for key, noise in noises.items():
         made, alarms = _benchmark(key, noise.d, policy, sizes, draws, len(noises), random)
@@ -95,8 +94,7 @@ def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
         if run.base != run.head:
             raise InputError(f"calibrate: expected A/A runs, got {run.base} against {run.head}")
     if len(machines := {run.machine for run in runs}) > 1:
-        listed = ", ".join(sorted(machines))
-        raise InputError(f"calibrate: machines are never mixed, got {listed}")
+        raise InputError(f"calibrate: machines are never mixed, got {', '.join(sorted(machines))}")
     sides: dict[Key, list[st.Array]] = {}
     for run in runs:
         for pairs in run.pairs:

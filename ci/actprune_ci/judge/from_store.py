@@ -124,8 +124,7 @@ def _pairs(
     if base is None:
         return Pairs(key, (), (), "skipped", NEW)
     if head is None:
-        gone = VANISHED if base.status == "ok" else "never measured"
-        return Pairs(key, (), (), "skipped", gone)
+        return Pairs(key, (), (), "skipped", VANISHED if base.status == "ok" else "never measured")
     if head.status != "ok":
         status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
         return Pairs(key, base.samples, (), status, head.detail)

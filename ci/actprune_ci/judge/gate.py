@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.budgets import budget_findings
 from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.policy import Policy, Rule, Statistics
-from actprune_ci.judge.report import Finding, Report, exit_code
+from actprune_ci.judge.report import Finding, Outcome, Report, exit_code
 from actprune_ci.judge.verdict import Judged, Verdict, excludes_worse, judge, measured, recurring
 from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Note, Pairs, Run
 from actprune_common.errors import InputError
@@ -67,8 +66,7 @@ def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
         ("heads", {run.head for run in runs}),
     ):
         if len(values) > 1:
-            listed = ", ".join(sorted(values))
-            raise InputError(f"A/B runs: {name} are never mixed, got {listed}")
+            raise InputError(f"A/B runs: {name} are never mixed, got {', '.join(sorted(values))}")
 
 
 def _compared(
@@ -88,13 +86,12 @@ def _compared(
 
 
 def _missing(pairs: Pairs, rule: Rule) -> Finding:
-    outcome: Literal["failed", "new", "vanished", "skipped"] = "skipped"
+    outcome: Outcome = "skipped"
     if pairs.status == "failed":
         outcome = "failed" if not pairs.head else "new"
     elif pairs.detail in (NEW, VANISHED):
         outcome = "new" if pairs.detail == NEW else "vanished"
-    detail = "" if pairs.detail == outcome else pairs.detail
-    return Finding.under(rule, pairs.key, outcome, detail)
+    return Finding.under(rule, pairs.key, outcome, pairs.detail if pairs.detail != outcome else "")
 
 
 def _finding(
@@ -104,7 +101,7 @@ def _finding(
     if last.effect is None:
         return Finding.under(rule, key, "inconclusive", last.detail, forbidden=forbid)
     if last.effect.exact and last.verdict:
-        return Finding.under(rule, key, last.verdict, effect=last.effect)
+        return Finding.under(rule, key, last.verdict, effect=last.effect, certain=True)
     recent = [e for e in entries if e.effect][-asked.repeats :]
     verdicts = [e.verdict for e in recent if e.verdict]
     verdict = recurring(verdicts, asked.repeats)
@@ -115,7 +112,7 @@ def _finding(
     doubt = verdict == "inconclusive" and not excludes_worse(effect, rule, key)
     why = _why(verdict, verdicts, asked.repeats)
     more = {"forbidden": doubt and forbid, "unconfirmed": unconfirmed}
-    return Finding.under(rule, key, verdict, why, effect, **more)
+    return Finding.under(rule, key, verdict, why, effect=effect, **more)
 
 
 def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:

@@ -9,7 +9,7 @@ from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from actprune_ci.model.runs import Code, Key
 from actprune_common.strict_yaml import load_yaml
@@ -72,15 +72,14 @@ class Machine(Strict):
     broken_by: tuple[Code, ...] = ("clock-jumped", "device-lost")
     """Codes of an A/B run's notes that say the machine broke."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_patterns(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "broken_notes" in given:
-            raise ValueError(
-                "broken_notes was a pattern over the notes' texts: write broken_by, a list of"
-                " their codes, such as [clock-jumped, device-lost]"
-            )
-        return given
+
+def _no_patterns(machine: Any) -> Any:
+    if isinstance(machine, dict) and "broken_notes" in machine:
+        raise ValueError(
+            "broken_notes was a pattern over the notes' texts: write broken_by, a list of"
+            " their codes, such as [clock-jumped, device-lost]"
+        )
+    return machine
 
 
 class Selection(Strict):
@@ -130,6 +129,12 @@ class Rule(Selection):
         return by_unit or key.metric in DETERMINISTIC or key.benchmark.startswith("static.")
 
 
+def _selects_all(rule: Rule) -> Rule:
+    if narrow := {"benchmark", "params", "metric"} & rule.model_fields_set:
+        raise ValueError(f"applies to all figures, so without {', '.join(sorted(narrow))}")
+    return rule
+
+
 class Budget(Selection):
     """A bound that head must keep, whatever base did."""
 
@@ -143,21 +148,13 @@ class Policy(Strict):
     """A whole policy."""
 
     statistics: Statistics = Statistics()
-    machine: Machine = Machine()
-    defaults: Rule = Rule()
+    machine: Annotated[Machine, BeforeValidator(_no_patterns)] = Machine()
+    defaults: Annotated[Rule, AfterValidator(_selects_all)] = Rule()
     """For figures that no rule selects."""
     rules: tuple[Rule, ...] = ()
     """The first that selects a figure is its rule."""
     budgets: tuple[Budget, ...] = ()
     """Each that selects a figure binds it."""
-
-    @field_validator("defaults")
-    @classmethod
-    def _selects_all(cls, rule: Rule) -> Rule:
-        narrow = {"benchmark", "params", "metric"} & rule.model_fields_set
-        if narrow:
-            raise ValueError(f"applies to all figures, so without {', '.join(sorted(narrow))}")
-        return rule
 
     def rule(self, key: Key) -> Rule:
         """The rule of a figure."""

@@ -38,18 +38,11 @@ class Finding:
 
     @classmethod
     def under(
-        cls,
-        selection: Selection,
-        key: Key,
-        outcome: Outcome,
-        detail: str = "",
-        effect: Effect | None = None,
-        **more: Any,
+        cls, selection: Selection, key: Key, outcome: Outcome, detail: str = "", **more: Any
     ) -> "Finding":
         """A finding of a rule or a budget, and more of its fields."""
         fields = selection.model_dump(include={"severity", "owner", "reason"})
-        fields |= {"ratio_to": selection.ratio_to or "", "certain": bool(effect and effect.exact)}
-        return cls(key, outcome, detail=detail, effect=effect, **{**fields, **more})
+        return cls(key, outcome, **fields, detail=detail, ratio_to=selection.ratio_to or "", **more)
 
     @property
     def bad(self) -> bool:

@@ -159,10 +159,9 @@ def judge(run: AbRun, policy: Policy, noise: Calibration | None) -> dict[Key, Ju
         try:
             figure = over_spec(pairs, rule, known)
             effect = measured(figure, rule, policy.statistics.confidence, noise)
+            found[pairs.key] = Judged(figure, None, effect)
         except InputError as problem:
             found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
-        else:
-            found[pairs.key] = Judged(figure, None, effect)
     p = {key: j.effect.p for key, j in found.items() if j.effect and not j.effect.exact}
     flags = st.rejected(list(p.values()), policy.statistics.false_discovery_rate)
     believed = dict(zip(p, flags, strict=True))

@@ -12,7 +12,8 @@ closed when its answer is clear (actprune_ci.measure.sequential).
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ from random import Random
 
 from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Checkouts, Side
-from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
+from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
 from actprune_ci.measure.serving import Answer, Server
 from actprune_ci.model.runs import VANISHED, AbRun, Key, Note, Pairs
 from actprune_ci.readers.asv import key as asv_key
@@ -49,18 +50,6 @@ class Listed:
     facts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """All that is known before the first measurement."""
-
-    bench: Bench
-    figures: tuple[PairedFigure, ...]
-    gone: tuple[Pairs, ...]
-    """What base's own suite has and head's has not."""
-    environments: Sequence[dict[str, str]]
-    notes: tuple[Note, ...]
-
-
 def run(
     checkouts: Checkouts,
     base: str,
@@ -74,25 +63,22 @@ def run(
     A KeyboardInterrupt saves what there is and goes on its way. Raises BuildError where a commit
     does not build, and InputError where there is no suite or nothing in it matches.
     """
-    began, date = machine.state(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    ready = prepare(checkouts, base, head, options)
+    began = machine.state()
+    servers, figures, start = prepare(checkouts, base, head, options)
 
     def result(*more: Note) -> AbRun:
         now = machine.state()
-        pairs = (*(figure.pairs() for figure in ready.figures), *ready.gone)
-        notes = (*ready.notes, *machine.notes(began, now), *more)
+        pairs = (*(figure.pairs() for figure in figures), *start.pairs)
+        notes = (*start.notes, *machine.notes(began, now), *more)
         seconds = round(now.monotonic - began.monotonic, 1)
-        of_base, of_head = ready.environments
-        name = of_head["fingerprint"]
-        return AbRun(base, head, date, name, of_base, of_head, pairs, seconds, notes)
+        return replace(start, pairs=pairs, seconds=seconds, notes=notes)
 
     def after(line: str) -> None:
         save(result())
         progress(line)
 
     try:
-        random = Random(options.seed)
-        over = rounds(ready.bench, ready.figures, options.limits, random, after=after)
+        over = rounds(servers, figures, options.limits, Random(options.seed), after=after)
     except KeyboardInterrupt:
         save(result(Note("interrupted", "interrupted")))
         raise
@@ -101,28 +87,34 @@ def run(
     return final
 
 
-def prepare(checkouts: Checkouts, base: str, head: str, options: Options) -> Prepared:
-    """Build both commits and find the figures. Raises as `run` does."""
-    pattern = compiled(options.benchmarks)
+def prepare(
+    checkouts: Checkouts, base: str, head: str, options: Options
+) -> tuple[list[Server], list[PairedFigure], AbRun]:
+    """Build both commits and find the figures. Raises as `run` does.
+
+    The run's pairs are those that need no measurement: what base's own suite has and head's has
+    not.
+    """
+    pattern, date = compiled(options.benchmarks), datetime.now(timezone.utc)
     facts, load = machine.facts(), machine.load_note()
     sides = checkouts.side(base), checkouts.side(head)
     suite = checkouts.suite(head, options.suite)
     listed = [listed_by(side, suite, checkouts.python) for side in sides]
-    figures = tuple(
-        PairedFigure(key, *found)
-        for key, found in listed[1].keys.items()
-        if pattern.search(str(key))
-    )
+    ours = listed[1].keys
+    figures = [PairedFigure(key, *ours[key]) for key in ours if pattern.search(str(key))]
     gone: list[Pairs] = []
     if (sides[0].tree / options.suite).is_dir():
         own = listed_by(sides[0], checkouts.suite(base, options.suite), checkouts.python)
-        lost = [key for key in own.keys if key not in listed[1].keys and pattern.search(str(key))]
+        lost = [key for key in own.keys if key not in ours and pattern.search(str(key))]
         gone = [Pairs(key, status="skipped", detail=VANISHED) for key in lost]
     if not figures and not gone:
         raise InputError(f"--benchmarks: none of the suite's fits {options.benchmarks!r}")
-    known = [{**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)]
-    bench, notes = Bench(*sides, suite, checkouts.python), (*load, *import_notes(listed))
-    return Prepared(bench, figures, tuple(gone), known, notes)
+    of_base, of_head = (
+        {**facts, **side.facts, **one.facts} for side, one in zip(sides, listed, strict=True)
+    )
+    about = base, head, date.isoformat(timespec="seconds"), facts["fingerprint"]
+    start = AbRun(*about, of_base, of_head, tuple(gone), notes=(*load, *import_notes(listed)))
+    return [Server(side, suite, checkouts.python) for side in sides], figures, start
 
 
 def compiled(pattern: str) -> "re.Pattern[str]":
@@ -130,14 +122,13 @@ def compiled(pattern: str) -> "re.Pattern[str]":
     try:
         return re.compile(pattern)
     except re.error as problem:
-        raise InputError(
-            f"--benchmarks: no regular expression: {problem}, got {pattern!r}"
-        ) from None
+        told = f"no regular expression: {problem}, got {pattern!r}"
+        raise InputError(f"--benchmarks: {told}") from None
 
 
 def listed_by(side: Side, suite: Path, python: str) -> Listed:
     """What a suite has, with this side's code. Raises InputError where it cannot even be asked."""
-    with Server(side, suite, python) as server:
+    with closing(Server(side, suite, python)) as server:
         answer = server.list()
     if "benchmarks" not in answer:
         raise InputError(f"{side.commit[:12]}: {answer['detail']}")

@@ -6,7 +6,7 @@ by half the regression to mislead it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from pathlib import Path
 from random import Random
@@ -14,9 +14,10 @@ from statistics import median
 from typing import Literal
 
 from actprune_ci.judge import statistics
-from actprune_ci.measure import sequential, serving
+from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import BuildError, Checkouts
-from actprune_ci.measure.pairing import Bench, Limits, PairedFigure, rounds
+from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
+from actprune_ci.measure.serving import Server
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.git import git
@@ -61,8 +62,8 @@ class Question:
 
     checkouts: Checkouts
     suite: Path
-    key: Key
-    described: tuple[serving.Answer, tuple[str, ...]]
+    figure: PairedFigure
+    """Not measured yet."""
     limits: Limits
     repeats: int = 3
     random: Random = field(default_factory=lambda: Random(0))
@@ -73,14 +74,14 @@ class Question:
         Without a threshold until the A/B rule has its answer. Raises BuildError and OpenError.
         """
         sides = self.checkouts.side(base), self.checkouts.side(head)
-        bench = Bench(*sides, self.suite, self.checkouts.python)
-        figure = PairedFigure(self.key, *self.described)
+        servers = [Server(side, self.suite, self.checkouts.python) for side in sides]
+        figure = replace(self.figure, base=[], head=[])
 
         def stop(d: statistics.Array, look: int, _: int) -> bool:
             return sequential.beside(d, threshold or 0.0, look, ERROR) != 0
 
         rule = None if threshold is None else stop
-        rounds(bench, [figure], self.limits, self.random, rule)
+        rounds(servers, [figure], self.limits, self.random, rule)
         if figure.status != "ok" or not figure.base:
             raise OpenError(figure.pairs().detail)
         return figure
@@ -128,7 +129,7 @@ def bisect(
     whole = question.measured(good, bad)
     total = change(whole)
     if total == 0 or not (whole.exact or beyond(whole, 0.0, question.limits)):
-        raise OpenError(f"{question.key}: no change from good to bad: {told(whole)}")
+        raise OpenError(f"{question.figure.key}: no change from good to bad: {told(whole)}")
     probes: list[Probe] = []
 
     def ask(i: int) -> Reply:
@@ -147,21 +148,19 @@ def bisect(
         if probe.answer != "bad":
             raise OpenError(f"{left[0]}: not confirmed against the commit before: {probe.detail}")
         confirmed = probe.detail
-    return Bisection(question.key, good, bad, total, tuple(left), tuple(probes), confirmed)
+    return Bisection(question.figure.key, good, bad, total, tuple(left), tuple(probes), confirmed)
 
 
 def answered(question: Question, good: str, commit: str, total: float) -> Probe:
     """Whether a commit shows more than half of the total change; asked again where in doubt."""
-    detail = ""
+    detail, sign = "", 1 if total > 0 else -1
     for _ in range(question.repeats):
         try:
-            sign = 1 if total > 0 else -1
             figure = question.measured(good, commit, total / 2)
         except (BuildError, OpenError) as problem:
             return Probe(commit, "skip", str(problem))
-        side = sign * beyond(figure, total / 2, question.limits)
         detail = told(figure)
-        if side:
+        if side := sign * beyond(figure, total / 2, question.limits):
             return Probe(commit, "bad" if side > 0 else "good", detail)
     return Probe(commit, "skip", f"inconclusive {question.repeats} times: {detail}")
 
@@ -169,8 +168,7 @@ def answered(question: Question, good: str, commit: str, total: float) -> Probe:
 def change(figure: PairedFigure) -> float:
     """Median log-ratio of the pairs; the difference of medians where figures are not above 0."""
     if min(*figure.base, *figure.head) > 0:
-        ratios = (log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
-        return median(ratios)
+        return median(log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
     return median(figure.head) - median(figure.base)
 
 

@@ -50,8 +50,7 @@ class Checkouts:
         if commit not in self._sides:
             tree = self.checkout(commit)
             site = self.folder / f"site-{commit[:12]}"
-            version = install(tree, site, self.python)
-            self._sides[commit] = Side(commit, site, tree, version)
+            self._sides[commit] = Side(commit, site, tree, install(tree, site, self.python))
         return self._sides[commit]
 
     def checkout(self, commit: str) -> Path:
@@ -92,12 +91,11 @@ def checked_out(repo: Path, python: str = sys.executable) -> Iterator[Checkouts]
 
 def remove_worktree(repo: Path, tree: Path) -> None:
     """Remove a worktree, if it is there; quietly."""
-    words = ("git", "-C", str(repo), "worktree", "remove", "--force", str(tree))
-    with suppress(OSError):
-        subprocess.run(words, capture_output=True, check=False)
+    with suppress(InputError):
+        git(repo, "worktree", "remove", "--force", str(tree))
     shutil.rmtree(tree, ignore_errors=True)
-    with suppress(OSError):
-        subprocess.run(("git", "-C", str(repo), "worktree", "prune"), check=False)
+    with suppress(InputError):
+        git(repo, "worktree", "prune")
 
 
 def resolve(repo: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,24 +38,17 @@ class MachineState:
     """Times that the processor was too hot so far."""
     gpu: str | None
     """nvidia-smi's reasons to slow the clock down, in hexadecimal; `lost` where it fails."""
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    """The machine at a moment."""
-
-    state: MachineState
-    load: float
+    load: float = 0.0
     """Processes that run or want to, over the last minute."""
-    mhz: tuple[float, float] | None
+    mhz: tuple[float, float] | None = None
     """Of the slowest and of the fastest core."""
-    gpus: Gpus
+    gpus: Gpus = ()
     """What nvidia-smi says of each GPU; none without one, or where it does not answer."""
 
     @property
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        at = datetime.fromtimestamp(self.state.wall, timezone.utc).isoformat(timespec="seconds")
+        at = datetime.fromtimestamp(self.wall, timezone.utc).isoformat(timespec="seconds")
         known = {"at": at, "load": round(self.load, 2), "mhz": self.mhz, "gpus": self.gpus}
         return {name: value for name, value in known.items() if value not in (None, ())}
 
@@ -77,7 +71,8 @@ def state(seen: Gpus | None = None) -> MachineState:
     slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
     counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
     throttled = sum(map(int, counts)) if counts else None
-    return MachineState(time.time(), time.monotonic(), _governors(), throttled, slowed_by)
+    now, load, mhz = (time.time(), time.monotonic()), os.getloadavg()[0], _frequencies()
+    return MachineState(*now, _governors(), throttled, slowed_by, load, mhz, seen)
 
 
 def gpus() -> Gpus:
@@ -86,19 +81,12 @@ def gpus() -> Gpus:
         fields = ",".join(FIELDS).format(reasons=reasons)
         words = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
         lines = [line.split(", ") for line in output(words, ANSWER).splitlines()]
-        found = tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5)
-        if found:
+        if found := tuple(dict(zip(NAMES, each, strict=True)) for each in lines if len(each) == 5):
             return found
     return ()
 
 
-def telemetry() -> Telemetry:
-    """The machine now."""
-    seen = gpus()
-    return Telemetry(state(seen), os.getloadavg()[0], _frequencies(), seen)
-
-
-def missing_gpus(expected: int, now: Telemetry) -> str:
+def missing_gpus(expected: int, now: MachineState) -> str:
     """That GPUs which are expected are not there; else nothing."""
     if len(now.gpus) >= expected:
         return ""
@@ -121,8 +109,7 @@ def notes(before: MachineState, after: MachineState) -> list[Note]:
     if before.gpu not in (None, "lost") and after.gpu in (None, "lost"):
         found.append(Note("device-lost", "device lost: nvidia-smi no longer answers"))
     elif after.gpu and _slowed(after.gpu):
-        slowed = f"the GPU's clock is slowed down (reasons {after.gpu})"
-        found.append(Note("gpu-throttled", slowed))
+        found.append(Note("gpu-throttled", f"the GPU's clock is slowed down (reasons {after.gpu})"))
     return found
 
 
@@ -147,10 +134,8 @@ def _governors() -> tuple[str, ...]:
 def _values(pattern: str) -> list[str]:
     found = []
     for path in sorted(SYSTEM.glob(pattern)):
-        try:
+        with suppress(OSError):
             found.append(path.read_text("utf-8").strip())
-        except OSError:
-            continue
     return found
 
 

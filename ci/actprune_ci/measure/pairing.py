@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from statistics import median
 
 from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
-from actprune_ci.measure.checkouts import Side
 from actprune_ci.measure.serving import Answer, Server
 from actprune_ci.model.runs import NEW, VANISHED, Key, Note, Pairs, Status
 
@@ -69,18 +68,8 @@ class PairedFigure:
         return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where figures are measured: two sides under one suite."""
-
-    base: Side
-    head: Side
-    suite: Path
-    python: str
-
-
 def rounds(
-    bench: Bench,
+    servers: Sequence[Server],
     figures: Sequence[PairedFigure],
     limits: Limits,
     random: Random,
@@ -89,12 +78,12 @@ def rounds(
 ) -> list[Note]:
     """Measure until all figures are closed or the budget is used up; returns a note on that.
 
-    `after` is called after each round, with where things stand.
+    `servers` are those of base and head. `after` is called after each round, with where things
+    stand.
     """
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
-    servers = [Server(side, bench.suite, bench.python) for side in (bench.base, bench.head)]
-    with servers[0] as base, servers[1] as head:
+    with closing(servers[0]) as base, closing(servers[1]) as head:
         for number in range(1, limits.most + 1):
             still = [figure for figure in figures if not figure.closed]
             random.shuffle(still)
@@ -137,7 +126,7 @@ def pair(figure: PairedFigure, base: Server, head: Server, random: Random) -> No
 
 def alone(figure: PairedFigure, server: Server) -> Answer:
     """What one side says of a figure."""
-    return server.run(figure.benchmark, figure.params, figure.plan)
+    return server.begin(figure.benchmark, figure.params, figure.plan)()
 
 
 def together(
@@ -171,12 +160,9 @@ def record(figure: PairedFigure, base: Answer, head: Answer) -> None:
         figure.head.append(float(head["value"]))
         return
     figure.closed = True
-    failed = [
-        f"{name}: {answer['detail']}"
-        for name, answer in (("base", base), ("head", head))
-        if answer["status"] == "failed"
-    ]
-    for samples, answer in ((figure.base, base), (figure.head, head)):
+    sides = (("base", base, figure.base), ("head", head, figure.head))
+    failed = [f"{name}: {said['detail']}" for name, said, _ in sides if said["status"] == "failed"]
+    for _, answer, samples in sides:
         if answer["status"] == "failed" or not failed:
             samples.clear()
     figure.status = "failed" if failed else "skipped"

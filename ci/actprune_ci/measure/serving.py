@@ -32,19 +32,9 @@ class Server:
         self._heard = b""
         self._starting = self._working = 0.0  # seconds
 
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def list(self) -> Answer:
         """All benchmarks of the suite, what could not be imported, and the environment."""
         return self._begin({"do": "list"}, GRACE)()
-
-    def run(self, benchmark: Answer, params: tuple[str, ...], plan: Answer | None) -> Answer:
-        """One benchmark, as `list` describes it, in a process of its own."""
-        return self.begin(benchmark, params, plan, None)()
 
     @property
     def worn(self) -> bool:
@@ -72,9 +62,12 @@ class Server:
         benchmark: Answer,
         params: tuple[str, ...],
         plan: Answer | None,
-        lockstep: Answer | None,
+        lockstep: Answer | None = None,
     ) -> Callable[[], Answer]:
-        """The same, in lockstep with the other side if told so; what returns waits for the end."""
+        """Run one benchmark, as `list` describes it, in a process of its own.
+
+        In lockstep with the other side if told so; what returns waits for the end.
+        """
         timeout = benchmark["timeout"] * (2 if lockstep else 1)  # the other's turns are waited for
         cache = benchmark["cache_timeout"]
         request = {"do": "run", "name": benchmark["name"], "params": params, "plan": plan}
@@ -124,8 +117,7 @@ class Server:
         while b"\n" not in self._heard:
             if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
                 return None
-            part = os.read(handle, 1 << 20)
-            if not part:
+            if not (part := os.read(handle, 1 << 20)):
                 break
             self._heard += part
         line, end, self._heard = self._heard.partition(b"\n")

@@ -1,20 +1,19 @@
 """Runs and A/B runs as JSON (schema 1): the fields of actprune_ci.model, checked both ways."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import AbRun, Key, Note, Run, Status
-from actprune_common.errors import InputError
-from actprune_common.files import contents, json_value, write_whole
+from actprune_common.errors import InputError, expected
+from actprune_common.files import by_lines, contents, json_value, write_whole
 
 SCHEMA = 1
 _RUN, _AB, _NOTES = TypeAdapter(Run), TypeAdapter(AbRun), TypeAdapter(tuple[Note, ...])
@@ -27,8 +26,7 @@ def to_json(run: Run | AbRun) -> str:
     A Run has `measurements`, an AbRun has `pairs`; both have `schema`: 1.
     """
     check(run)
-    document = {"schema": SCHEMA, **asdict(run)}
-    return "{\n" + ",\n".join(f"{_dump(k)}: {_value(v)}" for k, v in document.items()) + "\n}\n"
+    return by_lines({"schema": SCHEMA, **asdict(run)})
 
 
 def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
@@ -93,9 +91,7 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
             # a benchmark that vanished may still have one side's samples
             _check_samples(samples, "ok" if p.status == "ok" else None, f"{name}: {side}")
         if p.status == "ok" and len(p.base) != len(p.head):
-            raise InputError(
-                f"{name}: expected pairs, got {len(p.base)} of base, {len(p.head)} of head"
-            )
+            raise expected(name, "pairs", f"{len(p.base)} of base, {len(p.head)} of head")
     return run
 
 
@@ -114,13 +110,3 @@ def _check_samples(samples: Sequence[float], status: Status | None, name: str) -
         raise InputError(f"{name}: expected none where the status is {status}, got {len(samples)}")
     if odd := [sample for sample in samples if not isfinite(sample)]:
         raise InputError(f"{name}: expected finite numbers, got {odd[0]}")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(map(_dump, value)) + "\n]"
-    return _dump(value)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

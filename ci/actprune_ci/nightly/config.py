@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from actprune_ci.judge.policy import Strict
 from actprune_common.errors import InputError
@@ -73,10 +73,6 @@ def _fitting(pattern: Path, repo: Path) -> list[str]:
     return sorted(str(path) for path in Path(absolute.anchor).glob(inside))
 
 
-When = Literal["any", "cuda", "github"]
-Failure = Literal["error", "warning"]
-
-
 def _words(words: str | tuple[str, ...]) -> str | tuple[str, ...]:
     for word in (words,) if isinstance(words, str) else words:
         for name in PLACE.findall(word):
@@ -90,13 +86,26 @@ Words = Annotated[str | tuple[str, ...], AfterValidator(_words)]
 """A word of a command, or several that go together."""
 
 
+def _with_a_program(run: tuple[Words, ...]) -> tuple[Words, ...]:
+    if not isinstance(run[0], str):
+        raise ValueError("expected a program first, got words that may be left out")
+    return run
+
+
+def _in_the_folder(makes: tuple[Words, ...]) -> tuple[Words, ...]:
+    for path in makes:
+        if not isinstance(path, str) or not path.startswith("{out}/") or ".." in path:
+            raise ValueError(f"expected files in {{out}}/, got {path!r}")
+    return makes
+
+
 class NightStep(Strict):
     """One command of the night."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)
     """Also of its log."""
-    run: tuple[Words, ...] = Field(min_length=1)
-    makes: tuple[Words, ...] = ()
+    run: Annotated[tuple[Words, ...], Field(min_length=1), AfterValidator(_with_a_program)]
+    makes: Annotated[tuple[Words, ...], AfterValidator(_in_the_folder)] = ()
     """Files in {out} that it writes, removed before it runs: none is left of an earlier try."""
     timeout: float = Field(3600, gt=0, allow_inf_nan=False)
     """Seconds; then the step and all that it started are ended."""
@@ -104,27 +113,24 @@ class NightStep(Strict):
     """How often it is tried again after a failure."""
     needs: tuple[str, ...] = ()
     """Steps before it without whose success it is not run."""
-    when: When = "any"
+    when: Literal["any", "cuda", "github"] = "any"
     """cuda: only with a GPU; github: only with `gh` and a token for it."""
-    failure: Failure = "error"
+    failure: Literal["error", "warning"] = "error"
     """What its failure means: an error makes the night fail, a warning is shown."""
     verdict: bool = False
     """Whether its exit code is a verdict, as that of `actprune-ci gate`; the last one counts."""
 
-    @field_validator("run")
-    @classmethod
-    def _has_a_program(cls, run: tuple[Words, ...]) -> tuple[Words, ...]:
-        if not isinstance(run[0], str):
-            raise ValueError("expected a program first, got words that may be left out")
-        return run
 
-    @field_validator("makes")
-    @classmethod
-    def _in_the_folder(cls, makes: tuple[Words, ...]) -> tuple[Words, ...]:
-        for path in makes:
-            if not isinstance(path, str) or not path.startswith("{out}/") or ".." in path:
-                raise ValueError(f"expected files in {{out}}/, got {path!r}")
-        return makes
+def _ordered(steps: tuple[NightStep, ...]) -> tuple[NightStep, ...]:
+    before: set[str] = set()
+    for step in steps:
+        if step.name in before:
+            raise ValueError(f"the name {step.name} is given twice")
+        for need in step.needs:
+            if need not in before:
+                raise ValueError(f"{step.name} needs {need}, which is no step before it")
+        before.add(step.name)
+    return steps
 
 
 class Night(Strict):
@@ -134,20 +140,7 @@ class Night(Strict):
     """The store's folder, from the repository's own."""
     gpus: int = Field(0, ge=0)
     """How many GPUs there must be: with fewer the machine is broken."""
-    steps: tuple[NightStep, ...] = Field(min_length=1)
-
-    @field_validator("steps")
-    @classmethod
-    def _ordered(cls, steps: tuple[NightStep, ...]) -> tuple[NightStep, ...]:
-        before: set[str] = set()
-        for step in steps:
-            if step.name in before:
-                raise ValueError(f"the name {step.name} is given twice")
-            for need in step.needs:
-                if need not in before:
-                    raise ValueError(f"{step.name} needs {need}, which is no step before it")
-            before.add(step.name)
-        return steps
+    steps: Annotated[tuple[NightStep, ...], Field(min_length=1), AfterValidator(_ordered)]
 
 
 def read(path: Path) -> Night:

@@ -58,26 +58,23 @@ class _Log:
             with self.path.open("ab", buffering=0) as file:
                 file.write(part)
         except OSError as problem:
-            reason = f"the log cannot be written: {problem.strerror}"
-            self.problem = f"{self.path.name}: {reason}"
+            self.problem = f"{self.path.name}: the log cannot be written: {problem.strerror}"
 
 
 def run(
-    words: Sequence[str],
-    log: Path,
-    timeout: float,
-    token: str,
-    cwd: Path,
-    environment: Mapping[str, str],
+    words: Sequence[str], log: Path, timeout: float, cwd: Path, environment: Mapping[str, str]
 ) -> Ended:
-    """Run a command to its end, or to its time limit. Ctrl-C ends it and goes on its way."""
+    """Run a command to its end, or to its time limit. Ctrl-C ends it and goes on its way.
+
+    The night's mark in the environment tells what it started.
+    """
     began, said, reason = time.monotonic(), _Log(log), ""
     process: subprocess.Popen[bytes] | None = None
     try:  # all of it: Ctrl-C may come between the start and the wait
         process = processes.start(
             words,
             cwd=cwd,
-            env={**environment, processes.MARK: token},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +93,9 @@ def run(
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
     finally:
-        processes.end_all(None if process is None else process.pid, token, GRACE)
+        processes.end_all(
+            None if process is None else process.pid, environment[processes.MARK], GRACE
+        )
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
     pump.join(GRACE)

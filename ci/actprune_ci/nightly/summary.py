@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actprune_ci.judge.report import CODES, GOOD
-from actprune_ci.nightly.config import Night, NightStep
-from actprune_ci.nightly.state import Done, NightState
+from actprune_ci.nightly.config import Night
+from actprune_ci.nightly.night import steps_of
+from actprune_ci.nightly.state import NightState
 from actprune_ci.publish.reports.markdown import code, folded, table, text
 
 GPU = "{clock_mhz} MHz, {celsius} °C, {watts} W, slowed by {slowed_by}"
@@ -24,7 +25,7 @@ def terminal(night: Night, state: NightState, folder: Path) -> str:
     lines = [headline(state)]
     for name, status, seconds, why in _rows(night, state):
         lines.append(f"  {status:<8} {name:<16} {seconds:>7}  {why}".rstrip())
-    failed = [done for _, done in _ordered(night, state) if done.tail]
+    failed = [done for _, done in steps_of(night, state) if done.tail]
     for done in failed:
         last = [line for line in done.tail.splitlines() if line.strip()][-3:]
         lines += [f"{folder / done.log}:", *(f"    {line}" for line in last)]
@@ -36,7 +37,7 @@ def markdown(night: Night, state: NightState, folder: Path) -> str:
     lines = [f"# {'✅' if state.code == GOOD else '❌'} {text(headline(state))}", ""]
     lines += table(["step", "", "time", ""], _rows(night, state))
     lines += [f"- {text(note)}" for note in state.notes]
-    for each, done in _ordered(night, state):
+    for each, done in steps_of(night, state):
         if done.tail:
             lines += folded(each.name, code(done.tail)[1:])
     lines += _machine(night, state)
@@ -52,7 +53,7 @@ def markdown(night: Night, state: NightState, folder: Path) -> str:
 def _machine(night: Night, state: NightState) -> Sequence[str]:
     """Clocks, throttling and load after each step that ran."""
     rows = []
-    for each, done in _ordered(night, state):
+    for each, done in steps_of(night, state):
         if now := done.after:
             mhz = " to ".join(f"{each:g}" for each in now.get("mhz", ()))
             gpus = "; ".join(map(GPU.format_map, now.get("gpus", ())))
@@ -64,14 +65,10 @@ def _machine(night: Night, state: NightState) -> Sequence[str]:
 def _rows(night: Night, state: NightState) -> list[list[str]]:
     """A row per step: its name, what became of it, how long that took, and why."""
     rows = []
-    for each, done in _ordered(night, state):
+    for each, done in steps_of(night, state):
         status = "warning" if (done.status, each.failure) == ("failed", "warning") else done.status
         verdict = CODES.get(done.code or 0, "") if each.verdict and done.status == "ok" else ""
         seconds = f"{done.seconds:.0f} s" if done.attempts else ""
         why = "; ".join(filter(None, (verdict, done.reason, *done.notes)))
         rows.append([each.name, status, seconds, why])
     return rows
-
-
-def _ordered(night: Night, state: NightState) -> list[tuple[NightStep, Done]]:
-    return [(s, state.steps[s.name]) for s in night.steps if s.name in state.steps]

@@ -78,8 +78,7 @@ def report(pull: int, head: str, body: str, marker: str) -> str:
     What was done: `written`, `updated` or `unchanged`. Raises InputError where the pull request's
     head is another commit than the one reported on.
     """
-    said = gh("pr", "view", str(pull), "--json", "headRefOid,comments")
-    answer = _json(said, "gh pr view")
+    answer = _json(gh("pr", "view", str(pull), "--json", "headRefOid,comments"), "gh pr view")
     if answer["headRefOid"] != head:
         found = answer["headRefOid"][:12]
         raise InputError(f"--head: pull request {pull} is at {found}, the report is on {head[:12]}")

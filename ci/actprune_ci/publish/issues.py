@@ -168,9 +168,7 @@ def _way_back(said: Said, gate: GateJson | None) -> str:
     """How the gate shows that a regression is gone."""
     if gate is None or said.where == f"{gate.base}..{gate.head}" or said.machine != gate.machine:
         return ""
-    for finding in gate.findings:
-        if finding.identity(gate.machine) != said.id:
-            continue
+    for finding in (f for f in gate.findings if f.identity(gate.machine) == said.id):
         what = f"{finding.word} in {gate.base[:12]}..{gate.head[:12]}"
         if said.outcome in ("vanished", "failed"):
             measured = finding.outcome not in ("vanished", "failed", "skipped")
@@ -204,10 +202,8 @@ def _together(said: Said, now: Said) -> float | None:
 
 
 def _differs(said: Said, now: Said) -> bool:
-    if said.outcome != now.outcome or (said.effect is None) != (now.effect is None):
-        return True
-    if said.effect is None or now.effect is None:
-        return False
+    if said.outcome != now.outcome or said.effect is None or now.effect is None:
+        return (said.outcome, said.effect) != (now.outcome, now.effect)
     return abs(now.effect - said.effect) > ANOTHER * abs(said.effect)
 
 

@@ -14,11 +14,6 @@ ADDED = ("ab", "ab_side", "ab_notes")
 """Facts that stand beside a side's environment: of the A/B run, and nothing about the machine."""
 
 
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document is a run's or an A/B run's."""
-    return "schema" in document and ("pairs" in document or "measurements" in document)
-
-
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """One run, or base and head of an A/B run: sample i of one belongs to sample i of the other."""
     found = from_json(json.dumps(document), str(path))

@@ -18,11 +18,6 @@ UNITS = {"accuracy": "%", "accuracy_delta": "points"}
 Params = tuple[tuple[str, str], ...]
 
 
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document is a results.json."""
-    return "kernels" in document and "training" in document
-
-
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of a results.json, checked as actprune_common.results does."""
     found = read(path)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from actprune_ci.model.reading import json_object, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import flat, from_milliseconds, full_hash, measured
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 VERSION = 2
 KINDS = {
@@ -38,21 +38,12 @@ class _AsvFile(BaseModel):
     env_name: str = ""
     result_columns: list[str]
     results: dict[str, list[Any]]
-    version: int
-
-
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document is a result file of asv's, of whatever version."""
-    return "commit_hash" in document and "results" in document
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of a result file, dated when its last benchmark started."""
-    if document.get("version") != VERSION:
-        came = document.get("version")
-        raise InputError(
-            f"{path}: version: expected {VERSION}, got {came!r} (asv update rewrites it)"
-        )
+    if (came := document.get("version")) != VERSION:
+        raise expected(f"{path}: version", str(VERSION), f"{came!r} (asv update rewrites it)")
     file = validated(path, _AsvFile.model_validate, document)
     machine = file.params.get("machine")
     if not isinstance(machine, str) or not machine:

@@ -49,8 +49,7 @@ def of_environment(
 def measured(key: Key, samples: Iterable[Any], detail: str = "") -> Measurement:
     """An ok measurement of the samples; failed where there is none, or one is no finite number."""
     values = list(samples)
-    odd = [v for v in values if not isinstance(v, (int, float)) or not isfinite(v)]
-    if odd:
+    if odd := [v for v in values if not isinstance(v, (int, float)) or not isfinite(v)]:
         return Measurement(key, (), "failed", f"expected finite numbers, got {odd[0]!r:.60}")
     if not values:
         return Measurement(key, (), "failed", detail or "no sample")

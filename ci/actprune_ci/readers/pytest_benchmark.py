@@ -30,11 +30,6 @@ class _BenchmarkFile(BaseModel):
     version: str
 
 
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document is pytest-benchmark's."""
-    return "machine_info" in document and "benchmarks" in document
-
-
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file; its machine is the node's name, as asv's is."""
     file = validated(path, _BenchmarkFile.model_validate, document)

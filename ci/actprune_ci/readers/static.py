@@ -31,11 +31,6 @@ class _StaticFile(BaseModel):
     records: list[_StaticRecord]
 
 
-def recognises(document: Mapping[str, Any]) -> bool:
-    """Whether the document holds static figures."""
-    return "environment" in document and "records" in document
-
-
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of the file. Raises InputError, which names the field that is wrong."""
     if document.get("schema") != 1:

@@ -4,9 +4,8 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import md5, sha256
 from itertools import product
 from pathlib import Path
@@ -27,41 +26,33 @@ TYPES = {"peak_memory": "peakmemory", "memory": "memory"}
 NO_PARAM = "-"
 """The value of a parameter that a benchmark has at other commits only."""
 
+_CLEAN = """
+CREATE OR REPLACE TEMP VIEW clean AS
+  SELECT *, coalesce(nullif(environment['env_name'], ''),
+    source || '-py' || coalesce(environment['python'], 'unknown')) AS env_name
+  FROM measurements WHERE "commit" <> '' AND NOT dirty
+"""
+_OTHERS = """
+SELECT count(DISTINCT run) FILTER (dirty), count(DISTINCT run) FILTER ("commit" = '')
+FROM measurements
+"""
+_GROUPS = """
+SELECT machine, "commit", env_name, list(DISTINCT run), epoch_ms(arg_max(date, run)),
+  coalesce(arg_max(environment['python'], run), '')
+FROM clean GROUP BY ALL ORDER BY min(run)
+"""
+"""The runs of each result file; when the last one ran, and with which Python."""
+_DATES = """
+SELECT "commit", coalesce(
+  epoch_ms(max(nullif(environment['commit_date'], '')::TIMESTAMPTZ)), epoch_ms(min(date)))
+FROM clean GROUP BY "commit"
+"""
+"""Per commit when it was made, where a source knew; else when it was first measured."""
+
 Point = tuple[str, ...]
-"""Values of a benchmark's parameters, in its order."""
-
-
-@dataclass
-class AsvBenchmark:
-    """One entry of benchmarks.json."""
-
-    name: str
-    kind: str
-    unit: str
-    axes: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def params(self) -> list[list[str]]:
-        """The grid, as asv writes it."""
-        return [[asv_files.quoted(value) for value in axis] for axis in self.axes.values()]
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The benchmark's line in benchmarks.json."""
-        return {
-            "name": self.name,
-            "type": self.kind,
-            "unit": "seconds" if self.unit == "s" else self.unit,
-            "param_names": list(self.axes),
-            "params": self.params,
-            "version": self.version,
-            "code": "",
-        }
-
-    @property
-    def version(self) -> str:
-        """The same for the same name: what the store holds of it belongs together."""
-        return sha256(self.name.encode()).hexdigest()
+"""Values of a benchmark's parameters, in its order, as asv writes them."""
+Entry = dict[str, Any]
+"""A benchmark in benchmarks.json."""
 
 
 @dataclass(frozen=True)
@@ -113,143 +104,114 @@ def _folder(connection: Any, out: Path) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         made = Path(name) / "asv"
-        made.mkdir()
         exported = _fill(connection, made)
         made.replace(out)
     return exported
 
 
 def _fill(connection: Any, out: Path) -> Exported:
-    groups, notes = _groups(connection)
+    connection.execute(_CLEAN)
+    dirty, unknown = connection.execute(_OTHERS).fetchone()
+    counts = ((dirty, "of a changed tree"), (unknown, "without a commit"))
+    notes = tuple(f"{count} runs {what} left out" for count, what in counts if count)
+    groups = connection.execute(_GROUPS).fetchall()
     if not groups:
         raise InputError(f"export: no run of a clean commit in this store ({'; '.join(notes)})")
     benchmarks = _benchmarks(connection)
-    dates = _commit_dates(run for runs in groups.values() for run in runs)
-    facts: dict[str, dict[str, str]] = {}
-    for (machine, _, _), runs in groups.items():
-        known = facts.setdefault(machine, dict.fromkeys(FACTS, ""))
-        for run in runs:
-            known.update({name: run["environment"].get(name, known[name]) for name in FACTS})
-    for (machine, commit, name), runs in groups.items():
-        file = _result_file(connection, runs, benchmarks)
-        file |= {"commit_hash": commit, "env_name": name, "date": dates[commit]}
-        file["params"] = {"machine": machine, **facts[machine], "python": file["python"]}
+    last_known = ", ".join(f"coalesce(arg_max(environment['{name}'], run), '')" for name in FACTS)
+    known = connection.execute(
+        f"SELECT machine, {last_known} FROM clean GROUP BY machine"
+    ).fetchall()
+    facts = {machine: dict(zip(FACTS, values, strict=True)) for machine, *values in known}
+    dates = dict(connection.execute(_DATES).fetchall())
+    for machine, commit, name, runs, started, python in groups:
+        file = {
+            "commit_hash": commit,
+            "env_name": name,
+            "date": dates[commit],
+            "params": {"machine": machine, **facts[machine], "python": python},
+            "python": python,
+            "requirements": {},
+            "env_vars": {},
+            "result_columns": list(COLUMNS),
+            "results": _results(connection, runs, started, benchmarks),
+            "durations": {},
+            "version": asv_files.VERSION,
+        }
         _dump(out / _folder_name(machine) / _file_name(commit, name), file)
-    for machine, known in facts.items():
-        about = {"machine": machine, **known, "version": 1}
+    for machine, values in facts.items():
+        about = {"machine": machine, **values, "version": 1}
         _dump(out / _folder_name(machine) / "machine.json", about)
-    entries = {benchmark.name: benchmark.entry for benchmark in benchmarks.values()}
+    entries = {entry["name"]: entry for entry in benchmarks.values()}
     _dump(out / "benchmarks.json", {**entries, "version": 2})
-    return Exported(len({commit for _, commit, _ in groups}), len(entries), notes)
+    return Exported(len(dates), len(entries), notes)
 
 
-def _groups(
-    connection: Any,
-) -> tuple[dict[tuple[str, str, str], list[dict[str, Any]]], tuple[str, ...]]:
-    """The runs by (machine, commit, environment's name), oldest first; what is left out."""
-    found = connection.execute("""
-      SELECT DISTINCT ON (run) run, source, "commit", dirty, date, machine, environment
-      FROM measurements ORDER BY run
-    """)
-    columns = [column[0] for column in found.description]
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    dirty = unknown = 0
-    for row in found.fetchall():
-        run = dict(zip(columns, row, strict=True))
-        dirty += run["dirty"]
-        unknown += not run["commit"]
-        if run["commit"] and not run["dirty"]:
-            python = run["environment"].get("python", "unknown")
-            name = run["environment"].get("env_name") or f"{run['source']}-py{python}"
-            groups.setdefault((run["machine"], run["commit"], name), []).append(run)
-    counts = ((dirty, "of a changed tree"), (unknown, "without a commit"))
-    return groups, tuple(f"{count} runs {what} left out" for count, what in counts if count)
-
-
-def _benchmarks(connection: Any) -> dict[tuple[str, str], AsvBenchmark]:
+def _benchmarks(connection: Any) -> dict[tuple[str, str], Entry]:
     """By (benchmark, metric), with every value of every parameter, in order of appearance."""
     found = connection.execute("""
       SELECT benchmark, metric, last(unit ORDER BY run), params, min(run) AS first
-      FROM measurements WHERE "commit" <> '' AND NOT dirty
-      GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
+      FROM clean GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
-    made: dict[tuple[str, str], AsvBenchmark] = {}
+    made: dict[tuple[str, str], Entry] = {}
     for name, metric, unit, params, _ in found:
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
-        kind = "time" if unit == "s" else TYPES.get(metric, "track")
-        benchmark = made.setdefault((name, metric), AsvBenchmark(own, kind, unit))
-        benchmark.axes.update({param: [] for param in params if param not in benchmark.axes})
+        entry: Entry = {
+            "name": own,
+            "type": "time" if unit == "s" else TYPES.get(metric, "track"),
+            "unit": "seconds" if unit == "s" else unit,
+            "param_names": [],
+            "version": sha256(own.encode()).hexdigest(),  # what the store holds belongs together
+            "code": "",
+        }
+        names = made.setdefault((name, metric), entry)["param_names"]
+        names += [param for param in params if param not in names]
     for name, metric, _, params, _ in found:
-        for param, axis in made[name, metric].axes.items():
-            if (value := params.get(param, NO_PARAM)) not in axis:
+        entry = made[name, metric]
+        axes = entry.setdefault("params", [[] for _ in entry["param_names"]])
+        for axis, value in zip(axes, _point(entry, params), strict=True):
+            if value not in axis:
                 axis.append(value)
     return made
 
 
-def _result_file(
-    connection: Any,
-    runs: Sequence[Mapping[str, Any]],
-    benchmarks: Mapping[tuple[str, str], AsvBenchmark],
-) -> dict[str, Any]:
-    """A result file of asv's, less its commit, name, date and params."""
-    listed = ", ".join(text(run["run"]) for run in runs)
-    rows = connection.execute(f"""
+def _point(entry: Entry, params: Mapping[str, str]) -> Point:
+    return tuple(asv_files.quoted(params.get(name, NO_PARAM)) for name in entry["param_names"])
+
+
+def _results(
+    connection: Any, runs: Sequence[str], started: int, benchmarks: Mapping[tuple[str, str], Entry]
+) -> dict[str, list[Any]]:
+    """The rows of a result file of asv's, by the names of the benchmarks."""
+    question = """
       SELECT benchmark, metric, params, status, samples FROM measurements
-      WHERE run IN ({listed}) ORDER BY run, benchmark, metric, params
-    """).fetchall()
+      WHERE list_contains($runs, run) ORDER BY run, benchmark, metric, params
+    """
     cells: dict[tuple[str, str], dict[Point, tuple[Status, list[float]]]] = {}
+    rows = connection.execute(question, {"runs": runs}).fetchall()
     for name, metric, params, status, samples in rows:
-        axes = benchmarks[name, metric].axes
-        point = tuple(params.get(axis, NO_PARAM) for axis in axes)
+        point = _point(benchmarks[name, metric], params)
         before = cells.setdefault((name, metric), {}).get(point, (status, []))[1]
         cells[name, metric][point] = ("ok" if samples or before else status, [*before, *samples])
-    started = _milliseconds(runs[-1]["date"])
-    results = {
-        benchmarks[key].name: _row(benchmarks[key], points, started)
-        for key, points in cells.items()
-    }
     return {
-        "python": runs[-1]["environment"].get("python", ""),
-        "requirements": {},
-        "env_vars": {},
-        "result_columns": list(COLUMNS),
-        "results": results,
-        "durations": {},
-        "version": asv_files.VERSION,
+        benchmarks[key]["name"]: _row(benchmarks[key], points, started)
+        for key, points in cells.items()
     }
 
 
 def _row(
-    benchmark: AsvBenchmark, points: Mapping[Point, tuple[Status, list[float]]], started: int
+    entry: Entry, points: Mapping[Point, tuple[Status, list[float]]], started: int
 ) -> list[Any]:
-    grid = [points.get(point, ("failed", [])) for point in product(*benchmark.axes.values())]
+    grid = [points.get(point, ("failed", [])) for point in product(*entry["params"])]
     values = [_value(status, samples) for status, samples in grid]
     samples = [found if len(found) > 1 else None for _, found in grid]
-    return [values, benchmark.params, benchmark.version, started, samples if any(samples) else None]
+    return [values, entry["params"], entry["version"], started, samples if any(samples) else None]
 
 
 def _value(status: Status, samples: Sequence[float]) -> float | None:
     if samples:
         return median(samples)
     return math.nan if status == "skipped" else None  # asv's way of telling them apart
-
-
-def _commit_dates(runs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Per commit when it was made, where a source knew; else when it was first measured."""
-    made: dict[str, int] = {}
-    measured: dict[str, int] = {}
-    for run in runs:
-        told = run["environment"].get("commit_date", "")
-        if told:
-            date = datetime.fromisoformat(told.replace("Z", "+00:00"))
-            made[run["commit"]] = int(date.timestamp() * 1000)
-        ran = _milliseconds(run["date"])
-        measured[run["commit"]] = min(ran, measured.get(run["commit"], ran))
-    return {**measured, **made}
-
-
-def _milliseconds(utc: datetime) -> int:
-    return int(utc.replace(tzinfo=timezone.utc).timestamp() * 1000)
 
 
 def _folder_name(machine: str) -> str:
@@ -263,5 +225,5 @@ def _file_name(commit: str, environment: str) -> str:
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), "utf-8")

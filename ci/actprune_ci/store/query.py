@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actprune_ci.store.store import (
-    COLUMNS,
-    RUNS,
-    SCHEMA,
-    connect,
-    connection_error,
-    one_line,
-    scan,
-    text,
-)
+import duckdb
+
+from actprune_ci.store.store import COLUMNS, RUNS, SCHEMA, as_map, connect, one_line, scan, text
 from actprune_common.errors import InputError
 
 Answer = TypeVar("Answer")
@@ -64,21 +57,20 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
 
     The second value names those files and says why. Raises what `sql` does.
     """
-    connection = connect()
+    connection = _connected(str(store))
     files, skipped = _files(connection, str(store)), dict[str, str]()
     while True:
         try:
             connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
             return ask(connection), skipped
-        except connection_error() as problem:
+        except duckdb.Error as problem:
             found = {} if skipped else _unreadable(files)
             if not found:
                 raise InputError(f"query: {one_line(problem)}") from None
         skipped, files = found, [name for name in files if name not in found]
         if not files:
             raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
-        connection = connect()
-        _load_extension(connection, str(store))
+        connection = _connected(str(store))
 
 
 def measurements(
@@ -99,57 +91,55 @@ def measurements(
     parameters that must have these values; `commits` full hashes (of a range: `git rev-list A..B`);
     `since` <= date < `until`, ISO 8601 in UTC. Raises InputError as `sql` does.
     """
-    conditions: dict[str, tuple[str, object]] = {
-        "benchmark": ("regexp_matches(name, $benchmark)", benchmark),
-        "metric": ("metric = $metric", metric),
-        "machine": ("machine = $machine", machine),
-        "commits": ('list_contains($commits, "commit")', sorted(commits)),
-        "since": ("date >= $since::TIMESTAMP", since),
-        "until": ("date < $until::TIMESTAMP", until),
-    }
-    given = {name: pair for name, pair in conditions.items() if pair[1]}
-    for i, (name, value) in enumerate((params or {}).items()):
-        given[f"param{i}"] = (f"params[{text(name)}] = $param{i}", value)
-    where = " AND ".join(condition for condition, _ in given.values()) or "true"
+    question = f"""
+      SELECT {", ".join(columns)} FROM measurements
+      WHERE regexp_matches(name, $benchmark)
+        AND list_has_all(map_entries(params), map_entries($params::MAP(VARCHAR, VARCHAR)))
+        AND $metric IN ('', metric) AND $machine IN ('', machine)
+        AND (len($commits) = 0 OR list_contains($commits, "commit"))
+        AND date >= coalesce(nullif($since, '')::TIMESTAMP, '-infinity')
+        AND date < coalesce(nullif($until, '')::TIMESTAMP, 'infinity')
+      ORDER BY date, run, name, metric
+    """
+    values = {"benchmark": benchmark, "params": as_map(params or {}), "commits": list(commits)}
     return sql(
         store,
-        f"SELECT {', '.join(columns)} FROM measurements WHERE {where}"
-        " ORDER BY date, run, name, metric",
-        {name: value for name, (_, value) in given.items()},
+        question,
+        {**values, "metric": metric, "machine": machine, "since": since, "until": until},
     )
 
 
 def _files(connection: Any, store: str) -> list[str]:
     """All files of runs, in order: their names begin with the date."""
-    _load_extension(connection, store)
     pattern = f"{store.rstrip('/')}/{RUNS}/*.parquet"
     try:
         found = connection.execute(f"SELECT file FROM glob({text(pattern)})").fetchall()
-    except connection_error() as problem:
+    except duckdb.Error as problem:
         raise InputError(f"{store}: cannot be listed: {one_line(problem)}") from None
     if not found:
         raise InputError(f"{store}: no runs in this store (expected {pattern})")
     return sorted(name for (name,) in found)
 
 
-def _load_extension(connection: Any, store: str) -> None:
-    scheme, separator, _ = store.partition("://")
-    if not separator:
-        return
+def _connected(place: str) -> Any:
+    """A DuckDB with the extension that a place, if it is a URL, needs."""
+    connection = connect()
+    scheme, separator, _ = place.partition("://")
     name = EXTENSION.get(scheme, "httpfs")
     try:
-        connection.execute(f"LOAD {name}")
-    except connection_error():
+        if separator:
+            connection.execute(f"LOAD {name}")
+    except duckdb.Error:
         raise InputError(
-            f"{store}: needs DuckDB's extension {name}: where there is a network, run once"
+            f"{place}: needs DuckDB's extension {name}: where there is a network, run once"
             f" python -c \"import duckdb; duckdb.sql('INSTALL {name}')\""
         ) from None
+    return connection
 
 
 def _unreadable(files: list[str]) -> dict[str, str]:
     """Which files cannot be read to their last byte, or are not of this schema, and why."""
-    connection = connect()
-    _load_extension(connection, files[0])
+    connection = _connected(files[0])
     return {name: reason for name in files if (reason := _reason(connection, name))}
 
 
@@ -167,6 +157,6 @@ def _reason(connection: Any, name: str) -> str:
             return f"{name}: schema: expected {SCHEMA}, got {', '.join(str(s) for (s,) in came)}"
         everything = ", ".join(f"max(hash({column}))" for column in COLUMNS)
         connection.execute(f"SELECT {everything} FROM read_parquet({text(name)})").fetchall()
-    except connection_error() as problem:
+    except duckdb.Error as problem:
         return f"{name}: {one_line(problem)}"
     return ""

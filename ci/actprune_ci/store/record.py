@@ -73,8 +73,7 @@ def _record_one(path: Path, into: Path, commit: str | None, machine: str | None)
     except InputError as problem:
         return _set_aside(path, into, str(problem))
     written = [store.write(run, into) for run in runs]
-    new = tuple(file for file in written if file is not None)
-    if new:
+    if new := tuple(file for file in written if file is not None):
         return Recording(path, "recorded", new)
     there = tuple(store.place(store.canonical(run), into) for run in runs)
     reason = f"{path}: a duplicate of {', '.join(file.name for file in there)}"

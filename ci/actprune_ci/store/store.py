@@ -17,6 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import check
 from actprune_common.errors import InputError
@@ -45,14 +47,7 @@ COLUMNS = {
 
 
 def connect() -> Any:
-    """An empty DuckDB in memory that fetches nothing from the network by itself.
-
-    Raises InputError where DuckDB is not installed.
-    """
-    try:
-        import duckdb
-    except ImportError:
-        raise InputError("the store needs DuckDB: pip install 'actprune[ci]'") from None
+    """An empty DuckDB in memory that fetches nothing from the network by itself."""
     return duckdb.connect(config={"autoinstall_known_extensions": "false"})
 
 
@@ -114,10 +109,9 @@ def read(path: Path) -> Run:
     Raises InputError, which begins with the path, where the file is not of this schema or its
     contents do not have the digest in its name.
     """
-    question = f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}"
     try:
-        rows = connect().execute(question).fetchall()
-    except connection_error() as problem:
+        rows = connect().execute(f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}").fetchall()
+    except duckdb.Error as problem:
         raise InputError(f"{path}: no file of this store: {one_line(problem)}") from None
     if not rows or rows[0][0] != SCHEMA:
         came = rows[0][0] if rows else "no row"
@@ -144,14 +138,6 @@ def one_line(problem: Exception) -> str:
     return str(problem).strip().partition("\n")[0]
 
 
-def connection_error() -> type[Exception]:
-    """What DuckDB raises."""
-    import duckdb
-
-    error: type[Exception] = duckdb.Error
-    return error
-
-
 def _write_parquet(run: Run, path: Path) -> None:
     keys = [m.key for m in run.measurements]
     values: Mapping[str, Any] = {
@@ -161,10 +147,10 @@ def _write_parquet(run: Run, path: Path) -> None:
         "dirty": run.dirty,
         "date": run.date.removesuffix("+00:00"),
         "machine": run.machine,
-        "environment": _map(run.environment),
+        "environment": as_map(run.environment),
         "name": [str(k) for k in keys],
         "benchmark": [k.benchmark for k in keys],
-        "params": [_map(dict(k.params)) for k in keys],
+        "params": [as_map(dict(k.params)) for k in keys],
         "metric": [k.metric for k in keys],
         "unit": [k.unit for k in keys],
         "status": [m.status for m in run.measurements],
@@ -179,11 +165,11 @@ def _write_parquet(run: Run, path: Path) -> None:
     to = f"{text(str(path))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
     try:
         connect().execute(f"COPY (SELECT {', '.join(columns)}) TO {to}", values)
-    except (connection_error(), UnicodeError) as problem:  # a full disk, for one
+    except (duckdb.Error, UnicodeError) as problem:  # a full disk, for one
         raise InputError(f"{path.parent}: cannot be written: {one_line(problem)}") from None
 
 
-def _map(facts: Mapping[str, str]) -> dict[str, list[str]]:
+def as_map(facts: Mapping[str, str]) -> dict[str, list[str]]:
     """What DuckDB takes for a MAP."""
     return {"key": list(facts), "value": list(facts.values())}
 

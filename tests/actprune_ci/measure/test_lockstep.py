@@ -68,12 +68,10 @@ class Stub:
     def __init__(self, in_turn: dict[str, object], alone: dict[str, object] | None = None) -> None:
         self.in_turn, self.alone = in_turn, alone
 
-    def begin(self, *_: object) -> object:
-        return lambda: dict(self.in_turn)
-
-    def run(self, *_: object) -> dict[str, object]:
-        assert self.alone is not None
-        return dict(self.alone)
+    def begin(self, benchmark: object, params: object, plan: object, *lockstep: object) -> object:
+        answer = self.in_turn if lockstep else self.alone
+        assert answer is not None
+        return lambda: dict(answer)
 
 
 def figure() -> PairedFigure:

@@ -17,7 +17,7 @@ from actprune_ci.cli import app
 from actprune_ci.measure import machine
 from actprune_ci.measure.machine import facts
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.nightly import begin, config, night, state, step, summary
+from actprune_ci.nightly import config, night, state, step, summary
 from actprune_ci.nightly.config import MissingError, expand
 from actprune_ci.store import store
 from actprune_common import processes
@@ -270,7 +270,7 @@ def test_ctrl_c_at_the_start_of_a_step_ends_it(
 
     monkeypatch.setattr(processes, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        step.run(words, tmp_path / "log", 60, "a-token", tmp_path, os.environ)
+        step.run(words, tmp_path / "log", 60, tmp_path, {**os.environ, processes.MARK: "a-token"})
     with started[0] as process:
         process.wait(5)
     assert not alive(marker)
@@ -493,7 +493,7 @@ def test_last_nights_commit(nights: Nights) -> None:
 def test_another_machines_nights_do_not_count(nights: Nights) -> None:
     recorded(nights, nights.commits[0], "another")
     name = facts()["fingerprint"]
-    assert begin.last_night(nights.folder / "store", nights.repo, nights.commits[1], name) == ""
+    assert night.last_night(nights.folder / "store", nights.repo, nights.commits[1], name) == ""
 
 
 REPEATED = "\n  - name: again\n    run: [echo, '{repeat}']\n"

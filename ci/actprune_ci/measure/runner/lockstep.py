@@ -46,14 +46,13 @@ class Lockstep:
 
     def take(self, call: Callable[[], Result]) -> Result:
         """What `call` returns, called while the other side waits. Raises AloneError."""
-        if self._random.getrandbits(1) == self._side:
-            result = call()
-            self._tell()
+        first = self._random.getrandbits(1) == self._side
+        if not first:
             self._wait()
-        else:
+        result = call()
+        self._tell()
+        if first:
             self._wait()
-            result = call()
-            self._tell()
         return result
 
     def _tell(self) -> None:
@@ -88,10 +87,9 @@ def _connected(path: str, patience: float) -> socket.socket:
         other = socket.socket(socket.AF_UNIX)
         try:
             other.connect(path)
+            return other
         except OSError:
             other.close()
             if time.monotonic() > ends:
                 raise
             time.sleep(0.005)
-        else:
-            return other

@@ -46,9 +46,6 @@ def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
         "project_url": ".",
         "repo": str(repo.resolve()),
         "branches": [branch],
-        "results_dir": str(folder / "results"),
-        "html_dir": str(site),
-        "env_dir": str(folder / "env"),
     }
     write_whole(folder / "asv.conf.json", json.dumps(config))
     words = (sys.executable, "-m", "asv", "publish", "--config", str(folder / "asv.conf.json"))
@@ -71,8 +68,7 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
             place = f"libraries/{library.name}-{library.version}/{Path(name).name}"
             write_whole(site / place, content)
             text = re.sub(_TAG.format(re.escape(library.files[name])), rf'\1="{place}"', text)
-    left = _ELSEWHERE.findall(text)
-    if left:
+    if left := _ELSEWHERE.findall(text):
         raise InputError(f"asv's index.html loads {left[0]}, which no pinned library has")
     own = resources.files("actprune_ci.publish.dashboard")
     write_whole(site / "offline.js", own.joinpath("offline.js").read_text("utf-8"))

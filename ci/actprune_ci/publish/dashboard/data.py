@@ -56,11 +56,6 @@ class Board:
         """Regressions that still hold."""
         return [found for found in self.findings if found.regression and found.lasting]
 
-    @property
-    def drawn(self) -> slice:
-        """The rows of the history that are drawn."""
-        return slice(max(0, len(self.history.commits) - COMMITS), None)
-
 
 def board(
     store: str | Path,
@@ -97,15 +92,14 @@ def machines(store: str | Path) -> list[MachineRuns]:
 
 def over_commits(board: Board) -> list[Group]:
     """The figures that formats have in common, one line per spec: what formats.html draws."""
-    values = board.history.values[board.drawn]
+    values = board.history.values[-COMMITS:]
     groups: dict[tuple[str, ...], Group] = {}
     for column, figure in enumerate(board.history.figures):
         spec = figure.params.get("spec")
         series = values[:, column]
         if spec is None or not np.isfinite(series).any():
             continue
-        title = _title(figure, "spec")
-        key = (figure.machine, figure.metric, figure.unit, title)
+        key = (figure.machine, figure.metric, figure.unit, _title(figure, "spec"))
         group = groups.setdefault(key, dict(zip(GROUP, (*key, {}), strict=True)))
         group["series"][spec] = [_short(value) for value in series.tolist()]
     return [groups[key] for key in sorted(groups)]
@@ -113,7 +107,7 @@ def over_commits(board: Board) -> list[Group]:
 
 def pareto(board: Board) -> list[Group]:
     """Accuracy against saved bytes of each training, seeds averaged, commit by commit."""
-    values = board.history.values[board.drawn]
+    values = board.history.values[-COMMITS:]
     runs: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
     for column, figure in enumerate(board.history.figures):
         spec = figure.params.get("spec")

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +35,9 @@ class Library:
     files: Mapping[str, str]
     """A file of the package, and where asv's index.html loads the same from."""
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 _PINNED = resources.files("actprune_ci.publish.dashboard").joinpath("libraries.json")
 LIBRARIES = tuple(Library(**each) for each in json.loads(_PINNED.read_text("utf-8")))
@@ -48,10 +50,7 @@ def files(library: Library, cache: Path) -> dict[str, bytes]:
     if not right(library, packed):
         packed = fetched(library)
         if not right(library, packed):
-            raise InputError(
-                f"{library.name} {library.version}: refused: its SHA-512 is not the pinned one"
-            )
-        cache.mkdir(parents=True, exist_ok=True)
+            raise InputError(f"{library}: refused: its SHA-512 is not the pinned one")
         write_whole(archive, packed)
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         # some packages are packed in another folder than `package`
@@ -71,12 +70,9 @@ def fetched(library: Library) -> bytes:
     url = f"{registry}/{library.name}/-/{library.name}-{library.version}.tgz"
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            packed: bytes = answer.read()
-    except (OSError, ValueError, urllib.error.URLError) as problem:
-        raise InputError(
-            f"{library.name} {library.version}: cannot be fetched: {problem}"
-        ) from None
-    return packed
+            return bytes(answer.read())
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{library}: cannot be fetched: {problem}") from None
 
 
 def cache_folder() -> Path:

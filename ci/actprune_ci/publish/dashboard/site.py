@@ -1,19 +1,15 @@
 """Our own pages."""
 
 import json
-import shutil
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from plotly.offline import get_plotlyjs
 
 from actprune_ci.publish.dashboard import data
 from actprune_ci.publish.dashboard.data import Board
-from actprune_ci.publish.reports import formatting
+from actprune_ci.publish.reports import formatting, html
 from actprune_common.files import write_whole
 
 PAGES = {
@@ -24,23 +20,16 @@ PAGES = {
     "machines": "Machines",
 }
 _HERE = "actprune_ci.publish.dashboard"
-FILES = ("dashboard.css", "dashboard.js")
 
 
 def write(board: Board, out: Path, asv: str) -> None:
     """Write every page into the folder `out`; `asv` says why its site is not there, or nothing."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(_HERE, "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.templates(_HERE, "templates")
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     environment.globals.update(board=board, pages=PAGES, made=made, asv=asv)
     environment.globals.update(number=formatting.number)
     write_whole(out / "plotly.js", get_plotlyjs())
-    for name in FILES:
+    for name in ("dashboard.css", "dashboard.js"):
         write_whole(out / name, resources.files(_HERE).joinpath(name).read_text("utf-8"))
     write_whole(out / "data.js", script(board))
     for name in PAGES:
@@ -50,17 +39,10 @@ def write(board: Board, out: Path, asv: str) -> None:
 
 def script(board: Board) -> str:
     """The data of the drawings, as a script: a page opened from a file may load no JSON."""
-    commits = [commit[:10] for commit in board.history.commits[board.drawn]]
-    drawings: Mapping[str, Any] = {
-        "commits": commits,
+    drawings = {
+        "commits": [commit[:10] for commit in board.history.commits[-data.COMMITS :]],
         "formats": data.over_commits(board),
         "pareto": data.pareto(board),
     }
     text = json.dumps(drawings, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return f"window.DATA = {text};\n"
-
-
-def clear(out: Path) -> None:
-    """Make the folder, without the pages of an earlier time."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "asv", ignore_errors=True)

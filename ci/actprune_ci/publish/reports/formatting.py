@@ -50,10 +50,9 @@ def change(finding: Finding) -> str:
     effect = finding.effect
     if effect is None:
         return number(finding.value, finding.key.unit) if finding.value is not None else ""
-    if effect.exact and effect.absolute:
-        return f"{effect.change:+.6g}" if effect.change else "±0"
     if effect.exact:
-        return f"{effect.change:+.4%}" if effect.change else "±0"
+        digits = "+.6g" if effect.absolute else "+.4%"
+        return format(effect.change, digits) if effect.change else "±0"
     texts = [
         ("unbounded" if not isfinite(x) else f"{x:+.4g}" if effect.absolute else f"{x:+.2%}")
         for x in (effect.change, effect.low, effect.high)
@@ -135,11 +134,10 @@ def trust(report: Report) -> list[str]:
 
 def ordered(report: Report) -> list[Finding]:
     """The findings, those that somebody must act on first."""
-    severities = ("error", "warning", "info")
 
     def place(finding: Finding) -> tuple[bool, bool, int, bool, str]:
         changed = finding.outcome in ("faster", "inconclusive", "new")
-        severity = severities.index(finding.severity)
+        severity = ("error", "warning", "info").index(finding.severity)
         return not finding.bad, not finding.alert, severity, not changed, str(finding.key)
 
     return sorted(report.findings, key=place)

@@ -1,7 +1,6 @@
 """The report as one page that opens without a network."""
 
 from collections.abc import Sequence
-from importlib import resources
 
 import jinja2
 
@@ -12,14 +11,22 @@ WIDTH, HEIGHT = 240, 36
 
 
 def render(report: Report) -> str:
-    """The page; every text of the input is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    """The page."""
+    environment = templates("actprune_ci.publish.reports", ".")
     environment.globals.update(formatting=formatting, points=points, width=WIDTH, height=HEIGHT)
-    source = resources.files("actprune_ci.publish.reports").joinpath("page.html.j2")
-    page = environment.from_string(source.read_text("utf-8"))
+    page = environment.get_template("page.html.j2")
     return page.render(report=report, good=report.code == GOOD) + "\n"
+
+
+def templates(package: str, folder: str) -> jinja2.Environment:
+    """The templates in a folder of a package; every text of the input is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package, folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def points(values: Sequence[float]) -> str:

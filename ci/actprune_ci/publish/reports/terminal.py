@@ -17,12 +17,6 @@ def render(report: Report, width: int = 120, colour: bool = False) -> str:
     """The whole report as text."""
     made = io.StringIO()
     console = Console(file=made, width=width, force_terminal=colour, no_color=not colour)
-    show(report, console)
-    return made.getvalue()
-
-
-def show(report: Report, console: Console) -> None:
-    """Print the report."""
 
     def line(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
@@ -44,6 +38,7 @@ def show(report: Report, console: Console) -> None:
         line(f"repeat: {formatting.command(report, *report.repeat)}")
     for text in formatting.trust(report):
         line(text)
+    return made.getvalue()
 
 
 def _table(report: Report) -> Table:
