@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from actprune.formats.spec import write_spec
-from actprune_common.errors import InputError
-from actprune_kernels import backends
+from actprune_common.errors import InputError, check_at_least, check_one_of
+from actprune_kernels.backends import BACKENDS
+from actprune_kernels.backends import kernels as kernels_of
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES, SELECTS, wide
 
@@ -229,6 +230,9 @@ class PruningFormat(Format):
         InputError: An option has another value.
     """
 
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    """The scopes that the format has; `scope` is one of them, and `backend` of the next."""
+    backends: ClassVar[tuple[str, ...]] = ("auto", *BACKENDS)
     sparsity: float = 0.9
     scope: str = "column"
     select: str = "topk"
@@ -238,11 +242,10 @@ class PruningFormat(Format):
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise InputError(f"sparsity: expected 0 <= s < 1, got {self.sparsity:g}")
-        check_option("scope", self.scope, SCOPES)
-        check_option("select", self.select, SELECTS)
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
-        check_option("backend", self.backend, ("auto", *backends.BACKENDS))
+        check_one_of("scope", self.scope, self.scopes)
+        check_one_of("select", self.select, SELECTS)
+        check_at_least("seed", self.seed, 0)
+        check_one_of("backend", self.backend, self.backends)
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
@@ -254,7 +257,7 @@ class PruningFormat(Format):
         return Selection(self.sparsity, self.scope, draw, sample_importance)
 
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
-        return backends.kernels(self.name, self.backend, device, dtype)
+        return kernels_of(self.name, self.backend, device, dtype)
 
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
@@ -272,13 +275,4 @@ class BaselineFormat(PruningFormat):
     """
 
     kernels = Format.kernels
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_option("backend", self.backend, ("auto", "naive"))
-
-
-def check_option(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise InputError unless `value` is one of the known ones."""
-    if value not in known:
-        raise InputError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    backends = ("auto", "naive")

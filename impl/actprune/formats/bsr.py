@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from actprune.formats.base import Compressed, check_option
+from actprune.formats.base import Compressed
 from actprune.formats.quantized import QuantizedFormat
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_kernels import quantization
 from actprune_kernels.quantization import SAME
 from actprune_kernels.sizes import NORMS, Size, blocks_along, kept
@@ -37,7 +37,7 @@ class Bsr(QuantizedFormat):
         if not all(1 <= size <= LARGEST_BLOCK for size in self.block):
             got = "x".join(map(str, self.block))
             raise InputError(f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {got}")
-        check_option("norm", self.norm, NORMS)
+        check_one_of("norm", self.norm, NORMS)
 
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None

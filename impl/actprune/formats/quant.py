@@ -6,13 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from actprune.formats.base import Compressed, Format
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_at_least, check_one_of
 from actprune_kernels import quantization
 from actprune_kernels.baselines import quant
 from actprune_kernels.quantization import FIELDS, Quantized
 from actprune_kernels.sizes import blocks_along
-
-BITS = (8, 4, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +36,10 @@ class Quant(Format):
     exact = False
 
     def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise InputError(f"bits: expected one of 8, 4, 2, got {self.bits}")
+        check_one_of("bits", self.bits, (8, 4, 2))
         if not 1 <= self.group <= 65536:
             raise InputError(f"group: expected 1 to 65536 values, got {self.group}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        check_at_least("seed", self.seed, 0)
 
     @property
     def fields(self) -> tuple[str, ...]:

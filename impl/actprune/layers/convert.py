@@ -13,7 +13,7 @@ from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
 from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import check_unsharded, own_class
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_at_least
 
 Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_importance")
@@ -223,8 +223,7 @@ def set_rank(model: nn.Module, rank: int) -> None:
         >>> model = actprune.convert(nn.Linear(8, 2), "csr:select=priority")
         >>> actprune.set_rank(model, 1)
     """
-    if rank < 0:
-        raise InputError(f"rank: expected 0 or more, got {rank}")
+    check_at_least("rank", rank, 0)
     for name, layer in pruned(model).items():
         if layer.draw is not None:
             layer.draw[1] = _stream(name, rank)

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from actprune_bench.gpu_static import kernel_variants
 from actprune_bench.gpu_static.kernel_variants import Configuration, KernelVariant
 from actprune_bench.gpu_static.sass import ARCHES, MachineCode, occupancy, read_cubin
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_kernels.backends import interpreted
 
 
@@ -43,8 +43,7 @@ def check_able(arches: Sequence[int]) -> None:
     if interpreted():
         raise InputError("TRITON_INTERPRET: interpreted kernels cannot be compiled; unset it")
     for arch in arches:
-        if arch not in ARCHES:
-            raise InputError(f"--arch: expected one of {', '.join(map(str, ARCHES))}, got {arch}")
+        check_one_of("--arch", arch, ARCHES)
 
 
 def compile_all(
