@@ -1,12 +1,12 @@
 """How grad_weight's kernel divides its work: measured where a table has it, else by rule.
 
 Tables are YAML files, one per device, in the folder `tuned` beside this module, written there by
-`benchmarks/scripts/gpu_tune.py`; none ships yet, as no GPU was at hand. `source` says which of the
-two a plan is, and `actprune doctor` shows it.
+`benchmarks/scripts/gpu_tune.py`; none ships yet, as no GPU was at hand. `actprune doctor` says
+whether there is one.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,6 @@ class Plan:
     split: int
     num_warps: int
     num_stages: int
-    source: str = "rule"
 
 
 def choose(
@@ -78,7 +77,7 @@ def search_space(plan: Plan) -> Iterator[Plan]:
     for (block_o, block_k), warps, split in product(tiles, (4, 8), (1, 2, 4)):
         if 16 <= block_o <= 256:
             stages = 4 if block_k <= 64 else 3
-            yield Plan(block_o, block_k, split, warps, stages, "tuned")
+            yield Plan(block_o, block_k, split, warps, stages)
 
 
 def shape_class(
@@ -107,7 +106,7 @@ def load(device: str, folder: Path = FOLDER) -> Mapping[str, Plan]:
 
     try:
         entries = yaml.safe_load(path.read_text())["plans"]
-        return {key: replace(Plan(**entry), source="tuned") for key, entry in entries.items()}
+        return {key: Plan(**entry) for key, entry in entries.items()}
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as problem:
         raise ValueError(f"{path}: expected plans by shape class, got {problem}") from None
 
@@ -116,10 +115,7 @@ def dump(device: str, plans: Mapping[str, Plan], environment: Mapping[str, Any])
     """A table as text, for FOLDER."""
     import yaml
 
-    entries = {
-        key: {name: value for name, value in asdict(plan).items() if name != "source"}
-        for key, plan in sorted(plans.items())
-    }
+    entries = {key: asdict(plan) for key, plan in sorted(plans.items())}
     return yaml.safe_dump(
         {"device": device, "environment": dict(environment), "plans": entries}, sort_keys=False
     )
