@@ -24,7 +24,7 @@ from actprune_kernels.coo import naive as coo_naive
 from actprune_kernels.csr import cusparse as csr_cusparse
 from actprune_kernels.csr import naive as csr_naive
 from actprune_kernels.csr import triton as csr_triton
-from actprune_kernels.pointers import search_colptr
+from actprune_kernels.pointers import colptr_of
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES
 from tests.sampling import sampled
@@ -177,7 +177,7 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
 def test_pointers_of_columns_with_gaps() -> None:
     for dtype in (torch.uint8, torch.int16, torch.int32):
         columns = torch.tensor([1, 1, 4], dtype=dtype)
-        assert search_colptr(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
+        assert colptr_of(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
 
 
 @dataclass
