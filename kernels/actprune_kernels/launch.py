@@ -12,11 +12,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
-
-INTERPRETED = bool(triton.knobs.runtime.interpret)
-"""Whether kernels run on the CPU, one program after the other (TRITON_INTERPRET=1)."""
 
 OPTIONS = {"enable_fp_fusion": True}
 """What every kernel is compiled with: Triton's default for it changes from 3.10 on."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actprune_kernels.chunked import slices
 from actprune_kernels.selection import cpu, naive
 from actprune_kernels.sizes import factor, rows_at_once, wide
 
@@ -27,7 +28,7 @@ def summed(take: Callable[[slice], Tensor], grad_output: Tensor, features: int) 
     """dYᵀ·X, (out_features, features); sums in fp32 or fp64. take: X for a slice of rows."""
     acc, dtype = wide(grad_output.dtype), factor(grad_output.dtype)
     out = grad_output.new_zeros(grad_output.shape[1], features, dtype=acc)
-    for piece in _pieces(grad_output, features):
+    for piece in slices(len(grad_output), rows_at_once(features)):
         factors = grad_output[piece].to(dtype).t(), take(piece).to(dtype)
         out = out.addmm_(*factors) if dtype == acc else out.add_(factors[0] @ factors[1])
     return out.to(grad_output.dtype)
@@ -36,11 +37,6 @@ def summed(take: Callable[[slice], Tensor], grad_output: Tensor, features: int) 
 def dotted(take: Callable[[slice], Tensor], other: Tensor) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide; as `summed`."""
     out = other.new_empty(len(other), dtype=wide(other.dtype))
-    for piece in _pieces(other, other.shape[1]):
+    for piece in slices(len(other), rows_at_once(other.shape[1])):
         torch.sum(take(piece).to(other.dtype) * other[piece], 1, dtype=out.dtype, out=out[piece])
     return out
-
-
-def _pieces(of_rows: Tensor, features: int) -> list[slice]:
-    count, step = len(of_rows), rows_at_once(features)
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from actprune_kernels import quantization
 from actprune_kernels.bsr import naive
 from actprune_kernels.bsr.naive import to_dense
-from actprune_kernels.chunked import in_chunks
+from actprune_kernels.chunked import in_chunks, slices
 from actprune_kernels.quantization import SAME, Kept, Quantized
 from actprune_kernels.quantization.cpu import encode_each
 from actprune_kernels.selection import Selection
@@ -122,9 +122,8 @@ def row_dot(values: Kept, block_rows: Tensor, colptr: Tensor, other: Tensor) -> 
     """
     count, bm, bn = values.shape
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
-    other, step = other.contiguous(), rows_at_once(bm * max(bn, 4))  # int64 to a row
-    for start in range(0, count, step):
-        piece = slice(start, min(start + step, count))
+    other = other.contiguous()
+    for piece in slices(count, rows_at_once(bm * max(bn, 4))):  # int64 to a row
         places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
         column = torch.searchsorted(colptr, places, right=True) - 1
         rows = block_rows[piece].long()

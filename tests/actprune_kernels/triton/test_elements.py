@@ -19,6 +19,7 @@ from torch import Tensor
 from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import cusparse, launch
+from actprune_kernels.backends import interpreted
 from actprune_kernels.coo import cusparse as coo_cusparse
 from actprune_kernels.coo import naive as coo_naive
 from actprune_kernels.csr import cusparse as csr_cusparse
@@ -30,7 +31,7 @@ from actprune_kernels.sizes import SCOPES
 from tests.sampling import sampled
 
 pytestmark = [
-    pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
+    pytest.mark.skipif(not interpreted(), reason="Triton runs on a GPU here: see tests/gpu"),
     pytest.mark.usefixtures("poison_empty"),
 ]
 FORMATS = ["coo", "csr"]

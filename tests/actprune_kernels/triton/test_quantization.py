@@ -12,12 +12,13 @@ from torch import Tensor
 from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import launch
+from actprune_kernels.backends import interpreted
 from actprune_kernels.quantization import BITS, KINDS, naive, triton
 from actprune_kernels.sizes import SCOPES
 from tests.sampling import sampled
 
 pytestmark = [
-    pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
+    pytest.mark.skipif(not interpreted(), reason="Triton runs on a GPU here: see tests/gpu"),
     pytest.mark.usefixtures("poison_empty"),
 ]
 DRAW = torch.tensor([2**40 + 3, 5, 11])
