@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actprune.formats.spec import write_spec
-from actprune_common.errors import InputError, check_at_least, check_one_of
+from actprune_common.errors import InputError, check_at_least, check_one_of, expected
 from actprune_kernels.backends import BACKENDS
 from actprune_kernels.backends import kernels as kernels_of
 from actprune_kernels.selection import Selection
@@ -81,10 +81,8 @@ class Format(ABC):
         """
         check_activation(activation)
         if sample_importance is not None and sample_importance.shape != activation.shape[:1]:
-            raise InputError(
-                f"sample_importance: expected shape ({len(activation)},), "
-                f"got {tuple(sample_importance.shape)}"
-            )
+            shape = tuple(sample_importance.shape)
+            raise expected("sample_importance", f"shape ({len(activation)},)", shape)
         rows, features = activation.shape
         buffers = torch.ops.actprune.compress(activation, self.spec, draw, sample_importance)
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
@@ -184,14 +182,12 @@ class Compressed:
             InputError: `grad_output` has another number of rows, dtype or device.
         """
         if grad_output.dim() != 2 or grad_output.shape[0] != self.shape[0]:
-            raise InputError(
-                f"grad_output: expected shape ({self.shape[0]}, out_features), "
-                f"got {tuple(grad_output.shape)}"
-            )
+            shape = f"shape ({self.shape[0]}, out_features)"
+            raise expected("grad_output", shape, tuple(grad_output.shape))
         for what in ("dtype", "device"):
-            expected, got = getattr(self, what), getattr(grad_output, what)
-            if got != expected:
-                raise InputError(f"grad_output: expected {what} {expected}, got {got}")
+            own, got = getattr(self, what), getattr(grad_output, what)
+            if got != own:
+                raise expected("grad_output", f"{what} {own}", got)
         grad_weight, spec = torch.ops.actprune.grad_weight, self.format.spec
         result: Tensor = grad_weight(self.buffers, grad_output, spec, self.shape[1])
         return result
@@ -206,8 +202,7 @@ class Compressed:
 def check_activation(activation: Tensor) -> None:
     """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
     if activation.dim() != 2:
-        got = tuple(activation.shape)
-        raise InputError(f"activation: expected shape (rows, features), got {got}")
+        raise expected("activation", "shape (rows, features)", tuple(activation.shape))
     if activation.dtype not in DTYPES:
         known = ", ".join(str(dtype) for dtype in DTYPES)
         raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")

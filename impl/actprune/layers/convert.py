@@ -13,7 +13,7 @@ from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
 from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import check_unsharded, own_class
-from actprune_common.errors import InputError, check_at_least
+from actprune_common.errors import InputError, check_at_least, expected
 
 Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_importance")
@@ -153,10 +153,8 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
     """
     if weights is not None:
         if weights.dim() != 1 or not weights.is_floating_point():
-            raise InputError(
-                f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
-                f"of shape {tuple(weights.shape)}"
-            )
+            what = "floating-point numbers of shape (batch,)"
+            raise expected("weights", what, f"{weights.dtype} of shape {tuple(weights.shape)}")
         bad = weights[~((weights > 0) & weights.isfinite())]
         if len(bad):
             raise InputError(f"weights: expected positive, finite numbers, got {float(bad[0])}")

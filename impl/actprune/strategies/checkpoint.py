@@ -17,7 +17,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts as selec
 from actprune.layers.blocks import blocks_of
 from actprune.layers.sharding import check_unsharded
 from actprune.strategies.base import Replacement, Strategy, replace
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 _aten = torch.ops.aten
 _MATRICES = _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default
@@ -149,10 +149,8 @@ def _check_output(parts: list[Any]) -> None:
     """Raises InputError on what may hold tensors whose gradients would be lost."""
     for part in parts:
         if not isinstance(part, Tensor | bool | int | float | str | None):
-            raise InputError(
-                "checkpoint: expected blocks that return tensors in tuples, lists and dicts, got "
-                f"{type(part).__name__}"
-            )
+            what = "blocks that return tensors in tuples, lists and dicts"
+            raise expected("checkpoint", what, type(part).__name__)
 
 
 @contextmanager
