@@ -44,7 +44,7 @@ def choose(
     It is the table's where the device has one for this class of shapes, else the rule's.
     """
     device = torch.device(device)
-    table = load(device_name(device)) if device.type == "cuda" else {}
+    table = load(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
     measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
     return measured or by_rule(dtype, kept_rows, out_features, features, block)
 
@@ -86,11 +86,6 @@ def shape_class(
     """The key of a table: sizes rounded up to powers of 2, so that neighbours share a plan."""
     sizes = "x".join(str(_power_of_2(size)) for size in (kept_rows, out_features, features))
     return f"{str(dtype).removeprefix('torch.')} {block[0]}x{block[1]} {sizes}"
-
-
-def device_name(device: torch.device) -> str:
-    name: str = torch.cuda.get_device_name(device)
-    return name
 
 
 @lru_cache(maxsize=8)

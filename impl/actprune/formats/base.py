@@ -79,7 +79,11 @@ class Format(ABC):
             InputError: The activation or the importance has another shape or dtype.
             ValueError: The backend cannot serve the device or dtype.
         """
-        check_activation(activation)
+        if activation.dim() != 2:
+            raise expected("activation", "shape (rows, features)", tuple(activation.shape))
+        if activation.dtype not in DTYPES:
+            known = ", ".join(str(dtype) for dtype in DTYPES)
+            raise expected("activation", f"dtype one of {known}", activation.dtype)
         if sample_importance is not None and sample_importance.shape != activation.shape[:1]:
             shape = tuple(sample_importance.shape)
             raise expected("sample_importance", f"shape ({len(activation)},)", shape)
@@ -197,15 +201,6 @@ class Compressed:
         to_dense, spec = torch.ops.actprune.to_dense, self.format.spec
         result: Tensor = to_dense(self.buffers, spec, *self.shape, self.dtype)
         return result
-
-
-def check_activation(activation: Tensor) -> None:
-    """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
-    if activation.dim() != 2:
-        raise expected("activation", "shape (rows, features)", tuple(activation.shape))
-    if activation.dtype not in DTYPES:
-        known = ", ".join(str(dtype) for dtype in DTYPES)
-        raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -282,9 +282,9 @@ def test_indices_beyond_32_bits_name_the_way_out(monkeypatch: pytest.MonkeyPatch
     text = "expected at most 2147483647 rows, features and kept elements for cuSPARSE, "
     text += "got 300, 8 and 2147483648; use backend=triton, or naive for float64"
     with pytest.raises(ValueError, match=f"activation: {text}"):
-        cusparse.csr(values, rows, colptr, dy)
+        csr_cusparse.grad_weight(values, rows, colptr, dy, 8)
     with pytest.raises(ValueError, match=f"activation: {text}"):
-        cusparse.coo(values, rows, columns, dy, 8)
+        coo_cusparse.grad_weight(values, rows, columns, dy, 8)
 
 
 def test_every_descriptor_is_freed_where_cusparse_refuses(
@@ -302,7 +302,7 @@ def test_every_descriptor_is_freed_where_cusparse_refuses(
     monkeypatch.setattr(cusparse, "_handle", refused)
     x, dy = torch.randn(40, 12), torch.randn(40, 5)
     with pytest.raises(ValueError, match="refused"):
-        cusparse.csr(*csr_naive.compress(x, Selection(0.7, "column")), dy)
+        csr_cusparse.grad_weight(*csr_naive.compress(x, Selection(0.7, "column")), dy, 12)
     assert not library.described
 
 

@@ -77,7 +77,7 @@ def test_a_table_decides_where_it_has_an_entry(monkeypatch: pytest.MonkeyPatch) 
     plan = Plan(64, 32, 1, 4, 3)
     key = shape_class(HALF, 200, 64, 96, (1, 32))
     monkeypatch.setattr(tuning, "load", lambda _: {key: plan})
-    monkeypatch.setattr(tuning, "device_name", lambda _: "some GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
     assert tuning.choose("cuda", HALF, 200, 64, 96, (1, 32)) == plan
     other = HALF, 200, 64, 3000, (1, 32)
     assert tuning.choose("cuda", *other) == by_rule(*other) != plan
