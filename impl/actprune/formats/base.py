@@ -91,11 +91,18 @@ class Format(ABC):
         buffers = torch.ops.actprune.compress(activation, self.spec, draw, sample_importance)
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
-    @abstractmethod
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The tensors to keep, as `fields` names them. Arguments are those of `compress`."""
+        compress = self.kernels(activation.device, activation.dtype).compress
+        arguments = self.arguments(activation, draw, sample_importance)
+        tensors: tuple[Tensor, ...] = compress(activation, *arguments)
+        return tensors
+
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        """What the kernel `compress` takes after the activation."""
+        return ()
 
     @abstractmethod
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
@@ -241,20 +248,12 @@ class PruningFormat(Format):
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.select == "priority"
 
-    def selection(self, draw: Tensor | None, sample_importance: Tensor | None) -> Selection:
-        """What the kernels take."""
-        draw = self.drawn(draw, self.select == "priority")
-        return Selection(self.sparsity, self.scope, draw, sample_importance)
-
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
         return kernels_of(self.name, self.backend, device, dtype)
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        compress = self.kernels(activation.device, activation.dtype).compress
-        tensors: tuple[Tensor, ...] = compress(activation, self.selection(draw, sample_importance))
-        return tensors
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        draw = self.drawn(draw, self.select == "priority")
+        return (Selection(self.sparsity, self.scope, draw, importance),)
 
 
 @dataclass(frozen=True, kw_only=True)

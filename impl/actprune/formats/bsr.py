@@ -39,15 +39,10 @@ class Bsr(QuantizedFormat):
             raise InputError(f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {got}")
         check_one_of("norm", self.norm, NORMS)
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        kernels = self.kernels(activation.device, activation.dtype)
-        block, selection = self.block_of(*activation.shape), self.selection(draw, sample_importance)
-        tensors: tuple[Tensor, ...] = kernels.compress(
-            activation, block, self.norm, selection, self.values, self.rounding_draw(draw)
-        )
-        return tensors
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        (selection,) = super().arguments(activation, draw, importance)
+        block = self.block_of(*activation.shape)
+        return block, self.norm, selection, self.values, self.rounding_draw(draw)
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         block = self.block_of(*activation.shape)

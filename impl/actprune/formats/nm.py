@@ -53,8 +53,8 @@ class Nm(Format):
     def spec(self) -> str:
         return f"nm:{self.text}"
 
-    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
-        return nm.compress(activation, self.n, self.m)
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        return self.n, self.m
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         rows, features = activation.shape

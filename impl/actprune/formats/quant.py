@@ -8,7 +8,6 @@ from torch import Tensor
 from actprune.formats.base import Compressed, Format
 from actprune_common.errors import InputError, check_at_least, check_one_of
 from actprune_kernels import quantization
-from actprune_kernels.baselines import quant
 from actprune_kernels.quantization import FIELDS, Quantized
 from actprune_kernels.sizes import blocks_along
 
@@ -49,11 +48,8 @@ class Quant(Format):
     def _kind(self) -> str:
         return f"int{self.bits}"
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        draw = self.first_draw() if draw is None else draw
-        return quant.compress(activation, self.group, self._kind, draw)
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        return self.group, self._kind, self.drawn(draw, True)
 
     def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
         groups = blocks_along(activation.numel(), self.group)
