@@ -139,7 +139,9 @@ def _of_linears(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
         whole = s * alpha + sums[:, None] * beta if single and alpha is not None else s
         grad_gamma = ((weight1 if single else weight2) * whole).sum(1, dtype=sums.dtype)
         grad_gamma = grad_gamma if bias is None else grad_gamma + bias * sums
-    s, sums = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
+    if gamma is not None:
+        s, sums = None if s is None else s.mul_(gamma[:, None]), gamma * sums
+    sums = sums.to(dtype)
     if needs.x if single else needs.inner:
         dh = (d_out if gamma is None else d_out * gamma).to(dtype)
     if single:
@@ -189,10 +191,3 @@ class Needs(NamedTuple):
     def first(self, single: bool) -> bool:
         """The store of the first linear's input."""
         return self.weight1 or self.alpha or (single and self.gamma)
-
-
-def _scaled(s: Any, gamma: Tensor | None) -> Any:
-    """S, where there is one, or its sums times γ, row by row; S is overwritten."""
-    if s is None or gamma is None:
-        return s
-    return s.mul_(gamma[:, None]) if s.dim() == 2 else gamma * s

@@ -4,7 +4,6 @@ Every part whose forward can be traced has a graph of its own where there is a c
 one part's own forward, where it has to run, goes through lean parts.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import fx, nn
@@ -60,9 +59,13 @@ class Search:
         names = [name for name in _linears_of(module) if not name.startswith(kept)]
         if chains:
             found = {name for name in found if name.removeprefix(prefix).startswith(kept)}
+            inlined = [
+                part
+                for name, part in module.named_modules(remove_duplicate=False)
+                if name not in calls and not name.startswith(kept)
+            ]
             called = (called_by(module, node) for chain in chains for node in chain.nodes)
-            inlined = *_inlined(module, "", set(calls)), *filter(None, called)
-            self.forwards.append(LeanForward(module, graph, inlined))
+            self.forwards.append(LeanForward(module, graph, [*inlined, *filter(None, called)]))
         for name in names:
             if prefix + name not in found:
                 self.words[prefix + name] = _why_none(module, graph, name)
@@ -79,14 +82,6 @@ def gelus_of(forward: LeanForward) -> set[str]:
     pairs = [node.args[1:3] for node in forward.graph.nodes if node.target is lean_chain]
     layers = [layer for pair in pairs if None not in pair for layer in pair]
     return {str(layer.target) for layer in layers if isinstance(layer, fx.Node)}
-
-
-def _inlined(module: nn.Module, prefix: str, calls: set[str]) -> Iterator[nn.Module]:
-    """`module` and all that is in it, but for what is called and all in that."""
-    yield module
-    for name, child in module.named_children():
-        if prefix + name not in calls:
-            yield from _inlined(child, f"{prefix}{name}.", calls)
 
 
 def _why_none(module: nn.Module, graph: fx.Graph, name: str) -> str:
