@@ -93,8 +93,3 @@ def _(h: Tensor, bits: int) -> Tensor:
 def gelu_backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
     gelu.backend(grad.device).backward_(grad, codes, bits)
-
-
-@gelu_backward_.register_fake
-def _(grad: Tensor, codes: Tensor, bits: int) -> None:
-    return None

@@ -3,7 +3,6 @@
 The figures are those of one version of Triton: they repeat to the instruction.
 """
 
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from actprune_bench.gpu_static.kernel_variants import Configuration, KernelVaria
 from actprune_bench.gpu_static.sass import ARCHES, MachineCode, occupancy, read_cubin
 from actprune_common.errors import InputError, check_one_of
 from actprune_kernels.backends import interpreted
+from actprune_kernels.launch import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,11 @@ def compile_all(
 
 def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
     """Compile for sm_`arch`; Triton's cache keeps the result."""
-    # what every Triton up to 3.9 does where it is not told otherwise
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    options = {**OPTIONS, "num_warps": variant.num_warps, "num_stages": variant.num_stages}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecation in Triton is no finding about our kernels
         source = ASTSource(*kernel_variants.compile_arguments(variant))
