@@ -49,16 +49,14 @@ def check_able(arches: Sequence[int]) -> None:
 def compile_all(
     configurations: Iterable[Configuration],
     arches: Sequence[int],
-    *,
-    jobs: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    jobs: int,
+    progress: Callable[[int, int], None],
 ) -> list[CompiledKernel]:
     """A record per variant and architecture, in `jobs` processes.
 
-    progress is called with how many are done, of how many. Raises InputError where nothing can be
-    compiled here, and RuntimeError naming the kernel that does not compile.
+    progress is called with how many are done, of how many. Raises RuntimeError naming the kernel
+    that does not compile; `check_able` says before what cannot be compiled here at all.
     """
-    check_able(arches)
     found = kernel_variants.variants(configurations)
     wanted = [(variant, arch) for arch in arches for variant in found]
     # a fresh process: one that torch's threads run in must not be forked. Ctrl-C reaches a whole
@@ -72,8 +70,7 @@ def compile_all(
                     variant, arch = made[future]
                     text = " ".join(str(problem).split())[:300]
                     raise RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")
-                if progress is not None:
-                    progress(done, len(made))
+                progress(done, len(made))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
