@@ -32,7 +32,7 @@ class Plan:
 
 
 def choose(
-    device: torch.device | str,
+    device: torch.device,
     dtype: torch.dtype,
     kept_rows: int,
     out_features: int,
@@ -43,7 +43,6 @@ def choose(
 
     It is the table's where the device has one for this class of shapes, else the rule's.
     """
-    device = torch.device(device)
     table = load(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
     measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
     return measured or by_rule(dtype, kept_rows, out_features, features, block)

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,10 +11,9 @@ from actprune.formats import Dense, Format, parse
 from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
 from actprune.layers.refusal import multiplying, refusal
-from actprune.layers.sharding import check_unsharded, own_class
+from actprune.layers.sharding import Model, check_unsharded, own_class
 from actprune_common.errors import InputError, check_at_least, expected
 
-Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_importance")
 _PRUNED: dict[type[nn.Module], type[Pruned]] = {
     nn.Linear: PrunedLinear,

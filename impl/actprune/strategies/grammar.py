@@ -10,18 +10,14 @@ not say it itself: `checkpoint(encoder.*)+dense`.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-
-from torch import nn
 
 from actprune.formats import Dense, Format, parse
 from actprune.layers.convert import convert, revert
-from actprune.layers.sharding import check_unsharded
+from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies import STRATEGIES
 from actprune.strategies.base import Strategy
 from actprune_common.errors import InputError, expected
 
-Model = TypeVar("Model", bound=nn.Module)
 _ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
 
 

@@ -12,6 +12,7 @@ from actprune_kernels import tuning
 from actprune_kernels.tuning import Plan, by_rule, dump, file_name, load, search_space, shape_class
 
 HALF = torch.bfloat16
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @given(
@@ -25,7 +26,7 @@ def test_the_rule_has_a_plan_for_every_shape(
     dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
 ) -> None:
     plan = by_rule(dtype, kept_rows, out_features, features, block)
-    assert tuning.choose("cpu", dtype, kept_rows, out_features, features, block) == plan
+    assert tuning.choose(CPU, dtype, kept_rows, out_features, features, block) == plan
     assert 16 <= plan.block_o <= 128
     assert plan.block_k in (16, 32, 64)
     # parts are no shorter than a few steps, so that adding them costs less than it saves
@@ -78,8 +79,8 @@ def test_a_table_decides_where_it_has_an_entry(monkeypatch: pytest.MonkeyPatch) 
     key = shape_class(HALF, 200, 64, 96, (1, 32))
     monkeypatch.setattr(tuning, "load", lambda _: {key: plan})
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
-    assert tuning.choose("cuda", HALF, 200, 64, 96, (1, 32)) == plan
-    other = HALF, 200, 64, 3000, (1, 32)
-    assert tuning.choose("cuda", *other) == by_rule(*other) != plan
-    assert tuning.choose("cpu", HALF, 200, 64, 96, (1, 32)) == by_rule(HALF, 200, 64, 96, (1, 32))
+    same, other = (HALF, 200, 64, 96, (1, 32)), (HALF, 200, 64, 3000, (1, 32))
+    assert tuning.choose(CUDA, *same) == plan
+    assert tuning.choose(CUDA, *other) == by_rule(*other) != plan
+    assert tuning.choose(CPU, *same) == by_rule(*same)
     assert {*asdict(plan)} == {"block_o", "block_k", "split", "num_warps", "num_stages"}

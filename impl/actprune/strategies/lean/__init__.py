@@ -1,18 +1,14 @@
 """Layers in which what a linear keeps compressed serves every other gradient too."""
 
-from typing import TypeVar
-
 from torch import nn
 
-from actprune.layers.sharding import check_unsharded
+from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies.base import put_back, replace
 from actprune.strategies.lean.forms import FORMS, LeanForm
 from actprune.strategies.lean.forward import LeanForward, forward_of
 from actprune.strategies.lean.search import Search, gelus_of
 from actprune_common.errors import InputError
 from actprune_kernels.gelu import BITS
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def lean(model: Model, *, gelu: int | None = 2) -> Model:
