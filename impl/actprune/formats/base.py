@@ -105,8 +105,11 @@ class Format(ABC):
         return ()
 
     @abstractmethod
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        """Uninitialised tensors of the sizes and types that `compress_tensors` will return."""
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        """Uninitialised tensors of the sizes and types that `compress_tensors` will return.
+
+        like: of the dtype and on the device of the activation (rows, features).
+        """
 
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
         """The module of kernels that serves tensors of this device and dtype."""

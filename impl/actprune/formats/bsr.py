@@ -44,13 +44,13 @@ class Bsr(QuantizedFormat):
         block = self.block_of(*activation.shape)
         return block, self.norm, selection, self.values, self.rounding_draw(draw)
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        block = self.block_of(*activation.shape)
-        block_rows, block_cols = map(blocks_along, activation.shape, block)
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        block = self.block_of(rows, features)
+        block_rows, block_cols = map(blocks_along, (rows, features), block)
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
-        values, *grid = quantization.empty(activation, nnz, math.prod(block), self.values)
+        values, *grid = quantization.empty(like, nnz, math.prod(block), self.values)
         values = values.view(nnz, *block) if self.values == SAME else values
-        return values, *grid, *self.empty_index(activation, nnz, block_rows, block_cols)
+        return values, *grid, *self.empty_index(like, nnz, block_rows, block_cols)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         operands = super().operands(compressed, kernel)

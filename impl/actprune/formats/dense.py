@@ -17,5 +17,5 @@ class Dense(Format):
     name = "dense"
     fields = ("values",)
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        return (activation.new_empty(activation.shape),)
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        return (like.new_empty(rows, features),)

@@ -52,11 +52,10 @@ class Nm(Format):
     def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
         return self.n, self.m
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         width = blocks_along(features, self.m) * self.n
         size = rows, blocks_along(width, nm.PER_BYTE[self.m])
-        return activation.new_empty(rows, width), activation.new_empty(size, dtype=torch.uint8)
+        return like.new_empty(rows, width), like.new_empty(size, dtype=torch.uint8)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         return {**compressed.tensors, "n": self.n, "m": self.m}

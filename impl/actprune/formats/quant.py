@@ -51,9 +51,9 @@ class Quant(Format):
     def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
         return self.group, self._kind, self.drawn(draw, True)
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        groups = blocks_along(activation.numel(), self.group)
-        return quantization.empty(activation, groups, self.group, self._kind)
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        groups = blocks_along(rows * features, self.group)
+        return quantization.empty(like, groups, self.group, self._kind)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         shape = len(compressed.tensors["scales"]), 1, self.group

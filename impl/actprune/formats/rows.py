@@ -20,8 +20,7 @@ class Rows(BaselineFormat):
     scopes = ("column",)
     select: str = "priority"
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         keep = keep_count(rows, self.sparsity)
-        index = activation.new_empty(keep, dtype=index_dtype(rows))
-        return activation.new_empty(keep, features), index
+        index = like.new_empty(keep, dtype=index_dtype(rows))
+        return like.new_empty(keep, features), index

@@ -20,8 +20,7 @@ class Topk(BaselineFormat):
     scopes = ("row",)
     scope: str = "row"
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         keep = keep_count(features, self.sparsity)
-        columns = activation.new_empty(rows, keep, dtype=index_dtype(features))
-        return activation.new_empty(rows, keep), columns
+        columns = like.new_empty(rows, keep, dtype=index_dtype(features))
+        return like.new_empty(rows, keep), columns

@@ -36,7 +36,7 @@ def compress(
 def _(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
-    return list(_of(spec).empty_tensors(activation))
+    return list(_of(spec).empty_tensors(activation, *activation.shape))
 
 
 @torch.library.custom_op("actprune::grad_weight", mutates_args=())

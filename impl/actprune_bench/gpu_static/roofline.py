@@ -91,7 +91,7 @@ def bound(
     _check(op, dtype, rows=rows, features=features, out_features=out_features)
     format = parse(spec)
     activation = torch.empty(rows, features, dtype=dtype, device="meta")
-    buffers = format.empty_tensors(activation)
+    buffers = format.empty_tensors(activation, rows, features)
     stored = sum(buffer.nbytes for buffer in buffers)
     pruned = isinstance(format, PruningFormat)
     if op == "compress":
