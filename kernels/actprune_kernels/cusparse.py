@@ -40,8 +40,6 @@ def product(
             f"activation: expected at most {_LIMIT} rows, features and kept elements for cuSPARSE, "
             f"got {sizes[1]}, {features} and {sizes[2]}; use backend=triton, or naive for float64"
         )
-    if not values.numel() or not out.numel():
-        return out.zero_()
     grad_output = grad_output.contiguous()
     columns, rows = columns.to(torch.int32), rows.to(torch.int32)
     kind = _cuda_types()[out.dtype == torch.float64]

@@ -127,7 +127,9 @@ class Format(ABC):
 
     def grad_weight(self, compressed: "Compressed", grad_output: Tensor) -> Tensor:
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
-        features = compressed.shape[1]
+        features, out_features = compressed.shape[1], grad_output.shape[1]
+        if not compressed.buffers[0].numel() or not out_features:  # nothing for a kernel to do
+            return grad_output.new_zeros(out_features, features)
         return self.run("grad_weight", compressed, grad_output=grad_output, features=features)
 
     def to_dense(self, compressed: "Compressed") -> Tensor:

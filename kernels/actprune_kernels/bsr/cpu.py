@@ -139,8 +139,6 @@ def grad_weight(
     """Gather the dY rows of some block columns, then one GEMM for each of these columns."""
     count, bm, bn = values.shape
     rows, out_features = grad_output.shape
-    if not count or not out_features:
-        return grad_output.new_zeros(out_features, features)
     acc = factor(grad_output.dtype)
     # Transposed: (block columns, bn, out_features), the order in which the GEMMs write.
     result = grad_output.new_zeros(colptr.numel() - 1, bn, out_features, dtype=acc)

@@ -321,8 +321,6 @@ def grad_weight(
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
-    if not stored.numel() or not out.numel():
-        return out.zero_()
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
     device, dtype = grad_output.device, grad_output.dtype

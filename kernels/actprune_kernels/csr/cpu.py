@@ -66,9 +66,6 @@ def grad_weight(
     values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
     """Accumulates in fp32 in half precision."""
-    out_features = grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
     acc = wide(grad_output.dtype)
     index = torch.int32 if values.numel() < 2**31 else torch.int64
     summed = F.embedding_bag(

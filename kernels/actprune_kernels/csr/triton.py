@@ -78,8 +78,6 @@ def grad_weight(
     """Accumulates in fp32."""
     grad_output = grad_output.contiguous()
     out_features = grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
     out = grad_output.new_empty(features, out_features)
     tiles, sizes = triton.cdiv(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
     order = _longest_first(colptr, values.numel())
