@@ -29,6 +29,8 @@ def compress(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
     """The tensors that `spec` keeps of activation (rows, features); sample_importance (rows,)."""
+    if not activation.numel():  # of nothing, pointers alone are kept
+        return [part.zero_() for part in _of(spec).empty_tensors(activation, *activation.shape)]
     return list(_of(spec).compress_tensors(activation, draw, sample_importance))
 
 

@@ -19,7 +19,6 @@ import triton.language as tl
 from torch import Tensor
 
 from actprune_kernels.bsr import triton as bsr
-from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
@@ -62,8 +61,6 @@ def _grad_weight(
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
-    if not activation.numel():
-        return naive.compress(activation, Selection(selection.sparsity, selection.scope))
     activation = activation.contiguous()
     keep, _ = selection.kept(*activation.shape)
     magnitudes = selection.weighed(bsr.block_norms(activation, 1, 1, "max"))
