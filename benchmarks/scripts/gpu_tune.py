@@ -50,7 +50,7 @@ def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan
                 times[plan] = statistics.median(samples)
     best = min(times, key=lambda plan: times[plan])
     print(f"{tuning.shape_class(*sizes)}: {times[rule] / times[best]:.2f} x the rule, {best}")
-    return (tuning.shape_class(*sizes), best) if best.source == "tuned" else None
+    return (tuning.shape_class(*sizes), best) if best != rule else None
 
 
 def main() -> None:

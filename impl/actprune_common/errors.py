@@ -1,6 +1,7 @@
 """The one exception a user's mistake raises, and its words."""
 
 import re
+from collections.abc import Collection
 
 
 class InputError(ValueError):
@@ -21,6 +22,18 @@ class InputError(ValueError):
 def expected(argument: str, what: str, got: object) -> InputError:
     """The error of an argument in its usual words: what was expected, and what came."""
     return InputError(f"{argument}: expected {what}, got {got}")
+
+
+def check_one_of(argument: str, value: object, known: Collection[object]) -> None:
+    """Raise InputError unless `value` is one of the known ones."""
+    if value not in known:
+        raise expected(argument, f"one of {', '.join(map(str, known))}", repr(value))
+
+
+def check_at_least(argument: str, value: int, least: int) -> None:
+    """Raise InputError where `value` is below the least."""
+    if value < least:
+        raise expected(argument, f"{least} or more", value)
 
 
 def last_line(text: str, otherwise: str) -> str:

@@ -5,6 +5,12 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
+
+def slices(count: int, step: int) -> list[slice]:
+    """The slices of `step` that `count` divides into, the last one as short as it is."""
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
 Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 

@@ -20,33 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CSR_DETERMINISTIC = 12  # CUSPARSE_SPMM_CSR_ALG3; CuPy has no name for it
-COO_DETERMINISTIC = 2  # CUSPARSE_SPMM_COO_ALG2
+_DETERMINISTIC = {"Csr": 12, "Coo": 2}  # CUSPARSE_SPMM_CSR_ALG3, which CuPy does not name; COO_ALG2
 _LIMIT = 2**31 - 1
 
 
-def csr(values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor) -> Tensor:
-    """dW (out_features, features) from Xᵀ in CSR: values (nnz,), rows (nnz,), colptr (features+1,).
-
-    fp32 or fp64. Raises ValueError where an index needs more than 32 bits, and while a CUDA graph
-    is captured.
-    """
-    features, sparse = colptr.numel() - 1, (colptr, rows, values)
-    return _product("Csr", *sparse, features, grad_output, CSR_DETERMINISTIC)
-
-
-def coo(
-    values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
+def product(
+    layout: str, columns: Tensor, rows: Tensor, values: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
-    """The same from Xᵀ in COO, sorted by `columns` (nnz,), its rows."""
-    return _product("Coo", columns, rows, values, features, grad_output, COO_DETERMINISTIC)
+    """dYᵀ·X, (out_features, features), fp32 or fp64, from Xᵀ in a layout of cuSPARSE's.
 
-
-def _product(
-    layout: str, columns: Tensor, rows: Tensor, values: Tensor, features: int,
-    grad_output: Tensor, algorithm: int,
-) -> Tensor:  # fmt: skip
-    """dYᵀ·X, with Xᵀ as cuSPARSE's `layout`; the descriptors are freed whatever happens."""
+    layout "Csr" has as columns where each starts, (features + 1,); "Coo" the column of each
+    element, (nnz,), sorted. rows (nnz,), values (nnz,). The descriptors are freed whatever happens.
+    Raises ValueError where an index needs more than 32 bits, and while a CUDA graph is captured.
+    """
     library, out = _library(), grad_output.new_empty(grad_output.shape[1], features)
     sizes = features, len(grad_output), values.numel()
     if max(sizes) > _LIMIT:
@@ -54,8 +40,6 @@ def _product(
             f"activation: expected at most {_LIMIT} rows, features and kept elements for cuSPARSE, "
             f"got {sizes[1]}, {features} and {sizes[2]}; use backend=triton, or naive for float64"
         )
-    if not values.numel() or not out.numel():
-        return out.zero_()
     grad_output = grad_output.contiguous()
     columns, rows = columns.to(torch.int32), rows.to(torch.int32)
     kind = _cuda_types()[out.dtype == torch.float64]
@@ -72,7 +56,7 @@ def _product(
         one, zero = scalars.ctypes.data, scalars.ctypes.data + scalars.itemsize
         plain = library.CUSPARSE_OPERATION_NON_TRANSPOSE
         turned = library.CUSPARSE_OPERATION_TRANSPOSE
-        call = (plain, turned, one, sparse, dense, zero, result, kind, algorithm)
+        call = (plain, turned, one, sparse, dense, zero, result, kind, _DETERMINISTIC[layout])
         handle = cleanup.enter_context(_handle(out.device))
         size = library.spMM_bufferSize(handle, *call)
         # torch frees it while it may still be in use: what takes its place runs on the same stream

@@ -12,11 +12,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
-
-INTERPRETED = bool(triton.knobs.runtime.interpret)
-"""Whether kernels run on the CPU, one program after the other (TRITON_INTERPRET=1)."""
 
 OPTIONS = {"enable_fp_fusion": True}
 """What every kernel is compiled with: Triton's default for it changes from 3.10 on."""
@@ -26,11 +22,10 @@ _recorders: list[list["Launch"]] = []
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: everything that decides its machine code, and its grid."""
+    """One kernel launch: everything that decides its machine code."""
 
     kernel: Any
     """The function that `triton.jit` made."""
-    grid: tuple[int, ...]
     args: dict[str, Any]
     """By parameter name, constexprs included; tensors are meta tensors."""
     num_warps: int
@@ -60,7 +55,7 @@ def launch(
     if device.type == "meta":
         args = signature(kernel.fn).bind(*operands, **constants).arguments
         for launches in _recorders:
-            launches.append(Launch(kernel, grid, args, num_warps, num_stages))
+            launches.append(Launch(kernel, args, num_warps, num_stages))
     elif all(grid):
         elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
         with torch.cuda.device(device) if elsewhere else nullcontext():

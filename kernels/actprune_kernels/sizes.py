@@ -16,14 +16,10 @@ def keep_count(n: int, sparsity: float) -> int:
 
 def kept(block_rows: int, block_cols: int, sparsity: float, scope: str) -> tuple[int, int]:
     """(kept per group, kept in all) of a grid of blocks; the scope says what a group is."""
-    if scope == "column":
-        keep = keep_count(block_rows, sparsity)
-        return keep, keep * block_cols
-    if scope == "row":
-        keep = keep_count(block_cols, sparsity)
-        return keep, keep * block_rows
-    keep = keep_count(block_rows * block_cols, sparsity)
-    return keep, keep
+    column, row, whole = (block_rows, block_cols), (block_cols, block_rows), block_rows * block_cols
+    size, groups = {"column": column, "row": row, "global": (whole, 1)}[scope]
+    keep = keep_count(size, sparsity)
+    return keep, keep * groups
 
 
 def index_dtype(largest: int) -> torch.dtype:

@@ -1,12 +1,12 @@
 """How grad_weight's kernel divides its work: measured where a table has it, else by rule.
 
 Tables are YAML files, one per device, in the folder `tuned` beside this module, written there by
-`benchmarks/scripts/gpu_tune.py`; none ships yet, as no GPU was at hand. `source` says which of the
-two a plan is, and `actprune doctor` shows it.
+`benchmarks/scripts/gpu_tune.py`; none ships yet, as no GPU was at hand. `actprune doctor` says
+whether there is one.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -29,11 +29,10 @@ class Plan:
     split: int
     num_warps: int
     num_stages: int
-    source: str = "rule"
 
 
 def choose(
-    device: torch.device | str,
+    device: torch.device,
     dtype: torch.dtype,
     kept_rows: int,
     out_features: int,
@@ -44,8 +43,7 @@ def choose(
 
     It is the table's where the device has one for this class of shapes, else the rule's.
     """
-    device = torch.device(device)
-    table = load(device_name(device)) if device.type == "cuda" else {}
+    table = load(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
     measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
     return measured or by_rule(dtype, kept_rows, out_features, features, block)
 
@@ -78,7 +76,7 @@ def search_space(plan: Plan) -> Iterator[Plan]:
     for (block_o, block_k), warps, split in product(tiles, (4, 8), (1, 2, 4)):
         if 16 <= block_o <= 256:
             stages = 4 if block_k <= 64 else 3
-            yield Plan(block_o, block_k, split, warps, stages, "tuned")
+            yield Plan(block_o, block_k, split, warps, stages)
 
 
 def shape_class(
@@ -87,11 +85,6 @@ def shape_class(
     """The key of a table: sizes rounded up to powers of 2, so that neighbours share a plan."""
     sizes = "x".join(str(_power_of_2(size)) for size in (kept_rows, out_features, features))
     return f"{str(dtype).removeprefix('torch.')} {block[0]}x{block[1]} {sizes}"
-
-
-def device_name(device: torch.device) -> str:
-    name: str = torch.cuda.get_device_name(device)
-    return name
 
 
 @lru_cache(maxsize=8)
@@ -107,7 +100,7 @@ def load(device: str, folder: Path = FOLDER) -> Mapping[str, Plan]:
 
     try:
         entries = yaml.safe_load(path.read_text())["plans"]
-        return {key: replace(Plan(**entry), source="tuned") for key, entry in entries.items()}
+        return {key: Plan(**entry) for key, entry in entries.items()}
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as problem:
         raise ValueError(f"{path}: expected plans by shape class, got {problem}") from None
 
@@ -116,10 +109,7 @@ def dump(device: str, plans: Mapping[str, Plan], environment: Mapping[str, Any])
     """A table as text, for FOLDER."""
     import yaml
 
-    entries = {
-        key: {name: value for name, value in asdict(plan).items() if name != "source"}
-        for key, plan in sorted(plans.items())
-    }
+    entries = {key: asdict(plan) for key, plan in sorted(plans.items())}
     return yaml.safe_dump(
         {"device": device, "environment": dict(environment), "plans": entries}, sort_keys=False
     )

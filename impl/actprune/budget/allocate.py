@@ -16,7 +16,7 @@ from actprune.budget.knapsack import Errors, Sizes, choose
 from actprune.formats import Format, parse
 from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.strategies.grammar import plan, undo
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 VALUES = ("same", "int8", "int4", "int2")
 CANDIDATES = (
@@ -94,10 +94,8 @@ class Profile:
             )
         least = int(self.nbytes.min(1).sum())
         if budget < least:
-            raise InputError(
-                f"budget: expected at least {least} bytes, the least that the candidates can keep "
-                f"of this batch, got {budget}"
-            )
+            what = "the least that the candidates can keep of this batch"
+            raise expected("budget", f"at least {least} bytes, {what}", budget)
         return self._allocation(choose(self.nbytes, self.errors, budget))
 
     def uniform(self, spec: str) -> Allocation:

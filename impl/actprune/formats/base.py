@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from actprune.formats.spec import write_spec
-from actprune_common.errors import InputError
-from actprune_kernels import backends
+from actprune_common.errors import InputError, check_at_least, check_one_of, expected
+from actprune_kernels.backends import BACKENDS
+from actprune_kernels.backends import kernels as kernels_of
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES, SELECTS, wide
 
@@ -78,25 +79,37 @@ class Format(ABC):
             InputError: The activation or the importance has another shape or dtype.
             ValueError: The backend cannot serve the device or dtype.
         """
-        check_activation(activation)
+        if activation.dim() != 2:
+            raise expected("activation", "shape (rows, features)", tuple(activation.shape))
+        if activation.dtype not in DTYPES:
+            known = ", ".join(str(dtype) for dtype in DTYPES)
+            raise expected("activation", f"dtype one of {known}", activation.dtype)
         if sample_importance is not None and sample_importance.shape != activation.shape[:1]:
-            raise InputError(
-                f"sample_importance: expected shape ({len(activation)},), "
-                f"got {tuple(sample_importance.shape)}"
-            )
+            shape = tuple(sample_importance.shape)
+            raise expected("sample_importance", f"shape ({len(activation)},)", shape)
         rows, features = activation.shape
         buffers = torch.ops.actprune.compress(activation, self.spec, draw, sample_importance)
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
-    @abstractmethod
     def compress_tensors(
         self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """The tensors to keep, as `fields` names them. Arguments are those of `compress`."""
+        compress = self.kernels(activation.device, activation.dtype).compress
+        arguments = self.arguments(activation, draw, sample_importance)
+        tensors: tuple[Tensor, ...] = compress(activation, *arguments)
+        return tensors
+
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        """What the kernel `compress` takes after the activation."""
+        return ()
 
     @abstractmethod
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        """Uninitialised tensors of the sizes and types that `compress_tensors` will return."""
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        """Uninitialised tensors of the sizes and types that `compress_tensors` will return.
+
+        like: of the dtype and on the device of the activation (rows, features).
+        """
 
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
         """The module of kernels that serves tensors of this device and dtype."""
@@ -114,7 +127,9 @@ class Format(ABC):
 
     def grad_weight(self, compressed: "Compressed", grad_output: Tensor) -> Tensor:
         """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
-        features = compressed.shape[1]
+        features, out_features = compressed.shape[1], grad_output.shape[1]
+        if not compressed.buffers[0].numel() or not out_features:  # nothing for a kernel to do
+            return grad_output.new_zeros(out_features, features)
         return self.run("grad_weight", compressed, grad_output=grad_output, features=features)
 
     def to_dense(self, compressed: "Compressed") -> Tensor:
@@ -183,14 +198,12 @@ class Compressed:
             InputError: `grad_output` has another number of rows, dtype or device.
         """
         if grad_output.dim() != 2 or grad_output.shape[0] != self.shape[0]:
-            raise InputError(
-                f"grad_output: expected shape ({self.shape[0]}, out_features), "
-                f"got {tuple(grad_output.shape)}"
-            )
+            shape = f"shape ({self.shape[0]}, out_features)"
+            raise expected("grad_output", shape, tuple(grad_output.shape))
         for what in ("dtype", "device"):
-            expected, got = getattr(self, what), getattr(grad_output, what)
-            if got != expected:
-                raise InputError(f"grad_output: expected {what} {expected}, got {got}")
+            own, got = getattr(self, what), getattr(grad_output, what)
+            if got != own:
+                raise expected("grad_output", f"{what} {own}", got)
         grad_weight, spec = torch.ops.actprune.grad_weight, self.format.spec
         result: Tensor = grad_weight(self.buffers, grad_output, spec, self.shape[1])
         return result
@@ -200,16 +213,6 @@ class Compressed:
         to_dense, spec = torch.ops.actprune.to_dense, self.format.spec
         result: Tensor = to_dense(self.buffers, spec, *self.shape, self.dtype)
         return result
-
-
-def check_activation(activation: Tensor) -> None:
-    """Raise InputError unless activation is a (rows, features) matrix of a supported dtype."""
-    if activation.dim() != 2:
-        got = tuple(activation.shape)
-        raise InputError(f"activation: expected shape (rows, features), got {got}")
-    if activation.dtype not in DTYPES:
-        known = ", ".join(str(dtype) for dtype in DTYPES)
-        raise InputError(f"activation: expected dtype one of {known}, got {activation.dtype}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +232,9 @@ class PruningFormat(Format):
         InputError: An option has another value.
     """
 
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    """The scopes that the format has; `scope` is one of them, and `backend` of the next."""
+    backends: ClassVar[tuple[str, ...]] = ("auto", *BACKENDS)
     sparsity: float = 0.9
     scope: str = "column"
     select: str = "topk"
@@ -238,30 +244,21 @@ class PruningFormat(Format):
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise InputError(f"sparsity: expected 0 <= s < 1, got {self.sparsity:g}")
-        check_option("scope", self.scope, SCOPES)
-        check_option("select", self.select, SELECTS)
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
-        check_option("backend", self.backend, ("auto", *backends.BACKENDS))
+        check_one_of("scope", self.scope, self.scopes)
+        check_one_of("select", self.select, SELECTS)
+        check_at_least("seed", self.seed, 0)
+        check_one_of("backend", self.backend, self.backends)
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         return self.select == "priority"
 
-    def selection(self, draw: Tensor | None, sample_importance: Tensor | None) -> Selection:
-        """What the kernels take."""
-        draw = self.drawn(draw, self.select == "priority")
-        return Selection(self.sparsity, self.scope, draw, sample_importance)
-
     def kernels(self, device: torch.device, dtype: torch.dtype) -> ModuleType:
-        return backends.kernels(self.name, self.backend, device, dtype)
+        return kernels_of(self.name, self.backend, device, dtype)
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        compress = self.kernels(activation.device, activation.dtype).compress
-        tensors: tuple[Tensor, ...] = compress(activation, self.selection(draw, sample_importance))
-        return tensors
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        draw = self.drawn(draw, self.select == "priority")
+        return (Selection(self.sparsity, self.scope, draw, importance),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,13 +269,4 @@ class BaselineFormat(PruningFormat):
     """
 
     kernels = Format.kernels
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_option("backend", self.backend, ("auto", "naive"))
-
-
-def check_option(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise InputError unless `value` is one of the known ones."""
-    if value not in known:
-        raise InputError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
+    backends = ("auto", "naive")

@@ -19,8 +19,7 @@ class Bitmap(BaselineFormat):
     name = "bitmap"
     fields = ("values", "bits")
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        bits = activation.new_empty(features, blocks_along(rows, 8), dtype=torch.uint8)
-        return activation.new_empty(nnz), bits
+        bits = like.new_empty(features, blocks_along(rows, 8), dtype=torch.uint8)
+        return like.new_empty(nnz), bits

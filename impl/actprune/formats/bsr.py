@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from actprune.formats.base import Compressed, check_option
+from actprune.formats.base import Compressed
 from actprune.formats.quantized import QuantizedFormat
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_kernels import quantization
 from actprune_kernels.quantization import SAME
 from actprune_kernels.sizes import NORMS, Size, blocks_along, kept
@@ -37,25 +37,20 @@ class Bsr(QuantizedFormat):
         if not all(1 <= size <= LARGEST_BLOCK for size in self.block):
             got = "x".join(map(str, self.block))
             raise InputError(f"block: expected 1x1 to {LARGEST_BLOCK}x{LARGEST_BLOCK}, got {got}")
-        check_option("norm", self.norm, NORMS)
+        check_one_of("norm", self.norm, NORMS)
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        kernels = self.kernels(activation.device, activation.dtype)
-        block, selection = self.block_of(*activation.shape), self.selection(draw, sample_importance)
-        tensors: tuple[Tensor, ...] = kernels.compress(
-            activation, block, self.norm, selection, self.values, self.rounding_draw(draw)
-        )
-        return tensors
-
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        (selection,) = super().arguments(activation, draw, importance)
         block = self.block_of(*activation.shape)
-        block_rows, block_cols = map(blocks_along, activation.shape, block)
+        return block, self.norm, selection, self.values, self.rounding_draw(draw)
+
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        block = self.block_of(rows, features)
+        block_rows, block_cols = map(blocks_along, (rows, features), block)
         _, nnz = kept(block_rows, block_cols, self.sparsity, self.scope)
-        values, *grid = quantization.empty(activation, nnz, math.prod(block), self.values)
+        values, *grid = quantization.empty(like, nnz, math.prod(block), self.values)
         values = values.view(nnz, *block) if self.values == SAME else values
-        return values, *grid, *self.empty_index(activation, nnz, block_rows, block_cols)
+        return values, *grid, *self.empty_index(like, nnz, block_rows, block_cols)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         operands = super().operands(compressed, kernel)

@@ -19,8 +19,7 @@ class Coo(PruningFormat):
     name = "coo"
     fields = ("values", "rows", "columns")
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        types = activation.dtype, index_dtype(rows), index_dtype(features)
-        return tuple(activation.new_empty(nnz, dtype=dtype) for dtype in types)
+        types = like.dtype, index_dtype(rows), index_dtype(features)
+        return tuple(like.new_empty(nnz, dtype=dtype) for dtype in types)

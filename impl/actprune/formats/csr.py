@@ -36,14 +36,13 @@ class Csr(QuantizedFormat):
         encode = quantization.backend(values.device, self.backend).encode
         return *encode(groups, self.values, self.rounding_draw(draw)), *index
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         _, nnz = kept(rows, features, self.sparsity, self.scope)
-        values: tuple[Tensor, ...] = (activation.new_empty(nnz),)
+        values: tuple[Tensor, ...] = (like.new_empty(nnz),)
         if self.values != SAME:
             groups = blocks_along(nnz, GROUP)
-            values = quantization.empty(activation, groups, GROUP, self.values)
-        return *values, *self.empty_index(activation, nnz, rows, features)
+            values = quantization.empty(like, groups, GROUP, self.values)
+        return *values, *self.empty_index(like, nnz, rows, features)
 
     def block_of(self, rows: int, features: int) -> Size:
         return 1, GROUP

@@ -1,12 +1,10 @@
 """Dense: the whole activation, as autograd would keep it; the row that all others are held to."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from actprune.formats.base import Format
-from actprune_kernels.baselines import dense
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,5 @@ class Dense(Format):
     name = "dense"
     fields = ("values",)
 
-    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
-        return dense.compress(activation)
-
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        return (activation.new_empty(activation.shape),)
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        return (like.new_empty(rows, features),)

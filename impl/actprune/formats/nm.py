@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from actprune.formats.base import Compressed, Format
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 from actprune_kernels.baselines import nm
 from actprune_kernels.sizes import blocks_along
 
@@ -34,7 +34,8 @@ class Nm(Format):
 
     def __post_init__(self) -> None:
         if self.m not in nm.PER_BYTE or not 1 <= self.n < self.m:
-            raise InputError(f"nm: expected N:M with M of 2, 4, 8, 16 and N below, got {self.text}")
+            what = "N:M with M of 2, 4, 8, 16 and N below"
+            raise expected("nm", what, f"{self.n}:{self.m}")
 
     @staticmethod
     def positional(text: str) -> dict[str, int]:
@@ -45,22 +46,16 @@ class Nm(Format):
         return {"n": int(match[1]), "m": int(match[2])}
 
     @property
-    def text(self) -> str:
-        """As it stands in the spec."""
-        return f"{self.n}:{self.m}"
-
-    @property
     def spec(self) -> str:
-        return f"nm:{self.text}"
+        return f"nm:{self.n}:{self.m}"
 
-    def compress_tensors(self, activation: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
-        return nm.compress(activation, self.n, self.m)
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        return self.n, self.m
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         width = blocks_along(features, self.m) * self.n
         size = rows, blocks_along(width, nm.PER_BYTE[self.m])
-        return activation.new_empty(rows, width), activation.new_empty(size, dtype=torch.uint8)
+        return like.new_empty(rows, width), like.new_empty(size, dtype=torch.uint8)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         return {**compressed.tensors, "n": self.n, "m": self.m}

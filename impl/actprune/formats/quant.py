@@ -6,13 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from actprune.formats.base import Compressed, Format
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_at_least, check_one_of
 from actprune_kernels import quantization
-from actprune_kernels.baselines import quant
 from actprune_kernels.quantization import FIELDS, Quantized
 from actprune_kernels.sizes import blocks_along
-
-BITS = (8, 4, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +35,10 @@ class Quant(Format):
     exact = False
 
     def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise InputError(f"bits: expected one of 8, 4, 2, got {self.bits}")
+        check_one_of("bits", self.bits, (8, 4, 2))
         if not 1 <= self.group <= 65536:
             raise InputError(f"group: expected 1 to 65536 values, got {self.group}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        check_at_least("seed", self.seed, 0)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -53,15 +48,12 @@ class Quant(Format):
     def _kind(self) -> str:
         return f"int{self.bits}"
 
-    def compress_tensors(
-        self, activation: Tensor, draw: Tensor | None, sample_importance: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        draw = self.first_draw() if draw is None else draw
-        return quant.compress(activation, self.group, self._kind, draw)
+    def arguments(self, activation: Tensor, draw: Tensor | None, importance: Tensor | None) -> Any:
+        return self.group, self._kind, self.drawn(draw, True)
 
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        groups = blocks_along(activation.numel(), self.group)
-        return quantization.empty(activation, groups, self.group, self._kind)
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
+        groups = blocks_along(rows * features, self.group)
+        return quantization.empty(like, groups, self.group, self._kind)
 
     def operands(self, compressed: Compressed, kernel: str) -> dict[str, Any]:
         shape = len(compressed.tensors["scales"]), 1, self.group

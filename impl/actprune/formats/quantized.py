@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from actprune.formats.base import Compressed, PruningFormat, check_option
+from actprune.formats.base import Compressed, PruningFormat
+from actprune_common.errors import check_one_of
 from actprune_kernels.quantization import BITS, FIELDS, KINDS, SAME, Quantized
 from actprune_kernels.sizes import Size, index_dtype
 
@@ -29,7 +30,7 @@ class QuantizedFormat(PruningFormat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_option("values", self.values, (SAME, *KINDS))
+        check_one_of("values", self.values, (SAME, *KINDS))
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]

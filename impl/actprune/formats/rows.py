@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from actprune.formats.base import BaselineFormat, check_option
+from actprune.formats.base import BaselineFormat
 from actprune_kernels.sizes import index_dtype, keep_count
 
 
@@ -17,14 +17,10 @@ class Rows(BaselineFormat):
 
     name = "rows"
     fields = ("values", "index")
+    scopes = ("column",)
     select: str = "priority"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_option("scope", self.scope, ("column",))
-
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         keep = keep_count(rows, self.sparsity)
-        index = activation.new_empty(keep, dtype=index_dtype(rows))
-        return activation.new_empty(keep, features), index
+        index = like.new_empty(keep, dtype=index_dtype(rows))
+        return like.new_empty(keep, features), index

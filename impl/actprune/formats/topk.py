@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from actprune.formats.base import BaselineFormat, check_option
+from actprune.formats.base import BaselineFormat
 from actprune_kernels.sizes import index_dtype, keep_count
 
 
@@ -17,14 +17,10 @@ class Topk(BaselineFormat):
 
     name = "topk"
     fields = ("values", "columns")
+    scopes = ("row",)
     scope: str = "row"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_option("scope", self.scope, ("row",))
-
-    def empty_tensors(self, activation: Tensor) -> tuple[Tensor, ...]:
-        rows, features = activation.shape
+    def empty_tensors(self, like: Tensor, rows: int, features: int) -> tuple[Tensor, ...]:
         keep = keep_count(features, self.sparsity)
-        columns = activation.new_empty(rows, keep, dtype=index_dtype(features))
-        return activation.new_empty(rows, keep), columns
+        columns = like.new_empty(rows, keep, dtype=index_dtype(features))
+        return like.new_empty(rows, keep), columns

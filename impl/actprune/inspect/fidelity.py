@@ -13,7 +13,7 @@ from actprune.layers.convert import draws as random_selections
 from actprune.layers.convert import pruned
 from actprune.strategies.grammar import undo
 from actprune.strategies.lean import around_gelus
-from actprune_common.errors import InputError
+from actprune_common.errors import check_at_least
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def fidelity(
         >>> [round(layer.cosine, 3) for layer in actprune.fidelity(model, batch)]
         [1.0]
     """
-    if draws < 1:
-        raise InputError(f"draws: expected 1 or more, got {draws}")
+    check_at_least("draws", draws, 1)
     known = pruned(model).keys() | around_gelus(model)
     layers = [name for name, _ in model.named_modules() if name in known]
     if not layers:

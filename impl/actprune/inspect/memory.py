@@ -19,11 +19,6 @@ class _Held:
         self.tensor = tensor
 
 
-def saved_tensors(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Tensor]:
-    """Every tensor that autograd holds after `fn(*args, **kwargs)`, parameters included."""
-    return _called(fn, args, kwargs)[0]
-
-
 class _Made(TorchDispatchMode):
     """Which storages are made while it lasts."""
 
@@ -75,7 +70,7 @@ def saved_bytes(
     excluded = {_key(tensor) for tensor in (*own, *weights)}
     made = _Made()
     with made if hidden else nullcontext():
-        found, output = _called(fn, args, kwargs)
+        found, output = saved_tensors(fn, *args, **kwargs)
     sizes: dict[int, int] = {}
     for tensor in found:
         if isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter):
@@ -88,8 +83,8 @@ def saved_bytes(
     return sum(size for key, size in sizes.items() if key not in excluded)
 
 
-def _called(fn: Callable[..., Any], args: Any, kwargs: Any) -> tuple[list[Tensor], Any]:
-    """What autograd holds after a call, and the call's output, without which it would not."""
+def saved_tensors(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[list[Tensor], Any]:
+    """Every tensor that autograd holds after a call, parameters included, and the call's output."""
     held: weakref.WeakSet[_Held] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Held:

@@ -36,7 +36,7 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
             )  # fmt: skip
         if is_causal and attn_mask is None:
             raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
-        mask = self._mask(query, key, key_padding_mask, attn_mask)
+        mask = self._mask(query, key_padding_mask, attn_mask)
         q, k, v = (self._heads(part) for part in self._projected(query, key, value))
         mask = None if mask is None else mask.to(q.dtype)  # which autocast decides
         dropout = self.dropout
@@ -83,7 +83,7 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
         return out if query.dim() == 3 else out.squeeze(0 if self.batch_first else 1)
 
     def _mask(
-        self, query: Tensor, key: Tensor, padding: Tensor | None, attn_mask: Tensor | None
+        self, query: Tensor, padding: Tensor | None, attn_mask: Tensor | None
     ) -> Tensor | None:
         """What is added to the scores (batch, heads, L, S); None where nothing is."""
         parts = []

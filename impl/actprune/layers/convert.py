@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,10 +11,9 @@ from actprune.formats import Dense, Format, parse
 from actprune.layers.attention import PrunedMultiheadAttention
 from actprune.layers.linear import Pruned, PrunedLinear
 from actprune.layers.refusal import multiplying, refusal
-from actprune.layers.sharding import check_unsharded, own_class
-from actprune_common.errors import InputError
+from actprune.layers.sharding import Model, check_unsharded, own_class
+from actprune_common.errors import InputError, check_at_least, expected
 
-Model = TypeVar("Model", bound=nn.Module)
 _STATE = ("spec", "draw", "sample_importance")
 _PRUNED: dict[type[nn.Module], type[Pruned]] = {
     nn.Linear: PrunedLinear,
@@ -153,10 +151,8 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
     """
     if weights is not None:
         if weights.dim() != 1 or not weights.is_floating_point():
-            raise InputError(
-                f"weights: expected floating-point numbers of shape (batch,), got {weights.dtype} "
-                f"of shape {tuple(weights.shape)}"
-            )
+            what = "floating-point numbers of shape (batch,)"
+            raise expected("weights", what, f"{weights.dtype} of shape {tuple(weights.shape)}")
         bad = weights[~((weights > 0) & weights.isfinite())]
         if len(bad):
             raise InputError(f"weights: expected positive, finite numbers, got {float(bad[0])}")
@@ -223,8 +219,7 @@ def set_rank(model: nn.Module, rank: int) -> None:
         >>> model = actprune.convert(nn.Linear(8, 2), "csr:select=priority")
         >>> actprune.set_rank(model, 1)
     """
-    if rank < 0:
-        raise InputError(f"rank: expected 0 or more, got {rank}")
+    check_at_least("rank", rank, 0)
     for name, layer in pruned(model).items():
         if layer.draw is not None:
             layer.draw[1] = _stream(name, rank)

@@ -29,6 +29,8 @@ def compress(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
     """The tensors that `spec` keeps of activation (rows, features); sample_importance (rows,)."""
+    if not activation.numel():  # of nothing, pointers alone are kept
+        return [part.zero_() for part in _of(spec).empty_tensors(activation, *activation.shape)]
     return list(_of(spec).compress_tensors(activation, draw, sample_importance))
 
 
@@ -36,7 +38,7 @@ def compress(
 def _(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
-    return list(_of(spec).empty_tensors(activation))
+    return list(_of(spec).empty_tensors(activation, *activation.shape))
 
 
 @torch.library.custom_op("actprune::grad_weight", mutates_args=())
@@ -93,8 +95,3 @@ def _(h: Tensor, bits: int) -> Tensor:
 def gelu_backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
     gelu.backend(grad.device).backward_(grad, codes, bits)
-
-
-@gelu_backward_.register_fake
-def _(grad: Tensor, codes: Tensor, bits: int) -> None:
-    return None

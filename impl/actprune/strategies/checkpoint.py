@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint
+from torch.utils.checkpoint import checkpoint
 from torch.utils.checkpoint import create_selective_checkpoint_contexts as selective_contexts
 
 from actprune.layers.blocks import blocks_of
 from actprune.layers.sharding import check_unsharded
 from actprune.strategies.base import Replacement, Strategy, replace
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
 _aten = torch.ops.aten
 _MATRICES = _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default
-_PRODUCTS = {*_MATRICES, _aten.convolution.default}
+_PRODUCTS = [*_MATRICES, _aten.convolution.default]
 
 
 class Recomputed(Replacement):
@@ -77,7 +77,7 @@ class KeepingProducts(Recomputed):
 
     def recomputed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """torch's selective checkpointing."""
-        contexts = partial(selective_contexts, _keep_products)
+        contexts = partial(selective_contexts, _PRODUCTS)
         if not torch.compiler.is_compiling():  # which knows no contexts but torch's
             contexts = partial(_contexts, self.module)
         return checkpoint(self.replaced, *args, use_reentrant=False, context_fn=contexts, **kwargs)
@@ -129,13 +129,9 @@ class Selective(Checkpoint):
     replacement = KeepingProducts
 
 
-def _keep_products(_: object, op: object, *args: object, **kwargs: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
-
-
 def _contexts(module: nn.Module) -> tuple[Any, Any]:
     """Return the contexts of a block's first pass and of its second."""
-    first, again = selective_contexts(_keep_products)  # type: ignore[no-untyped-call]
+    first, again = selective_contexts(_PRODUCTS)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def second() -> Iterator[None]:
@@ -153,10 +149,8 @@ def _check_output(parts: list[Any]) -> None:
     """Raises InputError on what may hold tensors whose gradients would be lost."""
     for part in parts:
         if not isinstance(part, Tensor | bool | int | float | str | None):
-            raise InputError(
-                "checkpoint: expected blocks that return tensors in tuples, lists and dicts, got "
-                f"{type(part).__name__}"
-            )
+            what = "blocks that return tensors in tuples, lists and dicts"
+            raise expected("checkpoint", what, type(part).__name__)
 
 
 @contextmanager

@@ -10,18 +10,14 @@ not say it itself: `checkpoint(encoder.*)+dense`.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-
-from torch import nn
 
 from actprune.formats import Dense, Format, parse
 from actprune.layers.convert import convert, revert
-from actprune.layers.sharding import check_unsharded
+from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies import STRATEGIES
 from actprune.strategies.base import Strategy
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, expected
 
-Model = TypeVar("Model", bound=nn.Module)
 _ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
 
 
@@ -88,9 +84,7 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
     """
     for glob in formats:
         if not re.fullmatch(r"[^\s;+=>]+", glob):
-            raise InputError(
-                f"spec: expected a glob without spaces and ; + = > before '=>', got {glob!r}"
-            )
+            raise expected("spec", "a glob without spaces and ; + = > before '=>'", repr(glob))
     rules = tuple((glob, parse(text)) for glob, text in formats.items())
     return Plan(rules, _strategies(strategies) if strategies else ())
 

@@ -39,7 +39,7 @@ def command(
     chosen = named(format, dtype or DTYPES, sizes or SHAPES) if format else shipped()
     try:
         with counting("compiled") as progress:
-            records = compile_all(chosen, arch or ARCHES, jobs=jobs, progress=progress)
+            records = compile_all(chosen, arch or ARCHES, jobs, progress)
     except RuntimeError as problem:
         typer.echo(f"actprune: error: {problem}", err=True)
         raise typer.Exit(1) from None

@@ -3,7 +3,6 @@
 The figures are those of one version of Triton: they repeat to the instruction.
 """
 
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +14,9 @@ from multiprocessing import get_context
 from actprune_bench.gpu_static import kernel_variants
 from actprune_bench.gpu_static.kernel_variants import Configuration, KernelVariant
 from actprune_bench.gpu_static.sass import ARCHES, MachineCode, occupancy, read_cubin
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_kernels.backends import interpreted
+from actprune_kernels.launch import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,20 @@ def check_able(arches: Sequence[int]) -> None:
     if interpreted():
         raise InputError("TRITON_INTERPRET: interpreted kernels cannot be compiled; unset it")
     for arch in arches:
-        if arch not in ARCHES:
-            raise InputError(f"--arch: expected one of {', '.join(map(str, ARCHES))}, got {arch}")
+        check_one_of("--arch", arch, ARCHES)
 
 
 def compile_all(
     configurations: Iterable[Configuration],
     arches: Sequence[int],
-    *,
-    jobs: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    jobs: int,
+    progress: Callable[[int, int], None],
 ) -> list[CompiledKernel]:
     """A record per variant and architecture, in `jobs` processes.
 
-    progress is called with how many are done, of how many. Raises InputError where nothing can be
-    compiled here, and RuntimeError naming the kernel that does not compile.
+    progress is called with how many are done, of how many. Raises RuntimeError naming the kernel
+    that does not compile; `check_able` says before what cannot be compiled here at all.
     """
-    check_able(arches)
     found = kernel_variants.variants(configurations)
     wanted = [(variant, arch) for arch in arches for variant in found]
     # a fresh process: one that torch's threads run in must not be forked. Ctrl-C reaches a whole
@@ -73,8 +70,7 @@ def compile_all(
                     variant, arch = made[future]
                     text = " ".join(str(problem).split())[:300]
                     raise RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")
-                if progress is not None:
-                    progress(done, len(made))
+                progress(done, len(made))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -83,13 +79,11 @@ def compile_all(
 
 def compile_variant(variant: KernelVariant, arch: int) -> CompiledKernel:
     """Compile for sm_`arch`; Triton's cache keeps the result."""
-    # what every Triton up to 3.9 does where it is not told otherwise
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    options = {**OPTIONS, "num_warps": variant.num_warps, "num_stages": variant.num_stages}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecation in Triton is no finding about our kernels
         source = ASTSource(*kernel_variants.compile_arguments(variant))

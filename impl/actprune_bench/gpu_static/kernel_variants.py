@@ -6,7 +6,7 @@ is plain data, so that another process can compile it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actprune.formats import FORMATS, Compressed, PruningFormat, parse
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_kernels.launch import Launch, record
 from actprune_kernels.sizes import SCOPES
 
@@ -127,8 +127,7 @@ def named(
     Raises InputError on a format without Triton kernels, and on a dtype not in DTYPES.
     """
     for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        check_one_of("dtype", dtype, DTYPES)
     for spec in specs:
         format = parse(spec)
         if not isinstance(format, PruningFormat) or not has_kernels(format.name):
@@ -200,22 +199,14 @@ def _launches(configuration: Configuration) -> list[Launch]:
     rows, features = configuration.rows, configuration.features
     activation = torch.empty(rows, features, dtype=dtype, device="meta")
     grad_output = activation.new_empty(rows, configuration.out_features)
-    with record() as launches, _matmul_precision("high" if fast else "highest"):
+    with record() as launches, ExitStack() as after:
+        after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("high" if fast else "highest")
         buffers = format.compress_tensors(activation, None)
         compressed = Compressed(format, (rows, features), dtype, buffers)
         format.grad_weight(compressed, grad_output)
         format.to_dense(compressed)
     return launches
-
-
-@contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _kind(value: object) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from actprune.formats import Format, PruningFormat, parse
-from actprune_common.errors import InputError
+from actprune_common.errors import check_at_least, check_one_of
 from actprune_kernels.sizes import blocks_along, kept
 
 OPS = ("compress", "grad_weight", "to_dense", "linear")
@@ -32,24 +32,16 @@ class Device:
     plain_fp32: float
     """FLOP/s without tensor cores."""
     plain_fp64: float
-    source: str
 
 
-_PEAKS = {  # bytes/s; FLOP/s of half, tf32 and fp64 in tensor cores, of fp32 and fp64 without
-    "NVIDIA A100-SXM4-80GB": (2.039e12, 312e12, 156e12, 19.5e12, 19.5e12, 9.7e12),
-    "NVIDIA H100 80GB HBM3": (3.35e12, 989e12, 494e12, 67e12, 67e12, 34e12),
-    "NVIDIA H200": (4.8e12, 989e12, 494e12, 67e12, 67e12, 34e12),
-    "NVIDIA B200": (8e12, 2250e12, 1125e12, 37e12, 75e12, 37e12),
-}
-_SOURCES = (  # of each, in this order
-    "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
-    "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, without sparsity",
-    "NVIDIA H200 Tensor Core GPU data sheet, H200 SXM, without sparsity",
-    "NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity",
-)
-DEVICES = tuple(
-    Device(name, *peaks, source)
-    for (name, peaks), source in zip(_PEAKS.items(), _SOURCES, strict=True)
+DEVICES = (  # bytes/s; FLOP/s of half, tf32 and fp64 in tensor cores, of fp32 and fp64 without
+    # NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM
+    Device("NVIDIA A100-SXM4-80GB", 2.039e12, 312e12, 156e12, 19.5e12, 19.5e12, 9.7e12),
+    # NVIDIA H100 and H200 Tensor Core GPU data sheets, SXM, without sparsity
+    Device("NVIDIA H100 80GB HBM3", 3.35e12, 989e12, 494e12, 67e12, 67e12, 34e12),
+    Device("NVIDIA H200", 4.8e12, 989e12, 494e12, 67e12, 67e12, 34e12),
+    # NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity
+    Device("NVIDIA B200", 8e12, 2250e12, 1125e12, 37e12, 75e12, 37e12),
 )
 
 
@@ -99,7 +91,7 @@ def bound(
     _check(op, dtype, rows=rows, features=features, out_features=out_features)
     format = parse(spec)
     activation = torch.empty(rows, features, dtype=dtype, device="meta")
-    buffers = format.empty_tensors(activation)
+    buffers = format.empty_tensors(activation, rows, features)
     stored = sum(buffer.nbytes for buffer in buffers)
     pruned = isinstance(format, PruningFormat)
     if op == "compress":
@@ -164,10 +156,7 @@ def _plain(device: Device, dtype: torch.dtype) -> float:
 
 
 def _check(op: str, dtype: torch.dtype, **sizes: int) -> None:
-    if op not in OPS:
-        raise InputError(f"op: expected one of {', '.join(OPS)}, got {op!r}")
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    check_one_of("op", op, OPS)
+    check_one_of("dtype", dtype, _DTYPES)
     for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name}: expected 1 or more, got {size}")
+        check_at_least(name, size, 1)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from actprune.layers.sharding import is_sharded
 from actprune.strategies.lean.across import Across
-from actprune.strategies.lean.chain import Chain, Options
+from actprune.strategies.lean.chain import lean_chain
 from actprune.strategies.lean.forms import LeanForm, register
 from actprune.strategies.lean.forward import own_way
 from actprune.strategies.lean.linears import kept, weights
@@ -30,22 +30,13 @@ class LeanBlock(LeanForm, Block):
             return super().forward(x)
         norm1, norm2 = self.norm1, self.norm2
         attn, fc1, fc2 = self.attn, self.mlp.fc1, self.mlp.fc2
-        across, first, second = (weights(layer, x) for layer in (attn, fc1, fc2))
+        across, store = weights(attn, x), kept(attn, x.device, len(x) * x.shape[2])
         with torch.autocast(x.device.type, enabled=False):
             x = Across.apply(  # type: ignore[no-untyped-call]
-                x,
-                norm1.alpha,
-                norm1.beta,
-                *across,
-                self.gamma_1,
-                kept(attn, x.device, len(x) * x.shape[2]),
+                x, norm1.alpha, norm1.beta, *across, self.gamma_1, store
             )
-            both = [kept(layer, x.device, x.numel() // x.shape[2]) for layer in (fc1, fc2)]
-            scale = norm2.alpha, norm2.beta
-            out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
-                x, *scale, *first, *second, self.gamma_2, both, Options(self.gelu, True)
-            )
-        return out
+        affine = norm2.alpha, norm2.beta
+        return lean_chain(x, fc1, fc2, affine, self.gamma_2, self.gelu, residual=True)
 
     def _own_ways(self) -> bool:
         parts = self.norm1, self.attn, self.norm2, self.mlp, self.mlp.fc1, self.mlp.fc2

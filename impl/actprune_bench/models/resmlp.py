@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune_common.errors import InputError, expected
+from actprune_common.errors import check_at_least, expected
 
 
 class Affine(nn.Module):
@@ -128,8 +128,7 @@ class Variant:
     def __call__(self, num_classes: int = 1000, in_channels: int = 3) -> ResMLP:
         """A freshly initialised model; raises InputError on a count below 1."""
         for argument, count in (("num_classes", num_classes), ("in_channels", in_channels)):
-            if count < 1:
-                raise InputError(f"{argument}: expected 1 or more, got {count}")
+            check_at_least(argument, count, 1)
         return ResMLP(self, num_classes, in_channels)
 
 

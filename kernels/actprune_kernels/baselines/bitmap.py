@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actprune_kernels.baselines import select
-from actprune_kernels.chunked import in_chunks
+from actprune_kernels.chunked import in_chunks, slices
 from actprune_kernels.quantization.naive import packed, unpacked
 from actprune_kernels.selection import Selection, generator, scaled
 from actprune_kernels.sizes import Size, factor, rows_at_once, wide
@@ -50,9 +50,8 @@ def row_dot(values: Tensor, bits: Tensor, other: Tensor) -> Tensor:
 
 def _columns(values: Tensor, bits: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
     """Some columns made dense at a time: which, and as rows."""
-    step, start = rows_at_once(rows), 0
-    for first in range(0, len(bits), step):
-        piece = slice(first, first + step)
+    start = 0
+    for piece in slices(len(bits), rows_at_once(rows)):
         mask = unpacked(bits[piece], 8, rows).bool()
         stop = start + int(mask.sum())
         yield piece, values.new_zeros(mask.shape).masked_scatter_(mask, values[start:stop])

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from actprune_kernels.baselines import dotted
+from actprune_kernels.baselines import by_rows
 from actprune_kernels.sizes import Size
 
 
@@ -18,5 +18,4 @@ def to_dense(values: Tensor, shape: Size) -> Tensor:
     return values.clone()
 
 
-def row_dot(values: Tensor, other: Tensor) -> Tensor:
-    return dotted(values.__getitem__, other)
+_, row_dot, _ = by_rows(lambda piece, features, values: values[piece])

@@ -2,15 +2,12 @@
 2021, arXiv 2104.14129), coded as in actprune_kernels.quantization.
 """
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from actprune_kernels import quantization
-from actprune_kernels.baselines import dotted, summed
+from actprune_kernels.baselines import by_rows
 from actprune_kernels.quantization import Parts, Quantized
-from actprune_kernels.sizes import Size
 
 
 def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
@@ -20,21 +17,9 @@ def compress(activation: Tensor, group: int, kind: str, draw: Tensor) -> Parts:
     return parts
 
 
-def grad_weight(values: Quantized, grad_output: Tensor, features: int) -> Tensor:
-    return summed(_rows(values, features), grad_output, features)
+def _rows(piece: slice, features: int, values: Quantized) -> Tensor:
+    flat = values.flat(slice(piece.start * features, piece.stop * features))
+    return flat.view(piece.stop - piece.start, features)
 
 
-def row_dot(values: Quantized, other: Tensor) -> Tensor:
-    return dotted(_rows(values, other.shape[1]), other)
-
-
-def to_dense(values: Quantized, shape: Size) -> Tensor:
-    return _rows(values, shape[1])(slice(0, shape[0])).to(values.dtype)
-
-
-def _rows(values: Quantized, features: int) -> Callable[[slice], Tensor]:
-    def take(piece: slice) -> Tensor:
-        flat = values.flat(slice(piece.start * features, piece.stop * features))
-        return flat.view(piece.stop - piece.start, features)
-
-    return take
+grad_weight, row_dot, to_dense = by_rows(_rows)

@@ -3,14 +3,12 @@
 values (rows, keep) and columns (rows, keep), ascending, in the smallest index type.
 """
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from actprune_kernels.baselines import dotted, select, summed
+from actprune_kernels.baselines import by_rows, select
 from actprune_kernels.chunked import in_chunks
 from actprune_kernels.selection import Selection, generator, scaled
-from actprune_kernels.sizes import Size, index_dtype, rows_at_once, wide
+from actprune_kernels.sizes import index_dtype, rows_at_once, wide
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
@@ -33,21 +31,9 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
     return in_chunks(some, rows, rows_at_once(features))
 
 
-def grad_weight(values: Tensor, columns: Tensor, grad_output: Tensor, features: int) -> Tensor:
-    return summed(_rows(values, columns, features), grad_output, features)
+def _rows(piece: slice, features: int, values: Tensor, columns: Tensor) -> Tensor:
+    some = values[piece]
+    return some.new_zeros(len(some), features).scatter_(1, columns[piece].long(), some)
 
 
-def row_dot(values: Tensor, columns: Tensor, other: Tensor) -> Tensor:
-    return dotted(_rows(values, columns, other.shape[1]), other)
-
-
-def to_dense(values: Tensor, columns: Tensor, shape: Size) -> Tensor:
-    return _rows(values, columns, shape[1])(slice(None))
-
-
-def _rows(values: Tensor, columns: Tensor, features: int) -> Callable[[slice], Tensor]:
-    def take(piece: slice) -> Tensor:
-        some = values[piece]
-        return some.new_zeros(len(some), features).scatter_(1, columns[piece].long(), some)
-
-    return take
+grad_weight, row_dot, to_dense = by_rows(_rows)

@@ -15,7 +15,8 @@ to_dense(values, block_rows, colptr, shape) -> X, of that shape
 and cpu row_dot(values, block_rows, colptr, other) -> (rows,)
 with `values` a tensor or quantization.Quantized, `kind` and `draw` as in
 actprune_kernels.quantization, and half precision accumulated in fp32. `scope` tells a product,
-which cannot wait to look at colptr, whether all columns keep equally many blocks.
+which cannot wait to look at colptr, whether all columns keep equally many blocks. Nobody
+compresses an empty activation, nor multiplies where what is kept or the product is empty.
 """
 
 from actprune_kernels.backends import CPU, NAIVE, TRITON

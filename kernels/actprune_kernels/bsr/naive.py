@@ -18,8 +18,7 @@ def compress(
     activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
     (bm, bn), (rows, features) = block, activation.shape
-    padded = activation.new_zeros(rows + -rows % bm, features + -features % bn)
-    padded[:rows, :features] = activation  # an empty one torch 2.9 does not pad
+    padded = F.pad(activation, (0, -features % bn, 0, -rows % bm))
     grid = blocks_along(rows, bm), blocks_along(features, bn)
     blocks = padded.view(grid[0], bm, grid[1], bn).permute(2, 0, 1, 3)  # columns, rows, bm, bn
     norms = torch.linalg.vector_norm(blocks.to(wide(activation.dtype)), _ORDER[norm], dim=(2, 3))

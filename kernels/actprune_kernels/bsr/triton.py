@@ -15,7 +15,6 @@ import triton.language as tl
 from torch import Tensor
 
 from actprune_kernels import tuning
-from actprune_kernels.bsr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.pointers import search_columns
 from actprune_kernels.quantization import BITS, SAME, Kept, Quantized
@@ -249,9 +248,6 @@ def _sum_parts(
 def compress(
     activation: Tensor, block: Size, norm: str, selection: Selection, kind: str, draw: Tensor | None
 ) -> tuple[Tensor, ...]:
-    if not activation.numel():
-        selection = Selection(selection.sparsity, selection.scope)
-        return naive.compress(activation, block, norm, selection, kind, draw)
     activation, (bm, bn) = activation.contiguous(), block
     keep, _ = selection.kept(*map(blocks_along, activation.shape, block))
     norms = selection.weighed(block_norms(activation, bm, bn, norm), bm)
@@ -321,8 +317,6 @@ def grad_weight(
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
     out = grad_output.new_empty(out_features, features)
-    if not stored.numel() or not out.numel():
-        return out.zero_()
     columns = colptr.numel() - 1
     average = max(1, nnz * bm // columns)
     device, dtype = grad_output.device, grad_output.dtype

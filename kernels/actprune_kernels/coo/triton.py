@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from actprune_kernels.csr import triton as csr
-from actprune_kernels.pointers import search_colptr, search_columns
+from actprune_kernels.pointers import colptr_of, search_columns
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import Size, index_dtype
 
@@ -17,8 +17,8 @@ def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, 
 def grad_weight(
     values: Tensor, rows: Tensor, columns: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
-    return csr.grad_weight(values, rows, search_colptr(columns, features), grad_output, features)
+    return csr.grad_weight(values, rows, colptr_of(columns, features), grad_output, features)
 
 
 def to_dense(values: Tensor, rows: Tensor, columns: Tensor, shape: Size) -> Tensor:
-    return csr.to_dense(values, rows, search_colptr(columns, shape[1]), shape)
+    return csr.to_dense(values, rows, colptr_of(columns, shape[1]), shape)

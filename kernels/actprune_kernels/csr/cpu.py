@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.chunked import in_chunks
+from actprune_kernels.chunked import in_chunks, slices
 from actprune_kernels.csr.naive import to_dense
 from actprune_kernels.quantization import Quantized
 from actprune_kernels.selection import Selection, generator
@@ -51,9 +51,7 @@ def row_dot(values: Tensor | Quantized, rows: Tensor, colptr: Tensor, other: Ten
     """
     out = other.new_zeros(len(other), dtype=wide(other.dtype))
     flat, features = other.reshape(-1), other.shape[1]
-    step = rows_at_once(4)  # an index is int64, and there are two
-    for start in range(0, len(rows), step):
-        piece = slice(start, min(start + step, len(rows)))
+    for piece in slices(len(rows), rows_at_once(4)):  # an index is int64, and there are two
         places = torch.arange(piece.start, piece.stop, dtype=colptr.dtype)
         index = torch.searchsorted(colptr, places, right=True).sub_(1)
         row = rows[piece].to(torch.int64)
@@ -68,9 +66,6 @@ def grad_weight(
     values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
     """Accumulates in fp32 in half precision."""
-    out_features = grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
     acc = wide(grad_output.dtype)
     index = torch.int32 if values.numel() < 2**31 else torch.int64
     summed = F.embedding_bag(

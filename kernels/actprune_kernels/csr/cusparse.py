@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from actprune_kernels import cusparse
 from actprune_kernels.csr.triton import compress, to_dense
+from actprune_kernels.cusparse import product
 
 __all__ = ["compress", "grad_weight", "to_dense"]
 
@@ -11,4 +11,4 @@ __all__ = ["compress", "grad_weight", "to_dense"]
 def grad_weight(
     values: Tensor, rows: Tensor, colptr: Tensor, grad_output: Tensor, features: int
 ) -> Tensor:
-    return cusparse.csr(values, rows, colptr, grad_output)
+    return product("Csr", colptr, rows, values, grad_output, features)

@@ -19,7 +19,6 @@ import triton.language as tl
 from torch import Tensor
 
 from actprune_kernels.bsr import triton as bsr
-from actprune_kernels.csr import naive
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
@@ -62,8 +61,6 @@ def _grad_weight(
 
 
 def compress(activation: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor]:
-    if not activation.numel():
-        return naive.compress(activation, Selection(selection.sparsity, selection.scope))
     activation = activation.contiguous()
     keep, _ = selection.kept(*activation.shape)
     magnitudes = selection.weighed(bsr.block_norms(activation, 1, 1, "max"))
@@ -78,8 +75,6 @@ def grad_weight(
     """Accumulates in fp32."""
     grad_output = grad_output.contiguous()
     out_features = grad_output.shape[1]
-    if not values.numel() or not out_features:
-        return grad_output.new_zeros(out_features, features)
     out = grad_output.new_empty(features, out_features)
     tiles, sizes = triton.cdiv(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
     order = _longest_first(colptr, values.numel())

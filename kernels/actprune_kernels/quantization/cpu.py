@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actprune_kernels.chunked import slices
 from actprune_kernels.quantization import (
     BITS,
     FRACTION,
@@ -34,8 +35,7 @@ def encode_each(
     values = width * (per_byte(kind) if source else 1)
     step = rows_at_once(values, 4)  # of four blocks no random bits are left over
     room: tuple[Tensor, Tensor] | None = None
-    for start in range(0, count, step):
-        piece = slice(start, start + step)
+    for piece in slices(count, step):
         blocks, some = take(piece), [part[piece] for part in parts]
         if source is None:
             for part, new in zip(some, naive.encode(blocks, kind, None), strict=True):
@@ -88,9 +88,7 @@ def decode(parts: Parts, kind: str, width: int, dtype: torch.dtype) -> Tensor:
     whole, scales, zeros = parts
     blocks = whole.new_empty(len(whole), width, dtype=dtype)
     scales, zeros = scales.to(dtype)[:, None], zeros.to(dtype)[:, None]
-    step = rows_at_once(width)
-    for start in range(0, len(whole), step):
-        piece = slice(start, start + step)
+    for piece in slices(len(whole), rows_at_once(width)):
         levels = unpack_(blocks[piece], whole[piece], BITS[kind])
         levels.sub_(zeros[piece]).mul_(scales[piece])
     return blocks

@@ -118,7 +118,7 @@ def test_a_store_describes_itself(
     assert store.nbytes == sum(b.numel() * b.element_size() for b in store.buffers)
     for buffer in store.buffers:  # nothing larger is kept alive behind a view
         assert buffer.untyped_storage().nbytes() == buffer.nbytes
-    for buffer, empty in zip(store.buffers, store.format.empty_tensors(x), strict=True):
+    for buffer, empty in zip(store.buffers, store.format.empty_tensors(x, *x.shape), strict=True):
         assert buffer.shape == empty.shape
         assert buffer.dtype == empty.dtype
 

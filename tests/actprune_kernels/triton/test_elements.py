@@ -19,18 +19,19 @@ from torch import Tensor
 from actprune import Compressed, parse
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error
 from actprune_kernels import cusparse, launch
+from actprune_kernels.backends import interpreted
 from actprune_kernels.coo import cusparse as coo_cusparse
 from actprune_kernels.coo import naive as coo_naive
 from actprune_kernels.csr import cusparse as csr_cusparse
 from actprune_kernels.csr import naive as csr_naive
 from actprune_kernels.csr import triton as csr_triton
-from actprune_kernels.pointers import search_colptr
+from actprune_kernels.pointers import colptr_of
 from actprune_kernels.selection import Selection
 from actprune_kernels.sizes import SCOPES
 from tests.sampling import sampled
 
 pytestmark = [
-    pytest.mark.skipif(not launch.INTERPRETED, reason="Triton runs on a GPU here: see tests/gpu"),
+    pytest.mark.skipif(not interpreted(), reason="Triton runs on a GPU here: see tests/gpu"),
     pytest.mark.usefixtures("poison_empty"),
 ]
 FORMATS = ["coo", "csr"]
@@ -169,7 +170,7 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
         grad = format.grad_weight(store, x.new_empty(5000, 70))
         dense = format.to_dense(store)
     assert (grad.shape, dense.shape) == ((70, 300), (5000, 300))
-    for made, expected in zip(store.buffers, format.empty_tensors(x), strict=True):
+    for made, expected in zip(store.buffers, format.empty_tensors(x, *x.shape), strict=True):
         assert (made.shape, made.dtype) == (expected.shape, expected.dtype)
     assert {made.kernel.__name__ for made in launches} >= {"_grad_weight", "_gather", "_scatter"}
 
@@ -177,7 +178,7 @@ def test_nothing_waits_for_the_data(name: str, select: str, scope: str) -> None:
 def test_pointers_of_columns_with_gaps() -> None:
     for dtype in (torch.uint8, torch.int16, torch.int32):
         columns = torch.tensor([1, 1, 4], dtype=dtype)
-        assert search_colptr(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
+        assert colptr_of(columns, 6).tolist() == [0, 0, 2, 2, 2, 3, 3]
 
 
 @dataclass
@@ -281,9 +282,9 @@ def test_indices_beyond_32_bits_name_the_way_out(monkeypatch: pytest.MonkeyPatch
     text = "expected at most 2147483647 rows, features and kept elements for cuSPARSE, "
     text += "got 300, 8 and 2147483648; use backend=triton, or naive for float64"
     with pytest.raises(ValueError, match=f"activation: {text}"):
-        cusparse.csr(values, rows, colptr, dy)
+        csr_cusparse.grad_weight(values, rows, colptr, dy, 8)
     with pytest.raises(ValueError, match=f"activation: {text}"):
-        cusparse.coo(values, rows, columns, dy, 8)
+        coo_cusparse.grad_weight(values, rows, columns, dy, 8)
 
 
 def test_every_descriptor_is_freed_where_cusparse_refuses(
@@ -301,7 +302,7 @@ def test_every_descriptor_is_freed_where_cusparse_refuses(
     monkeypatch.setattr(cusparse, "_handle", refused)
     x, dy = torch.randn(40, 12), torch.randn(40, 5)
     with pytest.raises(ValueError, match="refused"):
-        cusparse.csr(*csr_naive.compress(x, Selection(0.7, "column")), dy)
+        csr_cusparse.grad_weight(*csr_naive.compress(x, Selection(0.7, "column")), dy, 12)
     assert not library.described
 
 

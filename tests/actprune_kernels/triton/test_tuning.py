@@ -12,6 +12,7 @@ from actprune_kernels import tuning
 from actprune_kernels.tuning import Plan, by_rule, dump, file_name, load, search_space, shape_class
 
 HALF = torch.bfloat16
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @given(
@@ -25,7 +26,7 @@ def test_the_rule_has_a_plan_for_every_shape(
     dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: tuple[int, int]
 ) -> None:
     plan = by_rule(dtype, kept_rows, out_features, features, block)
-    assert plan.source == "rule"
+    assert tuning.choose(CPU, dtype, kept_rows, out_features, features, block) == plan
     assert 16 <= plan.block_o <= 128
     assert plan.block_k in (16, 32, 64)
     # parts are no shorter than a few steps, so that adding them costs less than it saves
@@ -43,7 +44,6 @@ def test_the_search_space_is_small_and_holds_what_the_rule_would_take() -> None:
     tried = list(search_space(rule))
     assert len(tried) <= 54
     assert len(set(tried)) == len(tried)
-    assert all(plan.source == "tuned" for plan in tried)
     assert (rule.block_o, rule.block_k, rule.split) in {
         (plan.block_o, plan.block_k, plan.split) for plan in tried
     }
@@ -57,13 +57,12 @@ def test_neighbouring_shapes_share_a_class() -> None:
 
 
 def test_a_table_reads_back(tmp_path: Path) -> None:
-    plan = Plan(128, 64, 2, 8, 4, "tuned")
+    plan = Plan(128, 64, 2, 8, 4)
     name = "NVIDIA H200"
     text = dump(name, {"bfloat16 1x64 4096x512x2048": plan}, {"triton": "3.6.0"})
     assert file_name(name) == "nvidia-h200"
     (tmp_path / "nvidia-h200.yaml").write_text(text)
     assert load(name, tmp_path) == {"bfloat16 1x64 4096x512x2048": plan}
-    assert "source" not in text
     assert load("another", tmp_path) == {}
 
 
@@ -76,11 +75,12 @@ def test_a_broken_table_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_a_table_decides_where_it_has_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(64, 32, 1, 4, 3, "tuned")
+    plan = Plan(64, 32, 1, 4, 3)
     key = shape_class(HALF, 200, 64, 96, (1, 32))
     monkeypatch.setattr(tuning, "load", lambda _: {key: plan})
-    monkeypatch.setattr(tuning, "device_name", lambda _: "some GPU")
-    assert tuning.choose("cuda", HALF, 200, 64, 96, (1, 32)) == plan
-    assert tuning.choose("cuda", HALF, 200, 64, 3000, (1, 32)).source == "rule"
-    assert tuning.choose("cpu", HALF, 200, 64, 96, (1, 32)).source == "rule"
-    assert {*asdict(plan)} == {"block_o", "block_k", "split", "num_warps", "num_stages", "source"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "some GPU")
+    same, other = (HALF, 200, 64, 96, (1, 32)), (HALF, 200, 64, 3000, (1, 32))
+    assert tuning.choose(CUDA, *same) == plan
+    assert tuning.choose(CUDA, *other) == by_rule(*other) != plan
+    assert tuning.choose(CPU, *same) == by_rule(*same)
+    assert {*asdict(plan)} == {"block_o", "block_k", "split", "num_warps", "num_stages"}

@@ -1,18 +1,14 @@
 """Layers in which what a linear keeps compressed serves every other gradient too."""
 
-from typing import TypeVar
-
 from torch import nn
 
-from actprune.layers.sharding import check_unsharded
+from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies.base import put_back, replace
 from actprune.strategies.lean.forms import FORMS, LeanForm
 from actprune.strategies.lean.forward import LeanForward, forward_of
-from actprune.strategies.lean.search import find_chains, gelus_of
+from actprune.strategies.lean.search import Search, gelus_of
 from actprune_common.errors import InputError
 from actprune_kernels.gelu import BITS
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def lean(model: Model, *, gelu: int | None = 2) -> Model:
@@ -43,8 +39,9 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
         raise InputError(f"gelu: expected 2 or 4 bits, or None, got {gelu!r}")
     unlean(model)
     forms = [module for module in model.modules() if type(module) in FORMS]
-    found = find_chains(model, gelu)
-    if not forms and not found.parts:
+    found = Search(gelu)
+    found.look(model)
+    if not forms and not found.forwards:
         reasons = "; ".join(f"{name}: {word}" for name, word in list(found.words.items())[:4])
         raise InputError(
             "lean: expected ResMLP blocks, linear-GELU-linear or affine-linear-scale, found none "
@@ -54,9 +51,8 @@ def lean(model: Model, *, gelu: int | None = 2) -> Model:
         module.__class__ = FORMS[type(module)]
         assert isinstance(module, LeanForm)
         module.gelu = gelu
-    for part in found.parts:
-        made = LeanForward(part.module, part.graph, part.inlined)
-        replace(part.module, made, innermost=True)
+    for forward in found.forwards:
+        replace(forward.module, forward, innermost=True)
     return model
 
 
@@ -77,7 +73,9 @@ def chains(model: nn.Module) -> dict[str, str]:
         >>> actprune.chains(model)
         {'0': 'linear-GELU-linear', '2': 'linear-GELU-linear'}
     """
-    return find_chains(model, gelu=None).words
+    found = Search(gelu=None)
+    found.look(model)
+    return found.words
 
 
 def around_gelus(model: nn.Module) -> set[str]:

@@ -10,26 +10,41 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from actprune.layers import ops
-from actprune.strategies.lean.linears import Kept, needed
+from actprune.strategies.lean.linears import Kept, kept, needed, weights
 
 
-class Options(NamedTuple):
-    """Of a chain."""
-
-    gelu: int | None
-    """Bits that are kept of GELU's derivative; None: its input is kept whole."""
-    residual: bool
-    """The chain's input is added to its output."""
+def lean_chain(
+    x: Tensor,
+    first: nn.Linear,
+    second: nn.Linear | None,
+    affine: tuple[Tensor, Tensor] | None,
+    scale: Tensor | None,
+    gelu: int | None,
+    residual: bool = False,
+) -> Tensor:
+    """What the layers of a chain compute, with what Chain keeps."""
+    layers = [first] if second is None else [first, second]
+    parameters = [weights(layer, x) for layer in layers]
+    alpha, beta = (None, None) if affine is None else (part.reshape(-1) for part in affine)
+    gamma = None if scale is None else scale.reshape(-1)
+    both = [kept(layer, x.device, x.shape[:-1].numel()) for layer in layers]
+    second_parameters = parameters[1] if second is not None else (None, None)
+    with torch.autocast(x.device.type, enabled=False):
+        out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
+            x, alpha, beta, *parameters[0], *second_parameters, gamma, both, gelu, residual
+        )
+    return out
 
 
 class Chain(torch.autograd.Function):
     """(x +) γ (W₂ GELU(W₁ (α x + β) + b₁) + b₂) for x (..., features).
 
-    α with β, b₁, b₂, γ and W₂ with its GELU may each be None and are then left out.
+    α with β, b₁, b₂, γ and W₂ with its GELU may each be None and are then left out. gelu: bits that
+    are kept of GELU's derivative; None: its input is kept whole.
     """
 
     @staticmethod
@@ -43,30 +58,31 @@ class Chain(torch.autograd.Function):
         weight2: Tensor | None,
         bias2: Tensor | None,
         gamma: Tensor | None,
-        kept: tuple[Kept, ...],
-        options: Options,
+        stores: tuple[Kept, ...],
+        gelu: int | None,
+        residual: bool,
     ) -> Tensor:
         needs, single = Needs(*ctx.needs_input_grad[:8]), weight2 is None
         rows = x.reshape(-1, x.shape[-1])
         dtype, slope = weight1.dtype, None
         buffers1, buffers2 = [], []
         if needs.first(single):
-            buffers1 = ops.compress(rows.to(dtype), *kept[0])
+            buffers1 = ops.compress(rows.to(dtype), *stores[0])
         h = rows if alpha is None or beta is None else torch.addcmul(beta, rows, alpha)
         u = F.linear(h.to(dtype), weight1, bias1)
         del h
         if weight2 is not None:
             if not needs.inner:
                 torch.ops.aten.gelu_(u)
-            elif options.gelu is None:
+            elif gelu is None:
                 u, slope = F.gelu(u), u
             else:
-                slope = ops.gelu_(u, options.gelu)
+                slope = ops.gelu_(u, gelu)
             if needs.second:
-                buffers2 = ops.compress(u, *kept[1])
+                buffers2 = ops.compress(u, *stores[1])
             u = F.linear(u, weight2, bias2)
-        ctx.specs, ctx.first, ctx.options = [k.spec for k in kept], len(buffers1), options
-        ctx.single, ctx.features = single, (x.shape[-1], weight1.shape[0])
+        ctx.specs, ctx.first, ctx.single = [kept.spec for kept in stores], len(buffers1), single
+        ctx.features, ctx.gelu, ctx.residual = (x.shape[-1], weight1.shape[0]), gelu, residual
         # autocast's copies of what is multiplied are kept no longer than a parameter would cost
         multiplied = (
             weight1 if needs.before or (single and needs.gamma) else None,
@@ -77,7 +93,7 @@ class Chain(torch.autograd.Function):
         out = u
         if gamma is not None:
             out = out.to(torch.promote_types(out.dtype, gamma.dtype)).mul_(gamma)
-        if options.residual:
+        if residual:
             out = out.to(torch.promote_types(out.dtype, x.dtype)).add_(rows)
         ctx.dtypes = x.dtype, dtype, torch.promote_types(x.dtype, out.dtype)
         # no view, which fully_shard warns of where it is the output of its unit
@@ -102,11 +118,11 @@ class Chain(torch.autograd.Function):
             grad_x = (dh @ weight1).to(out_dtype)
             if alpha is not None:
                 grad_x.mul_(alpha)
-            if ctx.options.residual:
+            if ctx.residual:
                 grad_x.add_(d_out)
             grad_x = grad_x.to(x_dtype).view(*grad_out.shape[:-1], grad_x.shape[-1])
         of_all = grad_x, grad_alpha, grad_beta, grad_weight1, grad_bias1, *others
-        return *needed(ctx, of_all), None, None
+        return *needed(ctx, of_all), None, None, None
 
 
 def _of_linears(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
@@ -123,17 +139,19 @@ def _of_linears(ctx: Any, needs: "Needs", d_out: Tensor) -> tuple[Any, ...]:
         whole = s * alpha + sums[:, None] * beta if single and alpha is not None else s
         grad_gamma = ((weight1 if single else weight2) * whole).sum(1, dtype=sums.dtype)
         grad_gamma = grad_gamma if bias is None else grad_gamma + bias * sums
-    s, sums = _scaled(s, gamma), _scaled(sums, gamma).to(dtype)
+    if gamma is not None:
+        s, sums = None if s is None else s.mul_(gamma[:, None]), gamma * sums
+    sums = sums.to(dtype)
     if needs.x if single else needs.inner:
         dh = (d_out if gamma is None else d_out * gamma).to(dtype)
     if single:
         return dh, s, sums, None, None, grad_gamma
     if needs.inner:
         dh = dh @ weight2
-        if ctx.options.gelu is None:
+        if ctx.gelu is None:
             dh = torch.ops.aten.gelu_backward(dh, slope)
         else:
-            ops.gelu_backward_(dh, slope, ctx.options.gelu)
+            ops.gelu_backward_(dh, slope, ctx.gelu)
         grad_bias1 = dh.sum(0)
     if needs.first(single):
         g = ops.grad_weight(buffers[: ctx.first], dh, ctx.specs[0], first)
@@ -173,10 +191,3 @@ class Needs(NamedTuple):
     def first(self, single: bool) -> bool:
         """The store of the first linear's input."""
         return self.weight1 or self.alpha or (single and self.gamma)
-
-
-def _scaled(s: Any, gamma: Tensor | None) -> Any:
-    """S, where there is one, or its sums times γ, row by row; S is overwritten."""
-    if s is None or gamma is None:
-        return s
-    return s.mul_(gamma[:, None]) if s.dim() == 2 else gamma * s

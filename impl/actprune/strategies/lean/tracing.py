@@ -172,19 +172,16 @@ def _containers(roots: Iterable[Container]) -> Iterator[Container]:
 def _put_back(held: Container, old: Container) -> list[str]:
     """Give a container the very members that it had; names or types of what was other."""
     if isinstance(held, dict) and isinstance(old, dict):
-        names = [
-            str(name) for name, value in held.items() if name not in old or value is not old[name]
-        ]
-        names += [str(name) for name in old if name not in held]
-        if names:
-            held.clear()
-            held.update(old)
-        return names
-    if [id(value) for value in held] == [id(value) for value in old]:
-        return []
-    held.clear()
-    held.update(old) if isinstance(held, set) else held.extend(old)  # type: ignore[union-attr]
-    return [f"a {type(held).__name__}"]
+        none = object()
+        every = {**held, **old}
+        other = [str(name) for name in every if held.get(name, none) is not old.get(name, none)]
+    else:
+        same = [id(value) for value in held] == [id(value) for value in old]
+        other = [] if same else [f"a {type(held).__name__}"]
+    if other:
+        held.clear()
+        held.extend(old) if isinstance(held, list | deque) else held.update(old)
+    return other
 
 
 def _same_numbers(python: Any, numpy: Any) -> bool:

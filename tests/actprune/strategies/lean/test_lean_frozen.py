@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from actprune import convert, saved_bytes
 from actprune.strategies.lean import lean
 from actprune.strategies.lean.across import Across
-from actprune.strategies.lean.chain import Chain, Options
+from actprune.strategies.lean.chain import Chain
 from actprune.strategies.lean.linears import Kept
 from actprune_bench.models import MODELS, Block, LeanBlock
 
@@ -50,7 +50,7 @@ def tensors(
 
 def chain(given: Tensors, residual: bool, kept: Kept, gelu: int | None = None) -> Tensor:
     arguments = [given.get(name) for name in CHAIN]
-    out: Tensor = Chain.apply(*arguments, (kept, kept), Options(gelu, residual))  # type: ignore[no-untyped-call]
+    out: Tensor = Chain.apply(*arguments, (kept, kept), gelu, residual)  # type: ignore[no-untyped-call]
     return out
 
 
