@@ -74,17 +74,9 @@ class World:
             raise expected("device", "a GPU that works", got) from None
         return torch.device(kind, self.local_rank)
 
-    def mean(self, value: float) -> float:
-        """The mean of the ranks' values."""
-        return self._reduced(value, torch.float64, dist.ReduceOp.SUM) / self.size
-
-    def total(self, count: int) -> int:
-        """The sum of the ranks' counts."""
-        return int(self._reduced(count, torch.int64, dist.ReduceOp.SUM))
-
-    def largest(self, number: int) -> int:
-        """The largest of the ranks' numbers."""
-        return int(self._reduced(number, torch.int64, dist.ReduceOp.MAX))
+    def each(self, value: float) -> Tensor:
+        """The ranks' values: float64 (size), on the CPU."""
+        return self.gather(torch.tensor([value], dtype=torch.float64))
 
     def gather(self, part: Tensor) -> Tensor:
         """The ranks' parts (n, ...) one after the other: (size * n, ...), on the CPU."""
@@ -135,13 +127,6 @@ class World:
         if self.size > 1:
             dist.all_gather_object(of_ranks, own)
         return of_ranks
-
-    def _reduced(self, value: float, dtype: torch.dtype, how: Any) -> float:
-        if self.size == 1:
-            return value
-        held = torch.tensor(value, dtype=dtype)
-        dist.all_reduce(held, how)
-        return held.item()
 
 
 ALONE = World()

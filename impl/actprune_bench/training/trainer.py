@@ -125,7 +125,7 @@ class Trainer:
                 logits = self.model(as_input(self.data.test.images(chosen).to(self.device)))
                 correct += int((logits.argmax(1).cpu() == self.data.test.labels[chosen]).sum())
         self.model.train()
-        return 100 * self.world.total(correct) / len(self.data.test)
+        return 100 * self.world.each(correct).sum().item() / len(self.data.test)
 
     def save(self) -> None:
         """Write the checkpoint and metrics.json; without a directory, raise InputError.
@@ -186,7 +186,7 @@ class Trainer:
             self._importance.after(chosen, labels, self.world)
             weigh(self.model, None)
         self.samples_ms.append(1000 * (self._now() - start))
-        self._loss_sum += self.world.mean(float(loss))
+        self._loss_sum += self.world.each(float(loss)).mean().item()
         self.step += 1
 
     def _now(self) -> float:
