@@ -5,6 +5,7 @@ more memory than a cache holds; so a slow moment of the machine falls on all of 
 that fails its check in this run gets no time.
 """
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -113,29 +114,20 @@ def rotating_inputs(
     generator = torch.Generator(device).manual_seed(0)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
-    make = [
-        [
-            torch.randn(shape.rows, size, generator=generator, device=device).to(dtype)
-            for _ in range(count)
-        ]
-        for size in (shape.features, shape.out_features)
-    ]
-    return make[0], make[1]
+
+    def several(width: int) -> list[Tensor]:
+        made = partial(torch.randn, shape.rows, width, generator=generator, device=device)
+        return [made().to(dtype) for _ in range(count)]
+
+    return several(shape.features), several(shape.out_features)
 
 
 def _prepare(
-    format: Format,
-    layer: nn.Linear,
-    inputs: list[Tensor],
-    grads: list[Tensor],
-    ops: Sequence[str],
+    format: Format, layer: nn.Linear, inputs: list[Tensor], grads: list[Tensor], ops: Sequence[str]
 ) -> _Case:
     """Compress every input, and check on the first what is to be timed against the definition."""
-    own = nn.Linear(layer.in_features, layer.out_features).to(layer.weight)
-    own.load_state_dict(layer.state_dict())
-    convert(own, format)
     stores = [format.compress(x) for x in inputs]
-    case = _Case(format, stores, own, {})
+    case = _Case(format, stores, convert(copy.deepcopy(layer), format), {})
     case.errors["compress"] = compress_error(stores[0], inputs[0])
     kept = stores[0].to_dense().double()
     expected = grads[0].double().t() @ kept
@@ -180,11 +172,7 @@ def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> flo
     for layer in (case.layer, dense):
         leaf = x.clone().requires_grad_()
         out = layer(leaf)
-        out.backward(grad)
-        assert leaf.grad is not None
-        assert layer.bias.grad is not None
-        results.append((out.detach(), leaf.grad, layer.bias.grad.clone()))
-        layer.zero_grad()
+        results.append((out.detach(), *torch.autograd.grad(out, (leaf, layer.bias), grad)))
     return max(relative_error(got, want) for got, want in zip(*results, strict=True))
 
 
