@@ -6,7 +6,7 @@ is plain data, so that another process can compile it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -200,22 +200,14 @@ def _launches(configuration: Configuration) -> list[Launch]:
     rows, features = configuration.rows, configuration.features
     activation = torch.empty(rows, features, dtype=dtype, device="meta")
     grad_output = activation.new_empty(rows, configuration.out_features)
-    with record() as launches, _matmul_precision("high" if fast else "highest"):
+    with record() as launches, ExitStack() as after:
+        after.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("high" if fast else "highest")
         buffers = format.compress_tensors(activation, None)
         compressed = Compressed(format, (rows, features), dtype, buffers)
         format.grad_weight(compressed, grad_output)
         format.to_dense(compressed)
     return launches
-
-
-@contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _kind(value: object) -> str:
