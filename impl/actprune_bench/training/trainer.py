@@ -244,16 +244,10 @@ class Trainer:
         self.resumed_from = state.get("ranks", 1)  # a checkpoint of before there were several
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "schema": 1,
-            "config": self.config.model_dump(mode="json"),
-            "data_digest": self.data.digest,
+        return self.metrics() | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "draws": draws(self.model),
-            "step": self.step,
-            "ranks": self.world.size,
-            "history": self.history,
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
             "importance": {"errors": self._importance.errors} if self._importance else None,
