@@ -36,7 +36,9 @@ def run_training(
     with joined(config.device) as world:
         console = (console or Console(highlight=False)) if world.first else Console(quiet=True)
         if world.size > 1:
-            world.agree(_identity(config))
+            found = environment("")
+            code = {key: found[key] for key in ("commit", "dirty", "actprune", "torch")}
+            world.agree(config.model_dump(mode="json") | code)
         world.share(config.batch_size)  # before anything slow
         size, limits = config.image_size, (config.limit_train, config.limit_test)
         data = world.together(lambda: load_data(config.data, size, *limits))
@@ -56,13 +58,6 @@ def run_training(
             console.print(text, soft_wrap=True)
             raise SystemExit(128 + stopped_by)
     return trainer
-
-
-def _identity(config: TrainConfig) -> dict[str, object]:
-    """What all ranks must have in common before the data."""
-    found = environment("")
-    code = {key: found[key] for key in ("commit", "dirty", "actprune", "torch")}
-    return {**config.model_dump(mode="json"), **code}
 
 
 def _resumed(trainer: Trainer) -> str:
