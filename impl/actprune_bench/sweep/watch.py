@@ -69,5 +69,5 @@ def print_result(found: SweepResult, console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items())
     console.print(f"{sum(found.outcomes.values())} cells: {counts}")
-    for page in found.pages:
+    for page in found.results:
         console.print(f"the page: {page}", soft_wrap=True)
