@@ -52,7 +52,7 @@ def compile_all(
     arches: Sequence[int],
     *,
     jobs: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[CompiledKernel]:
     """A record per variant and architecture, in `jobs` processes.
 
@@ -73,8 +73,7 @@ def compile_all(
                     variant, arch = made[future]
                     text = " ".join(str(problem).split())[:300]
                     raise RuntimeError(f"{variant.kernel} for sm_{arch}, {variant.label}: {text}")
-                if progress is not None:
-                    progress(done, len(made))
+                progress(done, len(made))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -121,6 +120,5 @@ def toolchain() -> dict[str, object]:
     """The versions of Triton's assemblers, on which the figures depend."""
     from triton import knobs
 
-    names = ("ptxas", "ptxas_blackwell")  # the latter, for sm_90 or sm_100 on, since Triton 3.5
-    tools = {name: getattr(knobs.nvidia, name, None) for name in names}
-    return {name: tool and tool.version for name, tool in tools.items()}
+    names = ("ptxas", "ptxas_blackwell")  # the latter for sm_90 or sm_100 on
+    return {name: getattr(knobs.nvidia, name).version for name in names}
