@@ -154,16 +154,12 @@ def compress_error(store: Compressed, activation: Tensor) -> float:
     if format.exact and not format.stochastic and not torch.equal(kept, own):
         return float("inf")
     if format.exact and format.stochastic and kept.device.type != "cpu":
-        return _scale_error(kept, own)  # it draws other numbers than naive does
+        # it draws other numbers than naive does, but scales all that it keeps by 1 or more
+        scale = (kept.double() / own.double())[kept != 0]
+        return max(0.0, 1 - float(scale.min())) if len(scale) else 0.0
     naive = replace(format, backend="naive") if isinstance(format, PruningFormat) else format
     energy = naive.compress(activation).to_dense().double().norm()
     return relative_error(kept.double().norm(), energy)
-
-
-def _scale_error(kept: Tensor, own: Tensor) -> float:
-    """0 where a random selection scales every entry that it keeps by 1 or more."""
-    scale = (kept.double() / own.double())[kept != 0]
-    return max(0.0, 1 - float(scale.min())) if len(scale) else 0.0
 
 
 def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> float:
