@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from actprune_bench.report.marks import SIDES, SYMBOLS, beside, colour, label, place, symbol, ticks
+from actprune_bench.report.marks import SYMBOLS, beside, colour, label, place, symbol, ticks
 from actprune_bench.report.summary import rows
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
@@ -66,13 +66,7 @@ def draw(table: Sequence[Row], *, alone: bool = True) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["label"] = label
     return environment.from_string(_TEMPLATE).render(
-        alone=alone,
-        w=WIDTH,
-        h=height,
-        points=points,
-        sides=[SIDES[side] for side in sides],
-        x=x,
-        y=y,
+        alone=alone, w=WIDTH, h=height, points=points, sides=sides, x=x, y=y
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from actprune_bench.records.environment import environment
 from actprune_bench.report.figures import heat_maps, speed
 from actprune_bench.report.layers import layer_table
-from actprune_bench.report.marks import label, place, ticks
+from actprune_bench.report.marks import ABOVE, LEFT, RIGHT, label, place, ticks
 from actprune_bench.report.page import render, write_page
 from actprune_bench.report.picture import draw
 from actprune_bench.report.picture import main as picture_main
@@ -223,7 +223,7 @@ def test_short_names_and_round_ticks() -> None:
 def test_names_keep_off_each_other_and_inside() -> None:
     points = [(100.0, 50.0), (170.0, 50.0), (390.0, 80.0)]
     sides = place(points, ["a name of some length"] * 3, (0, 0, 400, 100))
-    assert sides == ["above", "right", "left"]
+    assert sides == [ABOVE, RIGHT, LEFT]
 
 
 def test_kernels_of_one_failed_layer_have_no_summary() -> None:
