@@ -129,8 +129,7 @@ def _prepare(
     stores = [format.compress(x) for x in inputs]
     case = _Case(format, stores, convert(copy.deepcopy(layer), format), {})
     case.errors["compress"] = compress_error(stores[0], inputs[0])
-    kept = stores[0].to_dense().double()
-    expected = grads[0].double().t() @ kept
+    expected = grads[0].double().t() @ stores[0].to_dense().double()
     case.errors["grad_weight"] = relative_error(stores[0].grad_weight(grads[0]), expected)
     if "linear" in ops:
         case.errors["linear"] = _linear_error(case, layer, inputs[0], grads[0])
