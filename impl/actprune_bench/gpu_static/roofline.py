@@ -35,21 +35,15 @@ class Device:
     source: str
 
 
-_PEAKS = {  # bytes/s; FLOP/s of half, tf32 and fp64 in tensor cores, of fp32 and fp64 without
-    "NVIDIA A100-SXM4-80GB": (2.039e12, 312e12, 156e12, 19.5e12, 19.5e12, 9.7e12),
-    "NVIDIA H100 80GB HBM3": (3.35e12, 989e12, 494e12, 67e12, 67e12, 34e12),
-    "NVIDIA H200": (4.8e12, 989e12, 494e12, 67e12, 67e12, 34e12),
-    "NVIDIA B200": (8e12, 2250e12, 1125e12, 37e12, 75e12, 37e12),
-}
-_SOURCES = (  # of each, in this order
-    "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM",
-    "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, without sparsity",
-    "NVIDIA H200 Tensor Core GPU data sheet, H200 SXM, without sparsity",
-    "NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity",
-)
-DEVICES = tuple(
-    Device(name, *peaks, source)
-    for (name, peaks), source in zip(_PEAKS.items(), _SOURCES, strict=True)
+_A100 = "NVIDIA A100 Tensor Core GPU data sheet, A100 80GB SXM"
+_H100 = "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, without sparsity"
+_H200 = "NVIDIA H200 Tensor Core GPU data sheet, H200 SXM, without sparsity"
+_B200 = "NVIDIA HGX B200 and DGX B200 data sheets, an eighth, without sparsity"
+DEVICES = (
+    Device("NVIDIA A100-SXM4-80GB", 2.039e12, 312e12, 156e12, 19.5e12, 19.5e12, 9.7e12, _A100),
+    Device("NVIDIA H100 80GB HBM3", 3.35e12, 989e12, 494e12, 67e12, 67e12, 34e12, _H100),
+    Device("NVIDIA H200", 4.8e12, 989e12, 494e12, 67e12, 67e12, 34e12, _H200),
+    Device("NVIDIA B200", 8e12, 2250e12, 1125e12, 37e12, 75e12, 37e12, _B200),
 )
 
 
