@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from actprune_bench.training.rendezvous import first_line, shared_store
 from actprune_common.errors import InputError, expected
@@ -191,16 +190,6 @@ def world_of(environment: Mapping[str, str]) -> World:
         size,
         _count(environment, "LOCAL_RANK", 0, size),
         _count(environment, "TORCHELASTIC_RESTART_COUNT", 0, 2**20),
-    )
-
-
-def parallel(model: nn.Module, world: World) -> nn.Module:
-    """What to call instead of `model`, so that its gradients are the mean over the ranks."""
-    if world.size == 1:
-        return model
-    # views: what is sent is the gradients themselves, not a second copy of them
-    return DistributedDataParallel(
-        model, process_group=world.gradients, gradient_as_bucket_view=True
     )
 
 
