@@ -16,8 +16,7 @@ class LiveWatch(Progress):
 
     def __init__(self, console: Console, total: int, done: int, failed: int) -> None:
         columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
-        shown = console.is_terminal
-        super().__init__(*columns, console=console, transient=True, disable=not shown)
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.total, self.done, self.failed = total, done, failed
         self._running: Sequence[Cell] = ()
         self._task = self.add_task("", total=total)
