@@ -29,8 +29,8 @@ SPARSITY = 0.9
 SAMPLES = 7
 
 
-def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan] | None:
-    """The class of the shape and its fastest plan that is right; None where the rule's is."""
+def tune(dtype: torch.dtype, block: str, shape: Shape) -> dict[str, tuning.Plan]:
+    """The fastest plan that is right, by the class of the shape; none where that is the rule's."""
     (x, *_), (dy, *_) = rotating_inputs(shape, dtype, "cuda")
     store = parse(f"bsr:block={block},sparsity={SPARSITY}").compress(x)
     expected = dy.double().t() @ store.to_dense().double()
@@ -50,7 +50,7 @@ def tune(dtype: torch.dtype, block: str, shape: Shape) -> tuple[str, tuning.Plan
                 times[plan] = statistics.median(samples)
     best = min(times, key=lambda plan: times[plan])
     print(f"{tuning.shape_class(*sizes)}: {times[rule] / times[best]:.2f} x the rule, {best}")
-    return (tuning.shape_class(*sizes), best) if best != rule else None
+    return {tuning.shape_class(*sizes): best} if best != rule else {}
 
 
 def main() -> None:
@@ -69,9 +69,7 @@ def main() -> None:
         if time.monotonic() - start > given.budget_s:
             print(f"budget used before {dtype} {block} {shape.name}")
             break
-        found = tune(dtype, block, shape)
-        if found is not None:
-            plans[found[0]] = found[1]
+        plans |= tune(dtype, block, shape)
     about = environment("python -m benchmarks.scripts.gpu_tune")
     kept = {key: about[key] for key in ("date", "gpu", "driver", "torch", "triton", "commit")}
     path = given.out / f"{tuning.file_name(name)}.yaml"

@@ -92,13 +92,12 @@ def plan(
 
     Raises InputError on a spec that is wrong.
     """
-    found = []
+    found, per_device = [], setup.batch // setup.devices
     with _world(setup):
         for spec in dict.fromkeys(read(spec).spec for spec in specs):
             progress(spec)
-            known: dict[int, int] = {}
-            per_device = setup.batch // setup.devices
-            size = known[per_device] = peak(setup, spec, per_device)
+            size = peak(setup, spec, per_device)
+            known = {per_device: size}
             largest = largest_count(partial(peak, setup, spec), setup.memory, known)
             found.append(Planned(spec, size, size <= setup.memory, largest * setup.devices))
     return sorted(found, key=lambda planned: planned.peak)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from actprune_bench.cli.common import Formats, Json, Shapes, command_line, shape_of, terminal
-from actprune_bench.gpu_static.compilation import check_able, compile_all, spilling, toolchain
+from actprune_bench.gpu_static.compilation import compile_all, spilling, toolchain
 from actprune_bench.gpu_static.kernel_variants import DTYPES, SHAPES, named, shipped
 from actprune_bench.gpu_static.sass import ARCHES
 from actprune_bench.records.environment import environment
@@ -35,7 +35,6 @@ def command(
     if (dtype or shape) and not format:
         raise InputError("--format: expected with --dtype and --shape, got none")
     sizes = [(s.rows, s.features, s.out_features) for s in map(shape_of, shape or [])]
-    check_able(arch or ARCHES)
     chosen = named(format, dtype or DTYPES, sizes or SHAPES) if format else shipped()
     try:
         with counting("compiled") as progress:

@@ -61,7 +61,7 @@ def command(
         words = shlex.join(["actprune", "sweep", "--out", str(folder), "--resume"])
         typer.echo(f"actprune: stopped; what was done is kept: {words}", err=True)
         raise typer.Exit(128 + stopped.number) from None
-    for made in found.results:  # print_result says what is not done
+    for made in found.results.values():  # print_result says what is not done
         print_table(made.model_copy(update={"not_done": []}), console)
     print_result(found, console)
     if not set(found.outcomes) <= {DONE, *chosen.accepted}:

@@ -4,7 +4,7 @@ from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from actprune.formats import parse
 from actprune.strategies.grammar import read
@@ -50,32 +50,40 @@ class HeatMap(StrictModel):
         return [parse(f"bsr:block={block},sparsity={s}").spec for block, s in grid]
 
 
+def _named_apart(shapes: list[ShapeConfig]) -> list[ShapeConfig]:
+    names = [shape.name for shape in shapes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"expected a name of its own for each, got {twice!r} twice")
+    return shapes
+
+
+def _usable(device: str) -> str:
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"expected cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a CUDA device that torch can use, found none")
+    return device
+
+
+def _each_once(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"expected each once, got {seeds}")
+    return seeds
+
+
+def _canonical(formats: list[str]) -> list[str]:
+    return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
+
+
 class KernelPart(StrictModel):
     """Which kernels are measured, and how often."""
 
-    shapes: list[ShapeConfig] = Field(default=S24, min_length=1)
+    shapes: Annotated[list[ShapeConfig], AfterValidator(_named_apart)] = Field(S24, min_length=1)
     samples: int = Field(default=5, ge=1)
     dtype: Annotated[str, one_of(DTYPES)] = "float32"
-    device: str = "cpu"
+    device: Annotated[str, AfterValidator(_usable)] = "cpu"
     heat_map: HeatMap | None = HeatMap()
-
-    @field_validator("shapes")
-    @classmethod
-    def _named_apart(cls, shapes: list[ShapeConfig]) -> list[ShapeConfig]:
-        names = [shape.name for shape in shapes]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"expected a name of its own for each, got {twice!r} twice")
-        return shapes
-
-    @field_validator("device")
-    @classmethod
-    def _usable_device(cls, device: str) -> str:
-        if device not in ("cpu", "cuda"):
-            raise InputError(f"expected cpu or cuda, got {device!r}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("expected a CUDA device that torch can use, found none")
-        return device
 
 
 class TrainingPart(Shared):
@@ -89,20 +97,13 @@ class TrainingPart(Shared):
     }
     epochs: int = Field(default=1, ge=1, le=100_000)
     device: Literal["cpu"] = "cpu"  # where the peaks are measured
-    seeds: list[Seed] = Field(default=[0], min_length=1)
-
-    @field_validator("seeds")
-    @classmethod
-    def _each_once(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise InputError(f"expected each once, got {seeds}")
-        return seeds
+    seeds: Annotated[list[Seed], AfterValidator(_each_once)] = Field(default=[0], min_length=1)
 
 
 class CompareConfig(StrictModel):
     """A comparison, as in its YAML file; `kernels: null` or `training: null` leaves a part out."""
 
-    formats: list[str] = Field(
+    formats: Annotated[list[str], AfterValidator(_canonical)] = Field(
         default=[
             "dense",
             "coo:sparsity=0.9",
@@ -117,11 +118,6 @@ class CompareConfig(StrictModel):
     threads: int | None = Field(default=None, ge=1, le=1024)
     kernels: KernelPart | None = KernelPart()
     training: TrainingPart | None = TrainingPart()
-
-    @field_validator("formats")
-    @classmethod
-    def _canonical(cls, formats: list[str]) -> list[str]:
-        return list(dict.fromkeys(["dense", *(read(spec).spec for spec in formats)]))
 
     def model_post_init(self, _: Any, /) -> None:
         """Raise InputError where nothing is left to compare."""

@@ -38,14 +38,12 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
     make_folder(out, resume=resume)
     if (out / CONFIG).exists():
         kept = load_yaml(out / CONFIG, CompareConfig)
-        config = config or kept
-        differing = [key for key, value in config if value != getattr(kept, key)]
+        differing = [key for key, value in config or kept if value != getattr(kept, key)]
         if differing:
             raise InputError(f"{out}: holds another comparison: {', '.join(differing)} differ")
         return kept
     config = config or CompareConfig()
-    text = yaml.safe_dump(config.values(), sort_keys=False)
-    write_whole(out / CONFIG, text.encode())
+    write_whole(out / CONFIG, yaml.safe_dump(config.values(), sort_keys=False))
     return config
 
 

@@ -23,17 +23,18 @@ Bytes = npt.NDArray[np.uint8]
 def embedded(image_size: int) -> ImageData:
     """10,000 training and 2,000 test images, balanced over the classes; ships in the package."""
     with np.load(Path(__file__).with_name("fashion_mnist_12k.npz"), allow_pickle=False) as arrays:
-        parts = [
-            (arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "test")
+        splits = [
+            (arrays[f"{split}_images"][:, None], arrays[f"{split}_labels"])  # n, 1, height, width
+            for split in ("train", "test")
         ]
-    return _data("embedded", parts, image_size)
+    return in_memory("embedded", CLASSES, splits, image_size)
 
 
 def fashion_mnist(folder: Path, image_size: int) -> ImageData:
     """The official split from `folder`'s four .gz files; InputError names a file that is wrong."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {_SOURCE}")
-    parts = []
+    splits = []
     for split in ("train", "t10k"):
         images = read_idx(folder / f"{split}-images-idx3-ubyte.gz", dimensions=3)
         labels_path = folder / f"{split}-labels-idx1-ubyte.gz"
@@ -42,8 +43,8 @@ def fashion_mnist(folder: Path, image_size: int) -> ImageData:
             raise InputError(f"{labels_path}: expected {len(images)} labels, got {len(labels)}")
         if labels.size == 0 or labels.max() >= len(CLASSES):
             raise InputError(f"{labels_path}: expected labels from 0 to {len(CLASSES) - 1}")
-        parts.append((images, labels))
-    return _data("fashion-mnist", parts, image_size)
+        splits.append((images[:, None], labels))  # n, 1, height, width
+    return in_memory("fashion-mnist", CLASSES, splits, image_size)
 
 
 def read_idx(path: Path, dimensions: int) -> Bytes:
@@ -66,8 +67,3 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
     if len(content) != expected:
         raise InputError(f"{path}: expected {expected} bytes for {shape}, got {len(content)}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _data(name: str, parts: list[tuple[Bytes, Bytes]], image_size: int) -> ImageData:
-    pixels = [(images[:, None], labels) for images, labels in parts]  # n, 1, height, width
-    return in_memory(name, CLASSES, pixels, image_size)

@@ -41,8 +41,7 @@ def cuda_clock(call: Callable[[], object]) -> float:
     call()
     end.record()
     torch.cuda.synchronize()
-    elapsed: float = start.elapsed_time(end)
-    return elapsed
+    return float(start.elapsed_time(end))
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ more memory than a cache holds; so a slow moment of the machine falls on all of 
 that fails its check in this run gets no time.
 """
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -113,32 +114,22 @@ def rotating_inputs(
     generator = torch.Generator(device).manual_seed(0)
     one = shape.rows * (shape.features + shape.out_features) * dtype.itemsize
     count = max(2, -(-ROTATION_BYTES // one))
-    make = [
-        [
-            torch.randn(shape.rows, size, generator=generator, device=device).to(dtype)
-            for _ in range(count)
-        ]
-        for size in (shape.features, shape.out_features)
-    ]
-    return make[0], make[1]
+
+    def several(width: int) -> list[Tensor]:
+        made = partial(torch.randn, shape.rows, width, generator=generator, device=device)
+        return [made().to(dtype) for _ in range(count)]
+
+    return several(shape.features), several(shape.out_features)
 
 
 def _prepare(
-    format: Format,
-    layer: nn.Linear,
-    inputs: list[Tensor],
-    grads: list[Tensor],
-    ops: Sequence[str],
+    format: Format, layer: nn.Linear, inputs: list[Tensor], grads: list[Tensor], ops: Sequence[str]
 ) -> _Case:
     """Compress every input, and check on the first what is to be timed against the definition."""
-    own = nn.Linear(layer.in_features, layer.out_features).to(layer.weight)
-    own.load_state_dict(layer.state_dict())
-    convert(own, format)
     stores = [format.compress(x) for x in inputs]
-    case = _Case(format, stores, own, {})
+    case = _Case(format, stores, convert(copy.deepcopy(layer), format), {})
     case.errors["compress"] = compress_error(stores[0], inputs[0])
-    kept = stores[0].to_dense().double()
-    expected = grads[0].double().t() @ kept
+    expected = grads[0].double().t() @ stores[0].to_dense().double()
     case.errors["grad_weight"] = relative_error(stores[0].grad_weight(grads[0]), expected)
     if "linear" in ops:
         case.errors["linear"] = _linear_error(case, layer, inputs[0], grads[0])
@@ -162,16 +153,12 @@ def compress_error(store: Compressed, activation: Tensor) -> float:
     if format.exact and not format.stochastic and not torch.equal(kept, own):
         return float("inf")
     if format.exact and format.stochastic and kept.device.type != "cpu":
-        return _scale_error(kept, own)  # it draws other numbers than naive does
+        # it draws other numbers than naive does, but scales all that it keeps by 1 or more
+        scale = (kept.double() / own.double())[kept != 0]
+        return max(0.0, 1 - float(scale.min())) if len(scale) else 0.0
     naive = replace(format, backend="naive") if isinstance(format, PruningFormat) else format
     energy = naive.compress(activation).to_dense().double().norm()
     return relative_error(kept.double().norm(), energy)
-
-
-def _scale_error(kept: Tensor, own: Tensor) -> float:
-    """0 where a random selection scales every entry that it keeps by 1 or more."""
-    scale = (kept.double() / own.double())[kept != 0]
-    return max(0.0, 1 - float(scale.min())) if len(scale) else 0.0
 
 
 def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> float:
@@ -180,11 +167,7 @@ def _linear_error(case: _Case, dense: nn.Linear, x: Tensor, grad: Tensor) -> flo
     for layer in (case.layer, dense):
         leaf = x.clone().requires_grad_()
         out = layer(leaf)
-        out.backward(grad)
-        assert leaf.grad is not None
-        assert layer.bias.grad is not None
-        results.append((out.detach(), leaf.grad, layer.bias.grad.clone()))
-        layer.zero_grad()
+        results.append((out.detach(), *torch.autograd.grad(out, (leaf, layer.bias), grad)))
     return max(relative_error(got, want) for got, want in zip(*results, strict=True))
 
 

@@ -34,8 +34,7 @@ def predict(build: Build, batch: Batch, step: Step) -> int:
             for _ in range(STEPS):
                 tracker.reset_mod_stats()  # of its modules; the peak stays
                 step(model, optimizer, images, labels)
-        snapshot = tracker.get_tracker_snapshot("peak")
-    return _total(snapshot)
+        return _peak(tracker)
 
 
 def predict_sharded(build: Build, batch: Batch, step: Step) -> int:
@@ -55,9 +54,9 @@ def predict_sharded(build: Build, batch: Batch, step: Step) -> int:
         tracker.track_inputs((images, labels))
         with tracker:
             step(model, optimizer, images, labels)
-        snapshot = tracker.get_tracker_snapshot("peak")
-    return _total(snapshot)
+        return _peak(tracker)
 
 
-def _total(snapshot: dict[torch.device, dict[Any, Any]]) -> int:
-    return sum(int(sizes["Total"]) for sizes in snapshot.values())
+def _peak(tracker: Any) -> int:
+    """Bytes on all devices."""
+    return sum(int(sizes["Total"]) for sizes in tracker.get_tracker_snapshot("peak").values())

@@ -42,7 +42,7 @@ def environment(command: str) -> dict[str, object]:
         "dirty": dirty,
         **machine.describe(gpu),
         "isa": torch.backends.cpu.get_cpu_capability(),
-        "driver": version("nvidia-driver") if gpu else None,
+        "driver": driver() if gpu else None,
         "threads": torch.get_num_threads(),
         "allocator": allocator(os.environ),
         "python": platform.python_version(),
@@ -51,6 +51,13 @@ def environment(command: str) -> dict[str, object]:
         "numpy": version("numpy"),
         "triton": version("triton"),
     }
+
+
+def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of NVIDIA's kernel module, by the file in which it says so; None without one."""
+    module = machine.field(file, "NVRM version") or ""
+    found = re.search(r"\b\d+(\.\d+)+\b", module)
+    return found and found[0]
 
 
 def allocator(variables: Mapping[str, str]) -> str | None:

@@ -32,34 +32,25 @@ class LayerCell:
 
 @dataclass(frozen=True)
 class Line:
-    """A format; `cells` are in the order of the table's layers, None where a layer is exact."""
+    """A format; `cells` are those of every layer of the table, None where it is exact."""
 
     spec: str
     accuracy: float | None
-    cells: list[LayerCell | None]
+    cells: dict[str, LayerCell | None]
 
 
-@dataclass(frozen=True)
-class LayerTable:
-    """Without lines, where every gradient is exact or none was looked at."""
-
-    layers: list[str]
-    lines: list[Line]
-
-
-def layer_table(results: Results) -> LayerTable:
-    """A line per format whose gradients are approximate, a column per layer."""
+def layer_table(results: Results) -> list[Line]:
+    """A line per format whose gradients are approximate; none of those that nobody looked at."""
     found: dict[str, dict[str, list[LayerRecord]]] = {}
     for run in results.training:
         for record in run.layers:
             found.setdefault(run.spec, {}).setdefault(record.layer, []).append(record)
     layers = list(dict.fromkeys(name for of_spec in found.values() for name in of_spec))
-    lines = [
-        Line(row.spec, row.accuracy, [_cell(found[row.spec].get(name)) for name in layers])
+    return [
+        Line(row.spec, row.accuracy, {name: _cell(found[row.spec].get(name)) for name in layers})
         for row in rows(results)
         if row.spec in found
     ]
-    return LayerTable(layers, lines)
 
 
 def _cell(records: Sequence[LayerRecord] | None) -> LayerCell | None:

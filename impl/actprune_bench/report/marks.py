@@ -21,7 +21,8 @@ SYMBOLS = {
 """A marker by plotly's name: as a character, and as the path of an SVG around 0, 0."""
 
 _TEXT_WIDTH, _TEXT_HEIGHT, _GAP = 7.4, 16, 11  # pixels: a letter, a line, from a point to its name
-SIDES = {"right": (1, 0), "left": (-1, 0), "above": (0, -1), "below": (0, 1)}
+Side = tuple[int, int]
+RIGHT, LEFT, ABOVE, BELOW = SIDES = (1, 0), (-1, 0), (0, -1), (0, 1)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -66,7 +67,7 @@ def _label(spec: str) -> str:
     return " ".join(words)
 
 
-def place(points: Sequence[tuple[float, float]], names: Sequence[str], size: Box) -> list[str]:
+def place(points: Sequence[tuple[float, float]], names: Sequence[str], size: Box) -> list[Side]:
     """A side (of SIDES) for the name of each point, so that names cover as little as they can.
 
     Points are in pixels, y downwards; `size` is the box that names should stay in.
@@ -95,9 +96,9 @@ def ticks(low: float, high: float) -> list[float]:
     return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _box(point: tuple[float, float], name: str, side: str) -> Box:
+def _box(point: tuple[float, float], name: str, side: Side) -> Box:
     width = _TEXT_WIDTH * len(name)
-    dx, dy = SIDES[side]
+    dx, dy = side
     x = point[0] + dx * (_GAP + width / 2)
     y = point[1] + dy * (_GAP + _TEXT_HEIGHT / 2)
     return x - width / 2, y - _TEXT_HEIGHT / 2, x + width / 2, y + _TEXT_HEIGHT / 2

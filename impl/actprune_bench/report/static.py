@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import attrgetter
 
 from rich.console import Console
 from rich.progress import Progress
@@ -18,12 +20,10 @@ _TENSOR_CORES = {"hmma": "HMMA", "wgmma": "wgmma", "tcgen05": "tcgen05"}
 
 def print_static(records: Sequence[CompiledKernel], console: Console) -> None:
     """Print a line per kernel, dtype and architecture, with ranges over its variants."""
-    groups: dict[tuple[str, str, int], list[CompiledKernel]] = {}
-    for record in sorted(records, key=lambda r: (r.kernel, r.dtype, r.arch)):
-        groups.setdefault((record.kernel, record.dtype, record.arch), []).append(record)
+    key = attrgetter("kernel", "dtype", "arch")
     table = spec_table("kernel", _HEADINGS, ["dtype"])
-    for (kernel, dtype, arch), members in groups.items():
-        table.add_row(kernel, dtype, str(arch), *_cells(members))
+    for (kernel, dtype, arch), members in groupby(sorted(records, key=key), key):
+        table.add_row(kernel, dtype, str(arch), *_cells(list(members)))
     table.add_section()
     table.add_row("all", "", "", *_cells(records))
     console.print(table)

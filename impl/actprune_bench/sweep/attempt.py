@@ -1,6 +1,5 @@
 """One attempt at a cell: a fresh process under limits of time and memory, and what became of it."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -124,7 +123,6 @@ class Attempt:
 def tail(log: Path) -> str:
     """The last lines of a log."""
     with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
     return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])

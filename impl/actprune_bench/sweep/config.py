@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
@@ -25,6 +25,19 @@ def _a_size(text: str) -> str:
     if parse_bytes(text, "memory") < 1:
         raise expected("memory", SIZE, repr(text))
     return text
+
+
+def _known(models: list[str]) -> list[str]:
+    for name in models:
+        if name not in MODELS:
+            raise InputError(f"expected some of {', '.join(MODELS)}, got {name!r}")
+    return models
+
+
+def _sources(data: list[str]) -> list[str]:
+    for source in data:
+        check_source(source)
+    return data
 
 
 class Retries(StrictModel):
@@ -53,8 +66,8 @@ class SweepConfig(StrictModel):
     """Specs in which {sparsity} and {block} may stand; dense is always there."""
     sparsities: list[float] = Field(default=[])
     blocks: list[int | str] = Field(default=[])
-    models: list[str] = Field(default=["resmlp_tiny"], min_length=1)
-    data: list[str] = Field(default=["embedded"], min_length=1)
+    models: Annotated[list[str], AfterValidator(_known)] = Field(["resmlp_tiny"], min_length=1)
+    data: Annotated[list[str], AfterValidator(_sources)] = Field(["embedded"], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
     training: Common = Common()
     timeout_s: float | None = Field(default=None, gt=0)
@@ -66,21 +79,6 @@ class SweepConfig(StrictModel):
     retries: Retries = Retries()
     accepted: list[Failure] = Field(default=[])
     """Outcomes beside done with which the sweep still counts as good."""
-
-    @field_validator("models")
-    @classmethod
-    def _known_models(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if name not in MODELS:
-                raise InputError(f"expected some of {', '.join(MODELS)}, got {name!r}")
-        return names
-
-    @field_validator("data")
-    @classmethod
-    def _known_data(cls, sources: list[str]) -> list[str]:
-        for source in sources:
-            check_source(source)
-        return sources
 
     def model_post_init(self, _: Any, /) -> None:
         """Raise InputError where a template lacks its values, or values their template."""

@@ -197,5 +197,4 @@ def _check_answers(address: str) -> None:
     except subprocess.TimeoutExpired:
         said = f"no answer of Ray within {_INIT_S:g} s"
     if said is not None:
-        reason = said[:200]
-        raise InputError(f"--address: what answers at {address} is no Ray to join ({reason})")
+        raise InputError(f"--address: what answers at {address} is no Ray to join ({said[:200]})")

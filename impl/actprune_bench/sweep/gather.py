@@ -22,8 +22,8 @@ CELLS = "cells.json"
 class SweepResult:
     """What a sweep came to."""
 
-    pages: list[Path]
-    results: list[Results]
+    results: dict[Path, Results]
+    """By their page, in whose folder they are."""
     outcomes: dict[str, int]
     """How many cells ended in each way."""
     failed: list[tuple[Cell, Outcome]]
@@ -40,8 +40,7 @@ def gather(cells: Sequence[Cell], out: Path, command: str) -> SweepResult:
     groups, alone = _groups([cell for cell, end in ends if end.outcome == DONE])
     written = _write(groups, failed, out, command)
     write_json(out / CELLS, {"schema": 1, "cells": [_line(c, e, tried[c.id]) for c, e in ends]})
-    pages, made = [folder / PAGE for folder, _ in written], [each for _, each in written]
-    return SweepResult(pages, made, dict(Counter(end.outcome for _, end in ends)), failed, alone)
+    return SweepResult(written, dict(Counter(end.outcome for _, end in ends)), failed, alone)
 
 
 def _groups(done: Sequence[Cell]) -> tuple[list[Results], list[Cell]]:
@@ -65,15 +64,15 @@ def _groups(done: Sequence[Cell]) -> tuple[list[Results], list[Cell]]:
 
 def _write(
     groups: Sequence[Results], failed: Sequence[tuple[Cell, Outcome]], out: Path, command: str
-) -> list[tuple[Path, Results]]:
-    """A folder for each group, which is `out` itself for a single one."""
-    written: list[tuple[Path, Results]] = []
+) -> dict[Path, Results]:
+    """A folder for each group, which is `out` itself for a single one; the results by page."""
+    written: dict[Path, Results] = {}
     if len(groups) != 1:  # those of a smaller grid
         for name in (RESULTS, PAGE):
             (out / name).unlink(missing_ok=True)
     for group in groups:
         model, data = group.training[0].model, group.training[0].data
-        name = _name(f"{model}-{data}", [folder for folder, _ in written])
+        name = _name(f"{model}-{data}", [page.parent for page in written])
         folder = out if len(groups) == 1 else out / name
         about = group.environment.model_copy(update={"command": command, "interleaved": False})
         lines = [
@@ -85,7 +84,7 @@ def _write(
         folder.mkdir(exist_ok=True)
         write(folder / RESULTS, made)
         write_page(made, folder / PAGE)
-        written.append((folder, made))
+        written[folder / PAGE] = made
     return written
 
 

@@ -46,11 +46,9 @@ def find_config(out: Path, config: SweepConfig | None, *, resume: bool) -> Sweep
     used = look_in(out, resume=resume)
     if used and not (out / CONFIG).exists():
         raise InputError(f"{out}: holds no sweep to resume (no {CONFIG})")
-    if config is None:
-        if not used:
-            raise InputError("--config: expected the file of a sweep, got none")
-        return load_yaml(out / CONFIG, SweepConfig)
-    return config
+    if config is None and not used:
+        raise InputError("--config: expected the file of a sweep, got none")
+    return config or load_yaml(out / CONFIG, SweepConfig)
 
 
 def run_sweep(

@@ -16,8 +16,7 @@ class LiveWatch(Progress):
 
     def __init__(self, console: Console, total: int, done: int, failed: int) -> None:
         columns = BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn()
-        shown = console.is_terminal
-        super().__init__(*columns, console=console, transient=True, disable=not shown)
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.total, self.done, self.failed = total, done, failed
         self._running: Sequence[Cell] = ()
         self._task = self.add_task("", total=total)
@@ -69,5 +68,5 @@ def print_result(found: SweepResult, console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in found.outcomes.items())
     console.print(f"{sum(found.outcomes.values())} cells: {counts}")
-    for page in found.pages:
+    for page in found.results:
         console.print(f"the page: {page}", soft_wrap=True)

@@ -97,9 +97,8 @@ class TrainConfig(StrictModel):
         """The command that repeats this run, into a folder `run`: an option for each key that is
         not at its default."""
         words = ["actprune", "train", "--out", "run"]
-        for key, field in type(self).model_fields.items():
-            value = getattr(self, key)
-            if value != field.default or key == "spec":
+        for key, value in self:
+            if key == "spec" or value != type(self).model_fields[key].default:
                 option = f"--{key.replace('_', '-')}"
                 values = value if isinstance(value, tuple) else (value,)
                 words += [word for item in values for word in (option, str(item))]

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from actprune_bench.training.rendezvous import first_line, shared_store
 from actprune_common.errors import InputError, expected
@@ -74,17 +73,9 @@ class World:
             raise expected("device", "a GPU that works", got) from None
         return torch.device(kind, self.local_rank)
 
-    def mean(self, value: float) -> float:
-        """The mean of the ranks' values."""
-        return self._reduced(value, torch.float64, dist.ReduceOp.SUM) / self.size
-
-    def total(self, count: int) -> int:
-        """The sum of the ranks' counts."""
-        return int(self._reduced(count, torch.int64, dist.ReduceOp.SUM))
-
-    def largest(self, number: int) -> int:
-        """The largest of the ranks' numbers."""
-        return int(self._reduced(number, torch.int64, dist.ReduceOp.MAX))
+    def each(self, value: float) -> Tensor:
+        """The ranks' values: float64 (size), on the CPU."""
+        return self.gather(torch.tensor([value], dtype=torch.float64))
 
     def gather(self, part: Tensor) -> Tensor:
         """The ranks' parts (n, ...) one after the other: (size * n, ...), on the CPU."""
@@ -135,13 +126,6 @@ class World:
         if self.size > 1:
             dist.all_gather_object(of_ranks, own)
         return of_ranks
-
-    def _reduced(self, value: float, dtype: torch.dtype, how: Any) -> float:
-        if self.size == 1:
-            return value
-        held = torch.tensor(value, dtype=dtype)
-        dist.all_reduce(held, how)
-        return held.item()
 
 
 ALONE = World()
@@ -206,16 +190,6 @@ def world_of(environment: Mapping[str, str]) -> World:
         size,
         _count(environment, "LOCAL_RANK", 0, size),
         _count(environment, "TORCHELASTIC_RESTART_COUNT", 0, 2**20),
-    )
-
-
-def parallel(model: nn.Module, world: World) -> nn.Module:
-    """What to call instead of `model`, so that its gradients are the mean over the ranks."""
-    if world.size == 1:
-        return model
-    # views: what is sent is the gradients themselves, not a second copy of them
-    return DistributedDataParallel(
-        model, process_group=world.gradients, gradient_as_bucket_view=True
     )
 
 

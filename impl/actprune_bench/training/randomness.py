@@ -50,9 +50,5 @@ def crop_flip(
     rows = top + along  # images, size
     columns = left + torch.where(mirrored, along.flip(0), along)
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    return padded[
-        torch.arange(count)[:, None, None, None],
-        torch.arange(channels)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
+    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]

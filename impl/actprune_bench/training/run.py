@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from actprune_bench.data import ImageData, load_data
+from actprune_bench.data import load_data
 from actprune_bench.records.environment import environment
 from actprune_bench.training.checkpoint import CHECKPOINT, open_directory
 from actprune_bench.training.config import TrainConfig
@@ -36,9 +36,12 @@ def run_training(
     with joined(config.device) as world:
         console = (console or Console(highlight=False)) if world.first else Console(quiet=True)
         if world.size > 1:
-            world.agree(_identity(config))
+            found = environment("")
+            code = {key: found[key] for key in ("commit", "dirty", "actprune", "torch")}
+            world.agree(config.model_dump(mode="json") | code)
         world.share(config.batch_size)  # before anything slow
-        data = world.together(lambda: _data(config))
+        size, limits = config.image_size, (config.limit_train, config.limit_test)
+        data = world.together(lambda: load_data(config.data, size, *limits))
         world.agree({"data_digest": data.digest})
         trainer = Trainer(config, data, directory, world)
         resume = resume or world.restarts > 0
@@ -55,17 +58,6 @@ def run_training(
             console.print(text, soft_wrap=True)
             raise SystemExit(128 + stopped_by)
     return trainer
-
-
-def _identity(config: TrainConfig) -> dict[str, object]:
-    """What all ranks must have in common before the data."""
-    found = environment("")
-    code = {key: found[key] for key in ("commit", "dirty", "actprune", "torch")}
-    return {**config.model_dump(mode="json"), **code}
-
-
-def _data(config: TrainConfig) -> ImageData:
-    return load_data(config.data, config.image_size, config.limit_train, config.limit_test)
 
 
 def _resumed(trainer: Trainer) -> str:
@@ -100,7 +92,7 @@ def _train(trainer: Trainer, console: Console) -> int:
             trainer.advance(1)
             progress.update(task, completed=trainer.step, accuracy=_accuracy(trainer))
             # a signal to one rank stops all after the same step: none waits for another
-            stop = trainer.world.largest(received[0] if received else 0)
+            stop = int(trainer.world.each(received[0] if received else 0).max())
     return stop
 
 

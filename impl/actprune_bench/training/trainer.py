@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from actprune.inspect.gradients import loss_of
 from actprune.layers.convert import draws, set_draws, set_rank, weigh
@@ -17,7 +18,7 @@ from actprune.strategies.grammar import read
 from actprune_bench.data import DataShape, ImageData
 from actprune_bench.training.checkpoint import CHECKPOINT, METRICS, load_checkpoint, save_checkpoint
 from actprune_bench.training.config import TrainConfig
-from actprune_bench.training.distributed import ALONE, World, parallel
+from actprune_bench.training.distributed import ALONE, World
 from actprune_bench.training.importance import Importance
 from actprune_bench.training.randomness import crop_flip, data_order
 from actprune_bench.training.step import as_input, build, learning_rate, threads, training_step
@@ -64,9 +65,13 @@ class Trainer:
         self._loss_sum = 0.0  # over the steps of this epoch
         weighted = STRATEGIES["weighted"] in read(config.spec).strategies
         self._importance = Importance(self.model, len(data.train)) if weighted else None
-        self.replica = parallel(self.model, world)
+        self.replica: nn.Module = self.model
         """What a step calls: the model, its gradients being the means over the ranks."""
         if world.size > 1:
+            # views: what is sent is the gradients themselves, not a second copy of them
+            self.replica = DistributedDataParallel(
+                self.model, process_group=world.gradients, gradient_as_bucket_view=True
+            )
             self._settle()
 
     @property
@@ -125,7 +130,7 @@ class Trainer:
                 logits = self.model(as_input(self.data.test.images(chosen).to(self.device)))
                 correct += int((logits.argmax(1).cpu() == self.data.test.labels[chosen]).sum())
         self.model.train()
-        return 100 * self.world.total(correct) / len(self.data.test)
+        return 100 * self.world.each(correct).sum().item() / len(self.data.test)
 
     def save(self) -> None:
         """Write the checkpoint and metrics.json; without a directory, raise InputError.
@@ -186,7 +191,7 @@ class Trainer:
             self._importance.after(chosen, labels, self.world)
             weigh(self.model, None)
         self.samples_ms.append(1000 * (self._now() - start))
-        self._loss_sum += self.world.mean(float(loss))
+        self._loss_sum += self.world.each(float(loss)).mean().item()
         self.step += 1
 
     def _now(self) -> float:
@@ -244,16 +249,10 @@ class Trainer:
         self.resumed_from = state.get("ranks", 1)  # a checkpoint of before there were several
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "schema": 1,
-            "config": self.config.model_dump(mode="json"),
-            "data_digest": self.data.digest,
+        return self.metrics() | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "draws": draws(self.model),
-            "step": self.step,
-            "ranks": self.world.size,
-            "history": self.history,
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
             "importance": {"errors": self._importance.errors} if self._importance else None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from actprune_bench.records.environment import environment
 from actprune_bench.report.figures import heat_maps, speed
 from actprune_bench.report.layers import layer_table
-from actprune_bench.report.marks import label, place, ticks
+from actprune_bench.report.marks import ABOVE, LEFT, RIGHT, label, place, ticks
 from actprune_bench.report.page import render, write_page
 from actprune_bench.report.picture import draw
 from actprune_bench.report.picture import main as picture_main
@@ -125,13 +125,13 @@ def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
 
 def test_the_gradients_of_each_layer_stand_beside_the_accuracy() -> None:
     table = layer_table(sample())
-    assert table.layers == LAYERS
-    assert [(line.spec, line.accuracy) for line in table.lines] == [
+    assert all(list(line.cells) == LAYERS for line in table)
+    assert [(line.spec, line.accuracy) for line in table] == [
         (SPECS[1], 79.5),
         (SPECS[2], 78.5),
         (SPECS[3], 77.5),
     ]
-    cell = table.lines[0].cells[0]
+    cell = table[0].cells[LAYERS[0]]
     assert cell is not None
     assert cell.biased
     assert cell.error == cell.tint == pytest.approx(0.1)
@@ -149,7 +149,7 @@ def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> 
     fair = layer("a", 0.8, bias=0.8 / 8**0.5)
     runs = [training("csr", layers=[fair]), training("coo", layers=[layer("b", float("nan"))])]
     made = make(environment("x"), [], [training("dense"), *runs])
-    (first, gap), (other_gap, lost) = (line.cells for line in layer_table(made).lines)
+    (first, gap), (other_gap, lost) = (line.cells.values() for line in layer_table(made))
     assert (gap, other_gap) == (None, None)
     assert first is not None
     assert (first.error, first.biased) == (0.8, False)
@@ -157,7 +157,7 @@ def test_fair_gradients_are_not_called_biased_and_missing_figures_are_gaps() -> 
     assert (lost.error, lost.words, lost.tint) == (None, "not finite", 0)
     assert ">—</td>" in render(made)
     dense = make(environment("x"), [], [training("dense")])
-    assert layer_table(dense).lines == []
+    assert layer_table(dense) == []
     assert '<table id="layers">' not in render(dense)
 
 
@@ -223,7 +223,7 @@ def test_short_names_and_round_ticks() -> None:
 def test_names_keep_off_each_other_and_inside() -> None:
     points = [(100.0, 50.0), (170.0, 50.0), (390.0, 80.0)]
     sides = place(points, ["a name of some length"] * 3, (0, 0, 400, 100))
-    assert sides == ["above", "right", "left"]
+    assert sides == [ABOVE, RIGHT, LEFT]
 
 
 def test_kernels_of_one_failed_layer_have_no_summary() -> None:

@@ -424,10 +424,10 @@ def test_several_models_have_a_page_each(tmp_path: Path) -> None:
     found = sweep(chosen, tmp_path, {})  # the grid has grown
     assert found.outcomes == {"done": 4}
     assert set(starts(tmp_path).values()) == {1}
-    folders = [page.relative_to(tmp_path / "out") for page in found.pages]
+    folders = [page.relative_to(tmp_path / "out") for page in found.results]
     assert folders == [Path(f"{m}-embedded/index.html") for m in chosen.models]
     assert not (tmp_path / "out/index.html").exists()
-    for page in found.pages:
+    for page in found.results:
         made = results.read(page.with_name("results.json"))
         assert [record.spec for record in made.training] == ["dense", "csr:sparsity=0.5"]
 
@@ -437,7 +437,7 @@ def test_without_dense_there_are_no_ratios_and_it_is_said(tmp_path: Path) -> Non
     found = sweep(config(retries={"failed": 0}), tmp_path, {dense: ["crash"]})
     assert [(cell.id, end.outcome) for cell, end in found.failed] == [(dense, "failed")]
     assert [cell.id for cell in found.alone] == [other]
-    assert found.pages == []
+    assert not found.results
 
 
 def test_what_is_not_measured_is_said_and_loses_no_record(tmp_path: Path) -> None:
