@@ -21,6 +21,9 @@ Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.")]
 Python = Annotated[
     str, typer.Option(help="The interpreter that measures, with all but the project.")
 ]
+PairCount = Annotated[
+    str, typer.Option(metavar="MIN:MAX", help="Of a figure that varies, before it is clear.")
+]
 
 
 @contextmanager
