@@ -148,7 +148,7 @@ def told(each: NightStep, done: Done) -> str:
 
 def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     """Run one step, as often as it may be tried, or say why it is not run."""
-    before = machine.state(machine.gpus())
+    before = machine.state()
     if gone := machine.missing_gpus(made.state.gpus, before):
         return Done("lost", reason=gone, before=before.document)
     try:
@@ -169,7 +169,7 @@ def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
-        after = machine.state(machine.gpus())
+        after = machine.state()
         done.after = after.document
         said = (note.text for note in machine.notes(before, after))
         done.notes = list(dict.fromkeys((*done.notes, *ended.notes, *said)))
