@@ -5,7 +5,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import md5, sha256
 from itertools import chain, groupby, product
 from operator import itemgetter
@@ -76,8 +76,8 @@ def asv(store: str | Path, out: Path) -> Exported:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: expected no such file, or an empty folder")
     exported, skipped = over(store, lambda connection: _folder(connection, out))
-    notes = (*exported.notes, *(f"left out: {reason}" for reason in skipped.values()))
-    return Exported(exported.commits, exported.benchmarks, notes)
+    left_out = (f"left out: {reason}" for reason in skipped.values())
+    return replace(exported, notes=(*exported.notes, *left_out))
 
 
 def csv(store: str | Path, out: Path) -> tuple[str, ...]:

@@ -125,16 +125,11 @@ def forked(job: Job, timeout: float) -> Answer:
         answer = {"status": "failed", "detail": died(os.waitpid(child, 0)[1])}
     finally:
         reading.close()
-        kill_group(child)  # with what it started
+        with suppress(OSError):  # the child and all that it started
+            os.killpg(child, signal.SIGKILL)
     with suppress(ChildProcessError):  # it is known how it died
         os.waitpid(child, 0)
     return answer
-
-
-def kill_group(child: int) -> None:
-    """End a child and all that it started."""
-    with suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
 
 
 def died(status: int) -> str:
