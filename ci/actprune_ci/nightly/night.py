@@ -98,8 +98,8 @@ def last_night(store: Path, repo: Path, commit: str, name: str) -> str:
 def run(made: NightRun, tell: Callable[[str], None]) -> None:
     """Run what is not done yet; the exit code is then in the state.
 
-    Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
-    its way; the same night then starts that step anew.
+    Raises InputError where the state cannot be written, and for nothing else. Ctrl-C ends the step
+    that runs and goes on its way; the same night then starts that step anew.
     """
     state = made.state
     if any(done.status == "running" for done in state.steps.values()):
