@@ -106,7 +106,8 @@ class Server:
             how = f"gave no answer for {timeout:g} s"
         except (EOFError, OSError):
             how = f"ended with code {process.wait()}"
-        detail = f"the measuring process {how}: {self._said()}"
+        said = last_line((self._folder / "log").read_text("utf-8", "replace"), "no output")
+        detail = f"the measuring process {how}: {said[:300]}"
         self.close()
         return {"status": "failed", "detail": detail}
 
@@ -130,9 +131,3 @@ class Server:
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
             )
-
-    def _said(self) -> str:
-        with suppress(OSError):
-            log = (self._folder / "log").read_text("utf-8", "replace")
-            return last_line(log, "no output")[:300]
-        return "no output"
