@@ -121,7 +121,7 @@ def forked(job: Job, timeout: float) -> Answer:
         answer: Answer = {"status": "failed", "detail": f"timed out after {timeout:g} s"}
         if ready:
             answer = json.loads(reading.recv_bytes())
-    except EOFError:
+    except (EOFError, OSError):  # at its end, or within an answer
         answer = {"status": "failed", "detail": died(os.waitpid(child, 0)[1])}
     finally:
         reading.close()
