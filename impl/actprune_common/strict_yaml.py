@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from actprune_common.errors import InputError
+from actprune_common.files import contents
 from actprune_common.validation import Place, first_error, named, short
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,10 +29,9 @@ def load_yaml(path: Path | str, model: type[Model]) -> Model:
     known ones are listed) or a bad value; `FILE: problem` where the file cannot be read. Aliases
     are refused. `1e-3` is a number, as in YAML 1.2.
     """
+    text = contents(Path(path))
     try:
-        values, lines = _read(Path(path).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
+        values, lines = _read(text.decode())
     except UnicodeDecodeError as problem:
         raise InputError(f"{path}: expected UTF-8 text ({problem.reason})") from None
     except RecursionError:

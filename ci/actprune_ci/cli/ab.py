@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
+from actprune_ci.cli.options import PairCount, Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve
@@ -29,9 +29,7 @@ def command(
     budget: Annotated[
         float | None, typer.Option(min=0, help="Seconds; without it 180 for each figure.")
     ] = None,
-    pairs: Annotated[
-        str, typer.Option(metavar="MIN:MAX", help="Of a figure that varies, before it is clear.")
-    ] = "8:60",
+    pairs: PairCount = "8:60",
     smallest: Annotated[
         float, typer.Option(help="The smallest relative effect that matters.")
     ] = 0.02,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.ab import limits
-from actprune_ci.cli.options import Python, Repo, Suite, interruptible, tell
+from actprune_ci.cli.options import PairCount, Python, Repo, Suite, interruptible, tell
 from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
@@ -28,9 +28,7 @@ def command(
     repo: Repo = Path(),
     suite: Suite = "benchmarks",
     budget: Annotated[float, typer.Option(min=0, help="Seconds of one comparison.")] = 180,
-    pairs: Annotated[
-        str, typer.Option(metavar="MIN:MAX", help="Of one comparison, if the figure varies.")
-    ] = "8:60",
+    pairs: PairCount = "8:60",
     repeats: Annotated[int, typer.Option(min=1, help="Comparisons before one is skipped.")] = 3,
     python: Python = sys.executable,
     out: Annotated[Path | None, typer.Option(help="Also write the outcome as JSON.")] = None,

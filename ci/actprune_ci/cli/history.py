@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import Branch, Ordered, Store, tell_left_out
+from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell_left_out
 from actprune_ci.history.history import HistoryFinding, branch_commits, findings, load
 from actprune_common.files import write_whole
 
 
 def command(
     store: Store,
-    benchmarks: Annotated[
-        str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")
-    ] = "*",
+    benchmarks: Glob = "*",
     branch: Branch = "main",
     repo: Ordered = Path(),
     smallest: Annotated[

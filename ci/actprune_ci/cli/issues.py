@@ -32,10 +32,8 @@ def command(
     actions = plan(of_gate, of_history, [] if dry_run else github.issues())
     new = [action for action in actions if action.kind == "create"]
     for action in (*(a for a in actions if a.kind != "create"), *new[:most]):
-        if not dry_run and action.kind == "create":
-            github.create(action.title, action.body)
-        elif not dry_run:
-            github.change(action.number, action.kind, action.title, action.body, action.comment)
+        if not dry_run:
+            github.act(action)
         number = f" {action.number}" if action.number else ""
         typer.echo(f"{action.kind}{number}: {action.title or action.comment}")
     if len(new) > most:

@@ -12,7 +12,6 @@ from actprune_ci.cli.options import interruptible, tell
 from actprune_ci.judge.report import BROKEN
 from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.night import NightRun, begin, run
-from actprune_ci.nightly.state import DiskError
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
 
@@ -45,7 +44,7 @@ def command(
         try:
             with interruptible(lambda: f"; {again}"):
                 run(made, tell)
-        except DiskError as problem:
+        except InputError as problem:  # the night ends, and goes on when there is room
             tell(f"actprune-ci: broken machine: {problem}; {again}")
             raise typer.Exit(BROKEN) from None
         show(made)

@@ -17,9 +17,13 @@ POLICY = Path("ci/policy.yml")
 Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]
+Glob = Annotated[str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")]
 Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.")]
 Python = Annotated[
     str, typer.Option(help="The interpreter that measures, with all but the project.")
+]
+PairCount = Annotated[
+    str, typer.Option(metavar="MIN:MAX", help="Of a figure that varies, before it is clear.")
 ]
 
 

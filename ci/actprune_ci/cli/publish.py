@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_ci.cli.options import Branch, Ordered, Store, tell, tell_left_out
+from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.history import branch_commits
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
@@ -18,9 +18,7 @@ def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     repo: Ordered = Path(),
     branch: Branch = "main",
-    benchmarks: Annotated[
-        str, typer.Option(help="A glob over `benchmark(name=value, ...)`, for our own pages.")
-    ] = "*",
+    benchmarks: Glob = "*",
     gate: Annotated[list[Path] | None, typer.Option(help="A gate.json to show.")] = None,
     require_asv: Annotated[
         bool, typer.Option(help="Without asv's site, write nothing and end with 2.")
@@ -28,8 +26,8 @@ def command(
 ) -> None:
     """Write asv's site and our own pages, which open from a file share without a network.
 
-    Exit code 0: written, without asv's site where asv or its libraries cannot be had, which the
-    pages say; 3: the store has nothing of this branch.
+    --benchmarks chooses what our own pages show. Exit code 0: written, without asv's site where asv
+    or its libraries cannot be had, which the pages say; 3: the store has nothing of this branch.
     """
     gates = [_report(path) for path in gate or []]
     board = data.board(store, branch_commits(repo, branch), branch, gates, benchmarks)

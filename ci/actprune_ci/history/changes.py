@@ -15,13 +15,10 @@ from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from scipy.stats import t as student
 
-from actprune_ci.history.creep import Fit, fitted
-
-Series = NDArray[np.float64]
+from actprune_ci.history.creep import Fit, Series, fitted
 
 SHORTEST = 3
 """Measurements that a level needs: fewer are an outlier."""

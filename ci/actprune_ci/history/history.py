@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune_ci.history.changes import Change, Series, changes
+from actprune_ci.history.changes import Change, changes
+from actprune_ci.history.creep import Series
 from actprune_ci.judge.policy import HIGHER_IS_BETTER
 from actprune_ci.store.query import over
 from actprune_common.errors import InputError

@@ -19,6 +19,8 @@ from actprune_common.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+RESAMPLES = 999
+"""Of the bootstrap."""
 MOST_CORRELATED = 0.9
 """A larger autocorrelation is taken for this: such pairs are of no use in any case."""
 
@@ -69,15 +71,13 @@ def median_interval(d: Array, confidence: float = 0.99) -> tuple[Array, Array]:
     return np.where(known, low, -np.inf), np.where(known, high, np.inf)
 
 
-def bootstrap_interval(
-    d: Array, confidence: float = 0.99, seed: int = 0, resamples: int = 999
-) -> tuple[Array, Array]:
+def bootstrap_interval(d: Array, confidence: float = 0.99) -> tuple[Array, Array]:
     """The percentile bootstrap's interval of the median of d, (...,) each (Efron 1979).
 
     The same draws serve all comparisons. Calibration states its coverage beside that of
     `median_interval`.
     """
-    draws = np.random.default_rng(seed).integers(0, d.shape[-1], (resamples, d.shape[-1]))
+    draws = np.random.default_rng(0).integers(0, d.shape[-1], (RESAMPLES, d.shape[-1]))
     flat = d.reshape(-1, d.shape[-1])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     ends = np.array([np.quantile(np.median(row[draws], 1), tails) for row in flat])

@@ -93,21 +93,16 @@ def next_probe(answers: Mapping[int, Reply], count: int) -> int | None:
     The last is known to be bad, the one before the first to be good. The one nearest to the middle
     of what is open that was not asked.
     """
-    low, high = _bounds(answers, count)
-    still = [i for i in range(low + 1, high) if i not in answers]
-    return min(still, key=lambda i: abs(2 * i - low - high), default=None)
+    left = suspects(answers, count)
+    still = [i for i in left[:-1] if i not in answers]
+    return min(still, key=lambda i: abs(2 * i - left[0] - left[-1] + 1), default=None)
 
 
 def suspects(answers: Mapping[int, Reply], count: int) -> range:
     """The commits of which one is the first bad: after the last good, up to the first bad."""
-    low, high = _bounds(answers, count)
-    return range(low + 1, high + 1)
-
-
-def _bounds(answers: Mapping[int, Reply], count: int) -> tuple[int, int]:
-    low = max((i for i, answer in answers.items() if answer == "good"), default=-1)
-    high = min((i for i, answer in answers.items() if answer == "bad"), default=count - 1)
-    return low, high
+    good = max((i for i, answer in answers.items() if answer == "good"), default=-1)
+    bad = min((i for i, answer in answers.items() if answer == "bad"), default=count - 1)
+    return range(good + 1, bad + 1)
 
 
 def search(count: int, ask: Callable[[int], Reply]) -> range:

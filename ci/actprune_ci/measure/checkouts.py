@@ -63,8 +63,9 @@ class Checkouts:
     def drop(self, commit: str) -> None:
         """Remove what was made of a commit."""
         self._sides.pop(commit, None)
-        remove_worktree(self.repo, self.folder / f"tree-{commit[:12]}")
-        shutil.rmtree(self.folder / f"site-{commit[:12]}", ignore_errors=True)
+        for kind in ("tree", "site"):
+            shutil.rmtree(self.folder / f"{kind}-{commit[:12]}", ignore_errors=True)
+        prune(self.repo)
 
     def suite(self, commit: str, path: str) -> Path:
         """A copy of a suite's folder, without the code beside it. InputError if there is none."""
@@ -80,20 +81,15 @@ class Checkouts:
 @contextmanager
 def checked_out(repo: Path, python: str = sys.executable) -> Iterator[Checkouts]:
     """Checkouts that leave no worktree and no file behind, however the block ends."""
-    with tempfile.TemporaryDirectory(prefix="actprune-ab-", ignore_cleanup_errors=True) as name:
-        made = Checkouts(repo, python, Path(name))
-        try:
-            yield made
-        finally:
-            for tree in made.folder.glob("tree-*"):
-                remove_worktree(repo, tree)
+    try:
+        with tempfile.TemporaryDirectory(prefix="actprune-ab-", ignore_cleanup_errors=True) as name:
+            yield Checkouts(repo, python, Path(name))
+    finally:
+        prune(repo)
 
 
-def remove_worktree(repo: Path, tree: Path) -> None:
-    """Remove a worktree, if it is there; quietly."""
-    with suppress(InputError):
-        git(repo, "worktree", "remove", "--force", str(tree))
-    shutil.rmtree(tree, ignore_errors=True)
+def prune(repo: Path) -> None:
+    """Let git forget the worktrees whose folders are gone; quietly."""
     with suppress(InputError):
         git(repo, "worktree", "prune")
 

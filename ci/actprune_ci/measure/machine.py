@@ -64,10 +64,9 @@ def facts() -> dict[str, str]:
     return {name: str(value) for name, value in known.items() if value}
 
 
-def state(seen: Gpus | None = None) -> MachineState:
-    """The machine now; `seen`: what `gpus` has just said."""
-    if seen is None:
-        seen = gpus() if GPUS.is_dir() else ()
+def state() -> MachineState:
+    """The machine now."""
+    seen = gpus()
     slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
     counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
     throttled = sum(map(int, counts)) if counts else None

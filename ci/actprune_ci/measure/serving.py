@@ -2,13 +2,13 @@
 
 import json
 import os
-import select
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Server:
         self.side, self.suite, self.python = side, suite, python
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path()
-        self._heard = b""
+        self._answers: Connection
         self._starting = self._working = 0.0  # seconds
 
     def list(self) -> Answer:
@@ -43,13 +43,13 @@ class Server:
 
     def close(self) -> None:
         """End the runner, with what is running in it, and remove its files."""
-        process, self._process, self._heard = self._process, None, b""
+        process, self._process = self._process, None
         if process is None:
             return
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            with suppress(OSError):
-                stream.close()
+        self._answers.close()
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
         try:
             process.wait(5)  # the end of stdin ends it
         except subprocess.TimeoutExpired:
@@ -98,30 +98,18 @@ class Server:
         """What it says next; it is closed where that is nothing."""
         process = self._process
         assert process is not None
-        line = self._line(process, timeout)
-        if line is not None and line.endswith(b"\n"):
-            answer: Answer = json.loads(line)
-            return answer
-        if line is None:
+        try:
+            if self._answers.poll(timeout):
+                answer: Answer = json.loads(self._answers.recv_bytes())
+                return answer
             processes.end_all(process.pid)
-        code = process.wait()
-        how = f"gave no answer for {timeout:g} s" if line is None else f"ended with code {code}"
-        detail = f"the measuring process {how}: {self._said()}"
+            how = f"gave no answer for {timeout:g} s"
+        except (EOFError, OSError):
+            how = f"ended with code {process.wait()}"
+        said = last_line((self._folder / "log").read_text("utf-8", "replace"), "no output")
+        detail = f"the measuring process {how}: {said[:300]}"
         self.close()
         return {"status": "failed", "detail": detail}
-
-    def _line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes | None:
-        """A line of its stdout, what there is of it if that ends; None once the time is over."""
-        assert process.stdout is not None
-        handle, ends = process.stdout.fileno(), time.monotonic() + timeout
-        while b"\n" not in self._heard:
-            if not select.select([handle], [], [], max(ends - time.monotonic(), 0))[0]:
-                return None
-            if not (part := os.read(handle, 1 << 20)):
-                break
-            self._heard += part
-        line, end, self._heard = self._heard.partition(b"\n")
-        return line + end
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A fresh runner in a folder that holds the runner's code alone."""
@@ -133,18 +121,13 @@ class Server:
         )
         others = os.environ.get("PYTHONPATH")
         path = os.pathsep.join([str(self.side.site), *([others] if others else [])])
-        with (self._folder / "log").open("wb") as log:
+        self._answers, theirs = Pipe(duplex=False)
+        with (self._folder / "log").open("wb") as log, theirs:
             return processes.start(  # in a session of its own: Ctrl-C is for us
                 (self.python, "-m", "runner", str(self.suite)),
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=theirs,
                 stderr=log,
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
             )
-
-    def _said(self) -> str:
-        with suppress(OSError):
-            log = (self._folder / "log").read_text("utf-8", "replace")
-            return last_line(log, "no output")[:300]
-        return "no output"

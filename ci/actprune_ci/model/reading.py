@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,15 +12,12 @@ from actprune_common.validation import first_error
 
 Made = TypeVar("Made")
 Model = TypeVar("Model", bound=BaseModel)
-P = ParamSpec("P")
 
 
-def validated(
-    where: object, validate: Callable[P, Made], *args: P.args, **kwargs: P.kwargs
-) -> Made:
+def validated(where: object, validate: Callable[[Any], Made], given: Any) -> Made:
     """What pydantic makes of it. InputError begins with `where` and names the first wrong field."""
     try:
-        return validate(*args, **kwargs)
+        return validate(given)
     except ValidationError as problem:
         raise InputError(f"{where}: {first_error(problem)}") from None
 

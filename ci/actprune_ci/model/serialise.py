@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -38,9 +39,9 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
         )
     if document.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
-    if "pairs" in document:
-        return check(validated(where, _AB.validate_json, text, strict=True), where)
-    return check(validated(where, _RUN.validate_json, text, strict=True), where)
+    kind: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
+    run: Run | AbRun = validated(where, partial(kind.validate_json, strict=True), text)
+    return check(run, where)
 
 
 def read_ab(path: Path) -> AbRun:

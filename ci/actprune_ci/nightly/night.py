@@ -98,8 +98,8 @@ def last_night(store: Path, repo: Path, commit: str, name: str) -> str:
 def run(made: NightRun, tell: Callable[[str], None]) -> None:
     """Run what is not done yet; the exit code is then in the state.
 
-    Raises DiskError where the state cannot be written. Ctrl-C ends the step that runs and goes on
-    its way; the same night then starts that step anew.
+    Raises InputError where the state cannot be written, and for nothing else. Ctrl-C ends the step
+    that runs and goes on its way; the same night then starts that step anew.
     """
     state = made.state
     if any(done.status == "running" for done in state.steps.values()):
@@ -148,7 +148,7 @@ def told(each: NightStep, done: Done) -> str:
 
 def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     """Run one step, as often as it may be tried, or say why it is not run."""
-    before = machine.state(machine.gpus())
+    before = machine.state()
     if gone := machine.missing_gpus(made.state.gpus, before):
         return Done("lost", reason=gone, before=before.document)
     try:
@@ -169,7 +169,7 @@ def _one(made: NightRun, each: NightStep, tell: Callable[[str], None]) -> Done:
     for attempt in range(each.retries + 1):
         ended = step.run(command, log, each.timeout, made.repo, made.environment)
         _note(done, each, ended, attempt + 1)
-        after = machine.state(machine.gpus())
+        after = machine.state()
         done.after = after.document
         said = (note.text for note in machine.notes(before, after))
         done.notes = list(dict.fromkeys((*done.notes, *ended.notes, *said)))

@@ -17,10 +17,6 @@ Status = Literal["running", "ok", "failed", "skipped", "lost"]
 ENDED = ("ok", "failed", "skipped")
 
 
-class DiskError(InputError):
-    """The state cannot be written: the night ends, and goes on when there is room."""
-
-
 @dataclass
 class Done:
     """What became of a step."""
@@ -78,9 +74,6 @@ def load(folder: Path) -> NightState | None:
 
 
 def save(folder: Path, state: NightState) -> None:
-    """Write the state, whole or not at all. Raises DiskError where the disk refuses."""
+    """Write the state, whole or not at all. Raises InputError where the disk refuses."""
     document = {"schema": SCHEMA, **asdict(state)}
-    try:
-        write_whole(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-    except InputError as problem:
-        raise DiskError(str(problem)) from None
+    write_whole(folder / FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")

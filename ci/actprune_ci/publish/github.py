@@ -2,11 +2,13 @@
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
-from typing import Any
+from shutil import which
+from subprocess import TimeoutExpired
+from typing import Any, Literal
 
-from actprune_common.errors import InputError, last_line
+from actprune_common.errors import InputError
+from actprune_common.git import answer
 
 LABEL = "actprune-regression"
 LIMIT = 2000
@@ -25,50 +27,53 @@ class Issue:
     body: str
 
 
+@dataclass(frozen=True)
+class Action:
+    """What is to be done about an issue."""
+
+    kind: Literal["create", "update", "reopen", "close"]
+    number: int
+    """0 where the issue is new."""
+    title: str
+    body: str
+    comment: str
+
+
 def gh(*words: str, text: str | None = None) -> str:
     """What gh answers. `text` is its standard input. Raises InputError with its last line."""
+    if not which("gh"):
+        raise InputError("gh: not found; it is GitHub's program, https://cli.github.com")
+    named = f"gh {' '.join(words[:2])}"
     try:
-        done = subprocess.run(
-            ("gh", *words), input=text or "", capture_output=True, text=True, timeout=WAIT
-        )
-    except FileNotFoundError:
-        raise InputError("gh: not found; it is GitHub's program, https://cli.github.com") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"gh {' '.join(words[:2])}: no answer in {WAIT:g} s") from None
-    except OSError as problem:
-        raise InputError(f"gh: cannot be run: {problem.strerror}") from None
-    if done.returncode:
-        said = last_line(done.stderr, f"code {done.returncode}")
-        raise InputError(f"gh {' '.join(words[:2])}: {said}")
-    return done.stdout
+        return answer(("gh", *words), named, input=text or "", timeout=WAIT)
+    except TimeoutExpired:
+        raise InputError(f"{named}: no answer in {WAIT:g} s") from None
 
 
 def issues() -> list[Issue]:
     """All issues with our label, which only those with a say in the repository can give."""
     fields = ("--state", "all", "--limit", str(LIMIT), "--json", "number,state,body")
-    answer = _json(gh("issue", "list", "--label", LABEL, *fields), "gh issue list")
-    return [Issue(each["number"], each["state"] == "OPEN", each["body"]) for each in answer]
+    found = _json(gh("issue", "list", "--label", LABEL, *fields), "gh issue list")
+    return [Issue(each["number"], each["state"] == "OPEN", each["body"]) for each in found]
 
 
-def create(title: str, body: str) -> None:
-    """A new issue with our label, which is made where it is missing."""
-    described = ("--description", "A figure became worse; kept by actprune-ci issues")
-    gh("label", "create", LABEL, "--force", "--color", "B60205", *described)
-    gh("issue", "create", f"--title={title}", "--label", LABEL, "--body-file", "-", text=cut(body))
-
-
-def change(number: int, kind: str, title: str, body: str, comment: str) -> None:
-    """Replace an issue's text, and its title and state where told so, with a comment.
+def act(action: Action) -> None:
+    """Make an issue with our label, or replace its text, its title and its state, with a comment.
 
     The text, with its mark, comes first: what is cut off is not said twice.
     """
-    issue, words = str(number), (f"--title={title}",) if title else ()
-    gh("issue", "edit", issue, *words, "--body-file", "-", text=cut(body))
-    if kind == "reopen":
+    issue, title = str(action.number), (f"--title={action.title}",) if action.title else ()
+    if action.kind == "create":
+        described = ("--description", "A figure became worse; kept by actprune-ci issues")
+        gh("label", "create", LABEL, "--force", "--color", "B60205", *described)
+        gh("issue", "create", *title, "--label", LABEL, "--body-file", "-", text=cut(action.body))
+        return
+    gh("issue", "edit", issue, *title, "--body-file", "-", text=cut(action.body))
+    if action.kind == "reopen":
         gh("issue", "reopen", issue)
-    if comment:
-        gh("issue", "comment", issue, "--body-file", "-", text=cut(comment))
-    if kind == "close":
+    if action.comment:
+        gh("issue", "comment", issue, "--body-file", "-", text=cut(action.comment))
+    if action.kind == "close":
         gh("issue", "close", issue, "--reason", "completed")
 
 
@@ -78,12 +83,12 @@ def report(pull: int, head: str, body: str, marker: str) -> str:
     What was done: `written`, `updated` or `unchanged`. Raises InputError where the pull request's
     head is another commit than the one reported on.
     """
-    answer = _json(gh("pr", "view", str(pull), "--json", "headRefOid,comments"), "gh pr view")
-    if answer["headRefOid"] != head:
-        found = answer["headRefOid"][:12]
+    shown = _json(gh("pr", "view", str(pull), "--json", "headRefOid,comments"), "gh pr view")
+    if shown["headRefOid"] != head:
+        found = shown["headRefOid"][:12]
         raise InputError(f"--head: pull request {pull} is at {found}, the report is on {head[:12]}")
     text = cut(f"{marker}\n{body}")
-    for each in answer["comments"]:
+    for each in shown["comments"]:
         place = re.search(r"#issuecomment-(\d+)$", each["url"])
         if not (place and each["viewerDidAuthor"] and each["body"].startswith(marker)):
             continue

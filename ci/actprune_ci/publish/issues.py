@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from actprune_ci.model.documents import Entry, GateEntry, GateJson, HistoryEntry, HistoryJson
-from actprune_ci.publish.github import Issue
+from actprune_ci.publish.github import Action, Issue
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.publish.reports.markdown import code, table, text
 
@@ -47,18 +47,6 @@ class Regression:
     title: str
     lines: tuple[str, ...] = field(compare=False)
     """Markdown."""
-
-
-@dataclass(frozen=True)
-class Action:
-    """What is to be done on GitHub."""
-
-    kind: Literal["create", "update", "reopen", "close"]
-    number: int
-    """0 where the issue is new."""
-    title: str
-    body: str
-    comment: str
 
 
 def plan(

@@ -5,9 +5,10 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import md5, sha256
-from itertools import product
+from itertools import chain, groupby, product
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,8 +76,8 @@ def asv(store: str | Path, out: Path) -> Exported:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: expected no such file, or an empty folder")
     exported, skipped = over(store, lambda connection: _folder(connection, out))
-    notes = (*exported.notes, *(f"left out: {reason}" for reason in skipped.values()))
-    return Exported(exported.commits, exported.benchmarks, notes)
+    left_out = (f"left out: {reason}" for reason in skipped.values())
+    return replace(exported, notes=(*exported.notes, *left_out))
 
 
 def csv(store: str | Path, out: Path) -> tuple[str, ...]:
@@ -154,29 +155,25 @@ def _benchmarks(connection: Any) -> dict[tuple[str, str], Entry]:
       FROM clean GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
     made: dict[tuple[str, str], Entry] = {}
-    for name, metric, unit, params, _ in found:
+    for (name, metric), rows in groupby(found, itemgetter(0, 1)):
+        (unit, *_), every = zip(*(row[2:4] for row in rows), strict=True)
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
-        entry: Entry = {
+        names = list(dict.fromkeys(chain(*every)))
+        axes = zip(*(_point(names, params) for params in every), strict=True)
+        made[name, metric] = {
             "name": own,
             "type": "time" if unit == "s" else TYPES.get(metric, "track"),
             "unit": "seconds" if unit == "s" else unit,
-            "param_names": [],
+            "param_names": names,
             "version": sha256(own.encode()).hexdigest(),  # what the store holds belongs together
             "code": "",
+            "params": [list(dict.fromkeys(axis)) for axis in axes],
         }
-        names = made.setdefault((name, metric), entry)["param_names"]
-        names += [param for param in params if param not in names]
-    for name, metric, _, params, _ in found:
-        entry = made[name, metric]
-        axes = entry.setdefault("params", [[] for _ in entry["param_names"]])
-        for axis, value in zip(axes, _point(entry, params), strict=True):
-            if value not in axis:
-                axis.append(value)
     return made
 
 
-def _point(entry: Entry, params: Mapping[str, str]) -> Point:
-    return tuple(asv_files.quoted(params.get(name, NO_PARAM)) for name in entry["param_names"])
+def _point(names: Sequence[str], params: Mapping[str, str]) -> Point:
+    return tuple(asv_files.quoted(params.get(name, NO_PARAM)) for name in names)
 
 
 def _results(
@@ -190,7 +187,7 @@ def _results(
     cells: dict[tuple[str, str], dict[Point, tuple[Status, list[float]]]] = {}
     rows = connection.execute(question, {"runs": runs}).fetchall()
     for name, metric, params, status, samples in rows:
-        point = _point(benchmarks[name, metric], params)
+        point = _point(benchmarks[name, metric]["param_names"], params)
         before = cells.setdefault((name, metric), {}).get(point, (status, []))[1]
         cells[name, metric][point] = ("ok" if samples or before else status, [*before, *samples])
     return {

@@ -64,13 +64,13 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
             connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
             return ask(connection), skipped
         except duckdb.Error as problem:
-            found = {} if skipped else _unreadable(files)
+            connection = _connected(str(store))  # the other one is as the question left it
+            found = {} if skipped else {f: why for f in files if (why := _reason(connection, f))}
             if not found:
                 raise InputError(f"query: {one_line(problem)}") from None
         skipped, files = found, [name for name in files if name not in found]
         if not files:
             raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
-        connection = _connected(str(store))
 
 
 def measurements(
@@ -137,13 +137,8 @@ def _connected(place: str) -> Any:
     return connection
 
 
-def _unreadable(files: list[str]) -> dict[str, str]:
-    """Which files cannot be read to their last byte, or are not of this schema, and why."""
-    connection = _connected(files[0])
-    return {name: reason for name in files if (reason := _reason(connection, name))}
-
-
 def _reason(connection: Any, name: str) -> str:
+    """Why a file cannot be read to its last byte, or is not of this schema; nothing where it is."""
     try:
         found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({text(name)})").fetchall()
         types = {column[0]: column[1] for column in found}

@@ -4,7 +4,6 @@ After a warm-up the process takes several samples, each of `number` calls after 
 figure is their median. A plan fixes how many, so that two sides do the same work.
 """
 
-import gc
 import inspect
 import math
 import resource
@@ -13,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from timeit import Timer
 from typing import Any
 
 from .lockstep import Lockstep
@@ -94,7 +94,7 @@ def timed(
     def take(number: int) -> float:
         if raw:
             return raw_sample(benchmark.function(*point), number)
-        return sample(lambda: benchmark.function(*point), number, clock)
+        return Timer(lambda: benchmark.function(*point), timer=clock).timeit(number)
 
     def one(number: int) -> float:
         renew()
@@ -131,20 +131,6 @@ def planned(
     whole = time.perf_counter() - began + took * number
     samples = min(MOST, max(FEWEST, int(SAMPLING / max(whole, 1e-9))))
     return {"warm": 0 if raw else warm, "number": number, "samples": samples}
-
-
-def sample(call: Callable[[], Any], number: int, clock: Callable[[], float]) -> float:
-    """Seconds of `number` calls, the collector of garbage at rest, as timeit does it."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        start = clock()
-        for _ in range(number):
-            call()
-        return clock() - start
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def raw_sample(code: Any, number: int) -> float:

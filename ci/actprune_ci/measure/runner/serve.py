@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import platform
-import select
 import signal
 import sys
 import time
@@ -14,8 +13,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from .lockstep import AloneError, Lockstep, share_core
 from .measure import measure
@@ -30,7 +30,7 @@ Job = Callable[[], Answer]
 def serve(suite: Path) -> None:
     """Say how many seconds the suite took to import, then answer until stdin ends."""
     began = time.monotonic()
-    answers = os.fdopen(os.dup(1), "w")
+    answers = Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # what the suite prints is no answer
     sys.path.insert(0, str(suite.parent))
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
@@ -50,10 +50,9 @@ def serve(suite: Path) -> None:
         say(answers, answer)
 
 
-def say(answers: TextIO, answer: Answer) -> None:
+def say(answers: Connection, answer: Answer) -> None:
     """Write an answer."""
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+    answers.send_bytes(json.dumps(answer).encode())
 
 
 def listed(benchmarks: dict[str, Benchmark], problems: dict[str, str]) -> Answer:
@@ -107,56 +106,30 @@ def forked(job: Job, timeout: float) -> Answer:
     detail: an exception, a signal, `timeout` seconds over. If stdin ends meanwhile, so do child and
     server.
     """
-    reading, writing = os.pipe()
+    reading, writing = Pipe(duplex=False)
     child = os.fork()
     if child == 0:
-        os.close(reading)
+        reading.close()
         be_child(job, writing)
-    os.close(writing)
+    writing.close()
     with suppress(OSError):
         os.setpgid(child, child)
     try:
-        text = first_line(reading, timeout)
-    except EOFError:  # nobody listens any more
-        kill_group(child)
-        sys.exit(1)
+        ready = wait([reading, 0], timeout)
+        if ready == [0]:  # between a request and its answer stdin can only end: nobody listens
+            sys.exit(1)
+        answer: Answer = {"status": "failed", "detail": f"timed out after {timeout:g} s"}
+        if ready:
+            answer = json.loads(reading.recv_bytes())
+    except (EOFError, OSError):  # at its end, or within an answer
+        answer = {"status": "failed", "detail": died(os.waitpid(child, 0)[1])}
     finally:
-        os.close(reading)
-    if text == b"":
-        status = os.waitpid(child, 0)[1]
-        kill_group(child)  # what it started
-        return {"status": "failed", "detail": died(status)}
-    kill_group(child)
-    os.waitpid(child, 0)
-    if text is None:
-        return {"status": "failed", "detail": f"timed out after {timeout:g} s"}
-    answer: Answer = json.loads(text)
+        reading.close()
+        with suppress(OSError):  # the child and all that it started
+            os.killpg(child, signal.SIGKILL)
+    with suppress(ChildProcessError):  # it is known how it died
+        os.waitpid(child, 0)
     return answer
-
-
-def first_line(reading: int, timeout: float) -> bytes | None:
-    """A line from a pipe, b"" if that ends; None once the time is over.
-
-    Raises EOFError where stdin ends first: between a request and its answer nothing else can come.
-    """
-    text, ends = b"", time.monotonic() + timeout
-    while not text.endswith(b"\n"):
-        ready = select.select([reading, 0], [], [], max(ends - time.monotonic(), 0))[0]
-        if reading not in ready:
-            if 0 in ready:
-                raise EOFError
-            return None
-        part = os.read(reading, 65536)
-        if not part:
-            return b""
-        text += part
-    return text
-
-
-def kill_group(child: int) -> None:
-    """End a child and all that it started."""
-    with suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
 
 
 def died(status: int) -> str:
@@ -168,7 +141,7 @@ def died(status: int) -> str:
     return f"its process died of {signal.Signals(-code).name}{hint}"
 
 
-def be_child(job: Job, writing: int) -> NoReturn:
+def be_child(job: Job, writing: Connection) -> NoReturn:
     """Do the job, write its answer, and end without cleaning up what the parent owns."""
     os.setpgid(0, 0)
     with suppress(OSError):  # of all processes the system should end this one, if memory is short
@@ -184,5 +157,5 @@ def be_child(job: Job, writing: int) -> NoReturn:
         traceback.print_exc()
         answer = {"status": "failed", "detail": told(problem)}
     sys.stderr.flush()
-    os.write(writing, json.dumps(answer).encode() + b"\n")
+    say(writing, answer)
     os._exit(0)

@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -71,22 +73,19 @@ def board(
 
 def machines(store: str | Path) -> list[MachineRuns]:
     """The machines of a store by name, what changed on each from run to run."""
-    runs = defaultdict(list)
-    for name, date, _, commit, environment in sql(store, _MACHINES).rows:
-        of_machine = {what: environment[what] for what in environment if what not in _OF_THE_RUN}
-        runs[name].append((date, commit, of_machine))
     made = []
-    for name, found in runs.items():
-        changes, seen = [], dict[str, str]()
-        for date, _, environment in found:
+    for name, rows in groupby(sql(store, _MACHINES).rows, itemgetter(0)):
+        changes, seen, runs = [], dict[str, str](), list(rows)
+        for _, date, _, _, environment in runs:
+            now = {what: environment[what] for what in environment if what not in _OF_THE_RUN}
             changes += [
                 (date, what, seen[what], value)
-                for what, value in environment.items()
-                if what in seen and seen[what] != value
+                for what, value in now.items()
+                if seen.get(what, value) != value
             ]
-            seen |= environment
-        date, commit, _ = found[-1]
-        made.append(MachineRuns(name, len(found), commit, date, seen, changes[::-1]))
+            seen |= now
+        _, date, _, commit, _ = runs[-1]
+        made.append(MachineRuns(name, len(runs), commit, date, seen, changes[::-1]))
     return made
 
 
