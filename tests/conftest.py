@@ -12,6 +12,13 @@ import pytest
 import torch
 from torch.utils import deterministic
 
+# torch 2.9 warns of how itself reads its settings and its checkpoints: tests that start processes
+# and let nothing on stderr pass are not about that.
+if torch.__version__ < "2.10":
+    os.environ["PYTHONWARNINGS"] = (
+        "ignore:Please use the new API settings:UserWarning,ignore:TypedStorage is:UserWarning"
+    )
+
 # What tests start as processes of their own has one thread, as they have: see fixed_torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -41,7 +41,7 @@ def shell(text: str, folder: Path, **options: Any) -> "subprocess.Popen[bytes]":
 
 def test_all_that_it_started_is_ended(tmp_path: Path) -> None:
     other = "setsid sh -c 'echo $$ >> pids; exec sleep 600' &"
-    process = shell(f"{other} sleep 600 & echo $! >> pids; wait", tmp_path)
+    process = shell(f"{other} sleep 600 & echo $! >> pids; wait; sleep 600", tmp_path)
     found = pids(tmp_path / "pids", 2)
     assert all(map(alive, found))
     processes.end_all(process.pid)

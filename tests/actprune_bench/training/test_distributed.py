@@ -25,6 +25,7 @@ from actprune_bench.training import TrainConfig, distributed, run_training
 from actprune_bench.training.distributed import ALONE, World, joined, world_of
 from actprune_bench.training.randomness import crop_flip
 from actprune_bench.training.rendezvous import PATIENCE
+from tests.ranks import own
 
 RANKS = 3
 SMALL: dict[str, Any] = {
@@ -346,7 +347,7 @@ def test_what_ranks_started_by_hand_say(tmp_path: Path) -> None:
     assert [run.returncode for run in runs] == [0, 0], printed
     said = [json.loads(out.splitlines()[-1]) for out, _ in printed]
     assert said[0] == said[1]
-    assert len(printed[1][0].splitlines()) == 1  # rank 1 prints nothing of its own
+    assert len(own(printed[1][0]).splitlines()) == 1  # rank 1 prints nothing of its own
     odd, mixed, data, full, stopped = said[0]
     assert odd == "batch_size: expected a multiple of the 2 ranks, got 127"
     assert mixed == (
@@ -548,7 +549,7 @@ def by_hand(ranks: int, command: list[str], **names: str) -> list[tuple[int, str
         for rank in range(ranks)
     ]
     printed = [run.communicate(timeout=120) for run in runs]
-    return [(run.returncode, *of) for run, of in zip(runs, printed, strict=True)]
+    return [(run.returncode, own(out), err) for run, (out, err) in zip(runs, printed, strict=True)]
 
 
 def test_errors_of_torchs_are_one_line_and_others_stay_what_they_are() -> None:
