@@ -54,9 +54,10 @@ def compile_all(
 ) -> list[CompiledKernel]:
     """A record per variant and architecture, in `jobs` processes.
 
-    progress is called with how many are done, of how many. Raises RuntimeError naming the kernel
-    that does not compile; `check_able` says before what cannot be compiled here at all.
+    progress is called with how many are done, of how many. Raises InputError where nothing can be
+    compiled here, and RuntimeError naming the kernel that does not compile.
     """
+    check_able(arches)
     found = kernel_variants.variants(configurations)
     wanted = [(variant, arch) for arch in arches for variant in found]
     # a fresh process: one that torch's threads run in must not be forked. Ctrl-C reaches a whole

@@ -313,6 +313,7 @@ def grad_weight(
 ) -> Tensor:
     nnz, bm, bn = values.shape
     parts = values.parts if isinstance(values, Quantized) else (values,)
+    kind = values.kind if isinstance(values, Quantized) else ""
     stored, (scales, zeros) = parts[0], (*parts[1:], None, None)[:2]
     out_features = grad_output.shape[1]
     grad_output = grad_output.contiguous()
@@ -339,14 +340,15 @@ def grad_weight(
         *(stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start, sums),
         *(*grad_output.shape, features, length),
         BM=bm,
-        BITS=BITS.get(values.kind) if isinstance(values, Quantized) else None,
+        BITS=BITS.get(kind),
         SPAN=None if scales is None else stored.shape[1],
         BLOCK_O=plan.block_o,
         BLOCK_K=plan.block_k,
         DIRECT=direct,
         PRECISION=_precision(dtype),
         VECTOR_Y=vector(out_features),
-        num_warps=plan.num_warps,
+        # decoding fp8, four warps need more registers than sm_80 has
+        num_warps=max(plan.num_warps, 8) if kind == "fp8" else plan.num_warps,
         num_stages=plan.num_stages,
         **sizes,
     )
