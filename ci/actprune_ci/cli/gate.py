@@ -15,7 +15,7 @@ from actprune_ci.judge.report import Report
 from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_one_of
 from actprune_common.files import write_whole
 
 
@@ -45,8 +45,8 @@ def command(
     Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive where the policy
     forbids it; 5: broken machine.
     """
-    if unknown := [name for name in formats or [] if name not in FORMATS]:
-        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, got {unknown[0]!r}")
+    for name in formats or []:
+        check_one_of("--format", name, FORMATS)
     rules = policy.read(policy_file)
     runs = [read_ab(path) for path in ab or []]
     found = [run for path in results or [] for run in readers.read(path)]

@@ -22,7 +22,7 @@ from actprune_bench.measure.predict import predict_sharded
 from actprune_bench.models import MODELS
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import build, example_batch, optimizer_of, training_step
-from actprune_common.errors import InputError, expected
+from actprune_common.errors import InputError, check_at_least, check_one_of, expected
 from actprune_common.strict_yaml import check
 
 ASSUMED = {
@@ -51,12 +51,10 @@ class Setup:
 
     def __post_init__(self) -> None:
         """Raise InputError on values that cannot be planned."""
-        if self.parallel not in ASSUMED:
-            raise expected("parallel", f"one of {', '.join(ASSUMED)}", repr(self.parallel))
+        check_one_of("parallel", self.parallel, ASSUMED)
         sizes = {"batch": self.batch, "devices": self.devices, "device-memory": self.memory}
         for argument, value in sizes.items():
-            if value < 1:
-                raise InputError(f"{argument}: expected 1 or more, got {value}")
+            check_at_least(argument, value, 1)
         if self.memory < 2**20:  # a size without its unit
             raise expected("device-memory", "1MiB or more, such as 80GiB", f"{self.memory} bytes")
         if self.parallel == "none" and self.devices > 1:

@@ -22,7 +22,7 @@ from actprune.formats.base import BaselineFormat
 from actprune.layers.convert import convert
 from actprune_bench.measure.clock import Clock, clock, wall_clock
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, check_at_least, check_one_of
 from actprune_kernels.backends import resolve
 
 try:
@@ -49,8 +49,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         for size in ("rows", "features", "out_features"):
-            if getattr(self, size) < 1:
-                raise InputError(f"{size}: expected 1 or more, got {getattr(self, size)}")
+            check_at_least(size, getattr(self, size), 1)
 
 
 @dataclass
@@ -83,10 +82,8 @@ def measure_kernels(
     """
     if unknown := set(ops) - set(OPS):
         raise InputError(f"ops: expected some of {', '.join(OPS)}, got {', '.join(unknown)}")
-    if samples < 1:
-        raise InputError(f"samples: expected 1 or more, got {samples}")
-    if dtype not in TOLERANCE:
-        raise InputError(f"dtype: expected one of {', '.join(map(str, TOLERANCE))}, got {dtype}")
+    check_at_least("samples", samples, 1)
+    check_one_of("dtype", dtype, TOLERANCE)
     formats = list(dict.fromkeys([parse("dense"), *(parse(spec) for spec in specs)]))
     for shape in shapes:
         inputs, grads = rotating_inputs(shape, dtype, device)
