@@ -11,7 +11,7 @@ from actprune_common.results import Results
 from actprune_common.summary import Row
 
 _INK, _GRID = "#75818d", "rgba(128,140,152,.22)"  # readable on light and on dark ground
-_PLAIN = re.compile(r"bsr:block=(?P<block>\d+x\d+),sparsity=(?P<sparsity>[\d.e-]+)")
+_PLAIN = re.compile(r"bsr:block=(?P<block>\d+x\d+),sparsity=(?P<sparsity>\d+(\.\d+)?(e-?\d+)?)")
 """Of block-sparse pruning without further options."""
 _FASTER_TO_SLOWER = ["#08519c", "#6baed6", "#f7f7f7", "#fd8d3c", "#a63603"]
 

@@ -123,6 +123,14 @@ def test_heat_maps_hold_plain_block_sparse_records_only() -> None:
     assert list(heat.x) == ["50 %", "90 %"]
 
 
+@pytest.mark.parametrize("sparsity", ["0.9.9", "-", "most", "0.9e", ""])
+def test_a_page_takes_specs_that_this_version_cannot_read(sparsity: str) -> None:
+    odd = kernel(f"bsr:block=1x32,sparsity={sparsity}", op="grad_weight")
+    made = make(environment("x"), [kernel("dense", op="grad_weight"), odd], [])
+    assert heat_maps(made) == []
+    assert f"sparsity={sparsity}" in render(made)
+
+
 def test_the_gradients_of_each_layer_stand_beside_the_accuracy() -> None:
     table = layer_table(sample())
     assert all(list(line.cells) == LAYERS for line in table)
