@@ -116,5 +116,6 @@ def toolchain() -> dict[str, object]:
     """The versions of Triton's assemblers, on which the figures depend."""
     from triton import knobs
 
-    names = ("ptxas", "ptxas_blackwell")  # the latter for sm_90 or sm_100 on
-    return {name: getattr(knobs.nvidia, name).version for name in names}
+    names = ("ptxas", "ptxas_blackwell")  # the latter, for sm_90 or sm_100 on, not in Triton 3.5.0
+    tools = {name: getattr(knobs.nvidia, name, None) for name in names}
+    return {name: tool and tool.version for name, tool in tools.items()}

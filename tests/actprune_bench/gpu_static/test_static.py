@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from rich.console import Console
 from actprune import FORMATS
 from actprune_bench.cli import main
 from actprune_bench.cli import static as static_command
-from actprune_bench.gpu_static.compilation import CompiledKernel, spilling
+from actprune_bench.gpu_static.compilation import CompiledKernel, spilling, toolchain
 from actprune_bench.gpu_static.kernel_variants import SHAPES, KernelVariant, named, shipped
 from actprune_bench.gpu_static.sass import MachineCode, occupancy, read_text
 from actprune_bench.report.static import print_static
@@ -304,6 +305,13 @@ def test_a_kernel_that_does_not_compile_is_named(
         main()
     assert done.value.code == 1
     assert capsys.readouterr().err == "actprune: error: _gather for sm_90, *bf16: no memory\n"
+
+
+def test_an_assembler_that_triton_lacks_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton 3.5.0 has one for all architectures."""
+    nvidia = SimpleNamespace(ptxas=SimpleNamespace(version="12.8"))
+    monkeypatch.setattr("triton.knobs.nvidia", nvidia)
+    assert toolchain() == {"ptxas": "12.8", "ptxas_blackwell": None}
 
 
 def test_a_format_without_kernels_names_those_with() -> None:
