@@ -22,7 +22,7 @@ _MACHINES = """
 SELECT machine, strftime(date, '%Y-%m-%d %H:%M') AS date, source, "commit", environment
 FROM measurements GROUP BY ALL ORDER BY ALL
 """
-_OF_THE_RUN = {"commit_date", *ADDED}
+_OF_THE_RUN = {"command", "commit_date", *ADDED}
 Group = dict[str, Any]
 GROUP = ("machine", "metric", "unit", "title", "series")
 
