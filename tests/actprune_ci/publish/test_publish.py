@@ -57,11 +57,8 @@ def run_of(machine: str, commit: str, night: int, rng: np.random.Generator) -> R
             figures.append(Measurement(key, (saved,)))
     date = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=night)
     environment = {"cpu": "a CPU", "torch": "2.13.0" if night > 5 else "2.12.0"}
-    environment |= {
-        "ab": f"{night}",
-        "command": f"x {night}",
-        "commit_date": date.isoformat(),
-    }  # not of the machine
+    of_the_run = {"ab": f"{night}", "command": f"x {night}", "commit_date": date.isoformat()}
+    environment |= of_the_run
     return Run("asv", commit, False, date.isoformat(), machine, environment, tuple(figures))
 
 
