@@ -1,0 +1,223 @@
+"""Codes of whole tensors: the definition, the fast path, and what both promise."""
+
+from types import ModuleType
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from actprune_kernels import codes, sizes
+from actprune_kernels.codes import BITS, LARGEST, LEAST, cpu, naive
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+BOTH = pytest.mark.parametrize("kernel", [cpu, naive])
+
+
+def round_trip(kernel: ModuleType, x: Tensor, bits: int, group: int) -> Tensor:
+    """The values that come back, in the order of memory, as float64."""
+    packed = kernel.pack(x, bits, group)
+    back: Tensor = kernel.unpack(packed, bits, group, x.numel(), torch.float32)
+    return back.double()
+
+
+def spread(rows: int, group: int, seed: int) -> Tensor:
+    """Groups of all magnitudes and offsets."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, group, generator=draw) * 10 ** (
+        12 * torch.rand(rows, 1, generator=draw) - 6
+    )
+    return x + x.abs().amax(1, keepdim=True) * torch.randn(rows, 1, generator=draw).relu() * 3
+
+
+def bound(values: Tensor, bits: int) -> Tensor:
+    """How far each group of values (rows, group) may be off."""
+    low, high = values.double().aminmax(dim=1)
+    largest = torch.maximum(low.abs(), high.abs())
+    step = (high - low) / ((1 << bits) - 1)
+    if bits == 8:
+        return 0.55 * step + 2.0**-23 * largest + 2.0**-126
+    fp16 = (largest >= LEAST) & (largest <= LARGEST)
+    rounding = torch.where(fp16, 2.0**-10 * largest + 2.0**-21, 2.0**-7 * largest)
+    return 1.01 * step / 2 + rounding + 2.0**-126
+
+
+def check_equal(ours: Tensor, theirs: Tensor, x: Tensor, bits: int, group: int) -> None:
+    """The same bytes, but that of two levels in 8 bits either may be the nearest of what lies
+    halfway: FBGEMM's arithmetic has other last digits."""
+    if bits == 8 and x.numel():
+        assert torch.equal(ours[:, -8:], theirs[:, -8:])
+        n, last = x.numel(), naive.unpack_rows(theirs, 8)
+        odd = (ours[:, :-8] != theirs[:, :-8]).view(-1)[:n]
+        scale = theirs[:, -8:].contiguous().view(torch.float32)[:, :1].expand_as(last)
+        off = (last.reshape(-1)[:n] - x.float()).abs()[odd]
+        torch.testing.assert_close(off, scale.reshape(-1)[:n][odd] / 2, rtol=0.11, atol=0)
+        assert int((ours[:, :-8].int() - theirs[:, :-8].int()).abs().max()) <= 1
+    else:
+        assert torch.equal(ours, theirs)
+
+
+@given(
+    bits=st.sampled_from(BITS),
+    group=st.sampled_from([32, 40, 64, 128]),
+    n=st.integers(0, 700),
+    dtype=st.sampled_from(DTYPES),
+    piece=st.sampled_from([1, 200, 1 << 18]),
+)
+def test_pieces_are_the_definition(
+    bits: int, group: int, n: int, dtype: torch.dtype, piece: int
+) -> None:
+    x = spread(-(-n // group), group, n).view(-1)[:n].clamp(-LARGEST, LARGEST).to(dtype)
+    with patch.object(sizes, "at_once", lambda: piece):
+        ours, theirs = cpu.pack(x, bits, group), naive.pack(x, bits, group)
+        back = cpu.unpack(theirs, bits, group, n, dtype)
+    assert ours.shape == (-(-n // group), codes.width(bits, group))
+    check_equal(ours, theirs, x, bits, group)
+    expected = naive.unpack(theirs, bits, group, n, dtype)
+    assert back.shape == (n,)
+    digits = torch.finfo(dtype).eps, 2**-22 * float(x.abs().max()) if n else 0
+    rtol, atol = digits if bits == 8 else (0, 0)  # FBGEMM multiplies and adds at once
+    torch.testing.assert_close(back, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+
+@BOTH
+@given(
+    bits=st.sampled_from(BITS),
+    group=st.sampled_from([32, 64, 128]),
+    rows=st.integers(1, 60),
+    seed=st.integers(0, 2**20),
+)
+def test_no_value_is_off_by_more_than_half_a_step_and_the_rounding_of_scale_and_bias(
+    kernel: ModuleType, bits: int, group: int, rows: int, seed: int
+) -> None:
+    x = spread(rows, group, seed)
+    off = (round_trip(kernel, x, bits, group).view(-1, group) - x.double()).abs().amax(1)
+    assert bool((off <= bound(x, bits)).all())
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+def test_values_come_back_in_the_order_of_memory(kernel: ModuleType, bits: int) -> None:
+    x = torch.randn(3, 10, 6, 7).to(memory_format=torch.channels_last)
+    for one in (x, x[1:], x[1:].transpose(0, 1), x.permute(3, 1, 0, 2), x[2].permute(1, 2, 0)):
+        flat = one.as_strided((one.numel(),), (1,), one.storage_offset())
+        assert torch.equal(kernel.pack(one, bits, 32), kernel.pack(flat.clone(), bits, 32))
+        back = kernel.unpack(kernel.pack(one, bits, 32), bits, 32, one.numel(), one.dtype)
+        assert float((back.as_strided(one.shape, one.stride()) - one).abs().max()) <= 5 / 2**bits
+
+
+@BOTH
+def test_a_tensor_with_gaps_is_refused(kernel: ModuleType) -> None:
+    message = (
+        r"x: expected a tensor without gaps in memory, got shape \(4, 3\) with strides \(6, 1\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        kernel.pack(torch.randn(4, 6)[:, :3], 4, 32)
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_of_groups_without_negative_values_are_exact(
+    kernel: ModuleType, dtype: torch.dtype, bits: int
+) -> None:
+    x = (spread(500, 32, 3) * torch.randn(500, 32)).relu().clamp(max=LARGEST).to(dtype)
+    assert not round_trip(kernel, x, bits, 32)[x.view(-1) == 0].any()
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 0.3, -0.3, 7e4, -7e4, 1e-6, 1e30, -1e-30])
+def test_groups_of_one_value(kernel: ModuleType, value: float, bits: int) -> None:
+    back = round_trip(kernel, torch.full((70,), value), bits, 32)
+    exact = value in (0.0, 1.0, -2.5) or bits == 8
+    rounding = 2.0**-8 if abs(value) > LARGEST or abs(value) < LEAST else 2.0**-11
+    expected = torch.tensor(value).double()
+    assert bool(((back - expected).abs() <= (0 if exact else rounding * abs(value))).all())
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 5, 31, 95, 99])
+def test_what_is_not_finite_spoils_its_own_group_alone(
+    kernel: ModuleType, place: int, bad: float, bits: int
+) -> None:
+    x = torch.randn(100)
+    x[place] = bad
+    finite = round_trip(kernel, x, bits, 32).isfinite()
+    spoiled = torch.arange(100) // 32 == place // 32
+    assert torch.equal(finite, ~spoiled)
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+def test_a_range_over_fp32_is_not_finite(kernel: ModuleType, bits: int) -> None:
+    x = torch.linspace(-3.3e38, 3.3e38, 32)
+    assert not round_trip(kernel, x, bits, 32).isfinite().any()
+
+
+@BOTH
+@pytest.mark.parametrize("bits", BITS)
+def test_the_last_group_does_not_grow_and_one_element_is_exact(
+    kernel: ModuleType, bits: int
+) -> None:
+    x = torch.cat([torch.zeros(32), torch.linspace(100, 101, 5)])
+    assert float((round_trip(kernel, x, bits, 32)[32:] - x[32:]).abs().max()) < 1 / 2**bits
+    assert float(round_trip(kernel, torch.tensor(3.5), bits, 32)) == 3.5
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unpacking_into_a_given_buffer(kernel: ModuleType, dtype: torch.dtype) -> None:
+    x, room = torch.randn(300).to(dtype), torch.empty(300, dtype=dtype)
+    packed = kernel.pack(x, 4, 64)
+    assert kernel.unpack(packed, 4, 64, 300, dtype, room) is room
+    assert torch.equal(room, kernel.unpack(packed, 4, 64, 300, dtype))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_rows_are_fbgemms(bits: int) -> None:
+    name = {2: "2bit", 4: "4bit", 8: "byte"}[bits]
+    x = torch.randn(50, 64)
+    theirs = getattr(torch.ops.quantized, f"embedding_bag_{name}_prepack")(x)
+    check_equal(theirs, naive.pack(x, bits, 64), x.view(-1), bits, 64)
+
+
+@BOTH
+@given(n=st.integers(0, 200))
+def test_bits_of_booleans(kernel: ModuleType, n: int) -> None:
+    mask = torch.rand(n) > 0.5
+    whole = kernel.pack_bits(mask)
+    assert (whole.shape, whole.dtype) == ((-(-n // 8),), torch.uint8)
+    assert torch.equal(whole, naive.pack_bits(mask))
+    back = kernel.unpack_bits(whole, n)
+    assert torch.equal(back, mask)
+
+
+@given(
+    ends=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    dtype=st.sampled_from([torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]),
+)
+def test_integers_stay_what_they_are(ends: list[int], dtype: torch.dtype) -> None:
+    x = torch.tensor(ends, dtype=torch.int64).to(dtype)
+    kept = codes.narrow(x)
+    assert kept.dtype.itemsize <= dtype.itemsize
+    assert torch.equal(kept.to(dtype), x)
+
+
+@pytest.mark.parametrize(
+    ("ends", "dtype"),
+    [
+        ((0, 255), torch.uint8),
+        ((0, 256), torch.int16),
+        ((-1, 0), torch.int16),
+        ((-(2**15), 5), torch.int16),
+        ((-(2**15) - 1, 5), torch.int32),
+        ((0, 2**31), torch.int64),
+    ],
+)
+def test_the_narrowest_integers(ends: tuple[int, int], dtype: torch.dtype) -> None:
+    assert codes.narrow(torch.tensor(ends)).dtype == dtype
