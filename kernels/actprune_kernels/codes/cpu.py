@@ -48,9 +48,9 @@ def _suspects(codes: Tensor, bits: int) -> Tensor:
     """Which rows, by their scale, FBGEMM may have made otherwise than the definition: it is not
     finite, negative, tiny, or 1, as where fp16 has none that small."""
     if bits == 8:
-        scale = codes.view(torch.float32)[:, -2]
-        return ~((scale == 0) | (scale > LEAST / 128) & (scale < torch.inf))
-    scale = codes.numpy().view(np.uint16)[:, -2].copy()
+        size = codes.view(torch.float32)[:, -2]
+        return ~((size == 0) | (size > LEAST / 128) & (size < torch.inf))
+    scale = codes.numpy().view(np.uint16)[:, -2].copy()  # its comparisons are the faster ones
     return torch.from_numpy((scale - _NORMAL >= _INF - _NORMAL) | (scale == _ONE))
 
 
