@@ -31,10 +31,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import CPU, NAIVE, kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
 from actprune_kernels.sizes import index_dtype
 
-HAS = (NAIVE, CPU)
+HAS = (NAIVE, CPU, TRITON)
 BITS = (2, 4, 8)
 LEAST = 2.0**-14
 """The least normal number of fp16."""
@@ -52,7 +52,7 @@ def backend(device: torch.device, name: str = "auto") -> ModuleType:
     devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
     """
     if name not in ("naive", "triton"):
-        name = {"cpu": "cpu"}.get(device.type, "naive")
+        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
     return kernels("codes", name, device, torch.float32)
 
 

@@ -26,7 +26,8 @@ def _fp32_levels(low: Tensor, high: Tensor, last: int) -> tuple[Tensor, Tensor, 
     """Of 8 bits: bias and 1 / scale, and the row's last bytes."""
     size = high - low
     scale = torch.where(size.isfinite(), size / last, torch.nan)
-    inverse = last / torch.where(size < LEAST, size.clamp(min=TINY), size + EPSILON)
+    divisor = torch.where(size < LEAST, size.clamp(min=256 * TINY), size + EPSILON)
+    inverse = torch.full_like(size, last) / divisor  # a number divided would be a reciprocal's
     return low, inverse, torch.stack([scale, low], 1)
 
 
