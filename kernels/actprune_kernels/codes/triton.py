@@ -13,7 +13,7 @@ from torch import Tensor
 from actprune_kernels.codes import EPSILON, LEAST, TINY, in_memory, naive, width
 from actprune_kernels.launch import launch
 
-_TILE = 4096  # values that a program holds
+_TILE = 2048  # values that a program holds
 _LEAST, _TINY, _EPSILON = tl.constexpr(LEAST), tl.constexpr(TINY), tl.constexpr(EPSILON)
 _OVERFLOW = tl.constexpr(65520.0)  # from here on fp16 rounds to infinity
 _NAN = tl.constexpr(0x7E00)  # of fp16
