@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune_kernels import codes, sizes
-from actprune_kernels.codes import BITS, LARGEST, LEAST, cpu, naive
+from actprune_kernels.codes import BITS, LEAST, cpu, naive
 
+LARGEST = torch.finfo(torch.float16).max
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 BOTH = pytest.mark.parametrize("kernel", [cpu, naive])
 
@@ -38,25 +39,10 @@ def bound(values: Tensor, bits: int) -> Tensor:
     largest = torch.maximum(low.abs(), high.abs())
     step = (high - low) / ((1 << bits) - 1)
     if bits == 8:
-        return 0.55 * step + 2.0**-23 * largest + 2.0**-126
+        return 0.55 * step + 2.0**-23 * largest + 2.0**-118
     fp16 = (largest >= LEAST) & (largest <= LARGEST)
     rounding = torch.where(fp16, 2.0**-10 * largest + 2.0**-21, 2.0**-7 * largest)
     return 1.01 * step / 2 + rounding + 2.0**-126
-
-
-def check_equal(ours: Tensor, theirs: Tensor, x: Tensor, bits: int, group: int) -> None:
-    """The same bytes, but that of two levels in 8 bits either may be the nearest of what lies
-    halfway: FBGEMM's arithmetic has other last digits."""
-    if bits == 8 and x.numel():
-        assert torch.equal(ours[:, -8:], theirs[:, -8:])
-        n, last = x.numel(), naive.unpack_rows(theirs, 8)
-        odd = (ours[:, :-8] != theirs[:, :-8]).view(-1)[:n]
-        scale = theirs[:, -8:].contiguous().view(torch.float32)[:, :1].expand_as(last)
-        off = (last.reshape(-1)[:n] - x.float()).abs()[odd]
-        torch.testing.assert_close(off, scale.reshape(-1)[:n][odd] / 2, rtol=0.11, atol=0)
-        assert int((ours[:, :-8].int() - theirs[:, :-8].int()).abs().max()) <= 1
-    else:
-        assert torch.equal(ours, theirs)
 
 
 @given(
@@ -74,7 +60,7 @@ def test_pieces_are_the_definition(
         ours, theirs = cpu.pack(x, bits, group), naive.pack(x, bits, group)
         back = cpu.unpack(theirs, bits, group, n, dtype)
     assert ours.shape == (-(-n // group), codes.width(bits, group))
-    check_equal(ours, theirs, x, bits, group)
+    assert torch.equal(ours, theirs)
     expected = naive.unpack(theirs, bits, group, n, dtype)
     assert back.shape == (n,)
     digits = torch.finfo(dtype).eps, 2**-22 * float(x.abs().max()) if n else 0
@@ -183,7 +169,7 @@ def test_rows_are_fbgemms(bits: int) -> None:
     name = {2: "2bit", 4: "4bit", 8: "byte"}[bits]
     x = torch.randn(50, 64)
     theirs = getattr(torch.ops.quantized, f"embedding_bag_{name}_prepack")(x)
-    check_equal(theirs, naive.pack(x, bits, 64), x.view(-1), bits, 64)
+    assert torch.equal(theirs, naive.pack(x, bits, 64))
 
 
 @BOTH

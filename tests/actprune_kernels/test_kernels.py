@@ -158,7 +158,7 @@ def test_backends_are_chosen_by_device_and_dtype_or_name() -> None:
     assert chosen.__name__ == "actprune_kernels.csr.cpu"
 
 
-@pytest.mark.parametrize("folder", ["bsr", "coo", "csr", "quantization"])
+@pytest.mark.parametrize("folder", ["bsr", "coo", "csr", "quantization", "codes", "gelu"])
 def test_the_backends_that_a_folder_lists_are_its_modules(folder: str) -> None:
     package = import_module(f"actprune_kernels.{folder}")
     modules = {path.stem for path in Path(package.__path__[0]).glob("*.py")}

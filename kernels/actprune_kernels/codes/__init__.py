@@ -13,10 +13,9 @@ The first code of a byte lies in its lowest bits. Levels are computed from scale
 are stored, so that a value is off by half a step and what their rounding costs: of fp16, 2**-10 of
 the group's largest magnitude or 2**-21. A group's least value is exact where fp16 holds it: zero.
 
-Where fp16 would overflow or lose its precision, in groups whose largest magnitude is over 65504 or
-under 2**-14, scale and bias are bf16 (2**-7), and the sign of the scale, which no other has, says
-so. A group with a NaN or Inf, or whose range overflows fp32, becomes one without any finite value:
-its scale is NaN.
+Where fp16 would overflow, or lose its precision as the largest magnitude is under 2**-14, scale and
+bias are bf16 (2**-7), and the sign of the scale, which no other has, says so. A group with a NaN or
+Inf, or whose range overflows fp32, becomes one without any finite value: its scale is NaN.
 
 Every backend exports
 pack(x, bits, group) -> codes (⌈n / group⌉, width) uint8: x without gaps in memory, of any floating
@@ -32,13 +31,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import CPU, NAIVE, kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
 from actprune_kernels.sizes import index_dtype
 
-HAS = (NAIVE, CPU)
+HAS = (NAIVE, CPU, TRITON)
 BITS = (2, 4, 8)
-LARGEST = 65504.0
-"""Of fp16."""
 LEAST = 2.0**-14
 """The least normal number of fp16."""
 TINY = 2.0**-126
@@ -55,7 +52,7 @@ def backend(device: torch.device, name: str = "auto") -> ModuleType:
     devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
     """
     if name not in ("naive", "triton"):
-        name = {"cpu": "cpu"}.get(device.type, "naive")
+        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
     return kernels("codes", name, device, torch.float32)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.codes import EPSILON, LARGEST, LEAST, TINY, in_memory
+from actprune_kernels.codes import EPSILON, LEAST, TINY, in_memory
 
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
@@ -26,13 +26,14 @@ def _fp32_levels(low: Tensor, high: Tensor, last: int) -> tuple[Tensor, Tensor, 
     """Of 8 bits: bias and 1 / scale, and the row's last bytes."""
     size = high - low
     scale = torch.where(size.isfinite(), size / last, torch.nan)
-    inverse = last / torch.where(size < LEAST, size.clamp(min=TINY), size + EPSILON)
+    divisor = torch.where(size < LEAST, size.clamp(min=256 * TINY), size + EPSILON)
+    inverse = torch.full_like(size, last) / divisor  # a number divided would be a reciprocal's
     return low, inverse, torch.stack([scale, low], 1)
 
 
 def _levels(low: Tensor, high: Tensor, last: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of 2 and 4 bits: bias and 1 / scale as they are stored, and the row's last bytes."""
-    wide = is_wide(low, torch.maximum(high, low.half().float()))
+    wide = is_wide(low, high, last)
     bias = torch.where(wide, low.bfloat16().float(), low.half().float())
     size = high - bias
     scale = torch.where(size > 0, size / last, 1)
@@ -47,10 +48,10 @@ def _levels(low: Tensor, high: Tensor, last: int) -> tuple[Tensor, Tensor, Tenso
     return bias, 1 / scale, torch.where(finite, fields, none)
 
 
-def is_wide(low: Tensor, high: Tensor) -> Tensor:
+def is_wide(low: Tensor, high: Tensor, last: int) -> Tensor:
     """Which groups have scale and bias in bf16, or are not finite."""
-    largest = torch.maximum(-low, high)
-    return ~((largest == 0) | (largest >= LEAST) & (largest <= LARGEST))
+    largest, scale = torch.maximum(-low, high), (high - low.half().float()) / last
+    return (largest > 0) & (largest < LEAST) | ~scale.half().isfinite()
 
 
 def unpack(

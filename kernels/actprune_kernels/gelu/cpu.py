@@ -6,38 +6,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.gelu import EDGE, ROW, STEP, cell, first, naive, rows
+from actprune_kernels.gelu import EDGES, ROW, STEPS, cell, first, naive, rows
 from actprune_kernels.quantization.cpu import pack_, unpack_
 from actprune_kernels.quantization.naive import packed
 from actprune_kernels.sizes import rows_at_once, wide
 
 
-def forward_(h: Tensor, bits: int) -> Tensor:
+def forward_(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
     codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
-    last = (1 << bits) - 1
+    function, last = F.gelu if name == "gelu" else F.silu, (1 << bits) - 1
     for piece, part in _pieces(h, codes, bits):
-        cells = _places(piece.to(wide(h.dtype)), bits).clamp_(0, last).floor_()
+        cells = _places(piece.to(wide(h.dtype)), bits, name).clamp_(0, last).floor_()
         whole = pack_(cells, bits)
         if whole.sum().isnan():  # it would spoil the others of its byte
-            places = naive.quantised(naive.derivative(piece.to(wide(h.dtype))), bits)
-            whole = packed(places, 8 // bits)
+            slope = naive.derivative(piece.to(wide(h.dtype)), name)
+            whole = packed(naive.quantised(slope, bits, name), 8 // bits)
         part.copy_(whole)
-        piece.copy_(F.gelu(piece))
+        piece.copy_(function(piece))
     return codes
 
 
-def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
+def backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> None:
     for piece, part in _pieces(grad, codes, bits):
         levels = unpack_(torch.empty_like(piece, dtype=wide(grad.dtype)), part, bits)
-        piece.mul_(levels.mul_(cell(bits)).add_(first(bits)))
+        piece.mul_(levels.mul_(cell(bits, name)).add_(first(bits, name)))
 
 
-def _places(h: Tensor, bits: int) -> Tensor:
+def _places(h: Tensor, bits: int, name: str) -> Tensor:
     """Where the derivatives lie among the cells: k to k + 1 in cell k."""
     if bits == 2:  # bounds that are evenly spaced in h need no derivative
-        return h * (1 / STEP) + 2
-    slope: Tensor = torch.ops.aten.gelu_backward(torch.ones_like(h), h)
-    return slope.sub_(0.5 - EDGE).mul_(1 / cell(bits))
+        return h * (1 / STEPS[name]) + 2
+    aten = torch.ops.aten
+    derivative = aten.gelu_backward if name == "gelu" else aten.silu_backward
+    slope: Tensor = derivative(torch.ones_like(h), h)
+    return slope.sub_(0.5 - EDGES[name]).mul_(1 / cell(bits, name))
 
 
 def _pieces(values: Tensor, codes: Tensor, bits: int) -> Iterator[tuple[Tensor, Tensor]]:

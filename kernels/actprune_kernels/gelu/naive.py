@@ -1,4 +1,4 @@
-"""GELU and its quantised derivative in whole tensors: the definition."""
+"""GELU, SiLU and their quantised derivatives in whole tensors: the definition."""
 
 import math
 
@@ -6,31 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.gelu import EDGE, ROW, cell, first, rows
+from actprune_kernels.gelu import EDGES, ROW, cell, first, rows
 from actprune_kernels.quantization import naive as quantization
 from actprune_kernels.sizes import wide
 
 
-def forward_(h: Tensor, bits: int) -> Tensor:
-    codes = quantised(derivative(h.view(-1).to(wide(h.dtype))), bits)
-    h.copy_(F.gelu(h))
+def forward_(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
+    codes = quantised(derivative(h.view(-1).to(wide(h.dtype)), name), bits, name)
+    h.copy_(F.gelu(h) if name == "gelu" else F.silu(h))
     return packed(codes, bits)
 
 
-def backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
-    levels = unpacked(codes, grad.numel(), bits).to(wide(grad.dtype)) * cell(bits) + first(bits)
+def backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> None:
+    levels = unpacked(codes, grad.numel(), bits).to(wide(grad.dtype))
+    levels = levels * cell(bits, name) + first(bits, name)
     grad.mul_(levels.view_as(grad))
 
 
-def derivative(h: Tensor) -> Tensor:
-    """Φ(h) + h φ(h); of ±Inf its limit."""
-    phi = torch.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + torch.erf(h / math.sqrt(2))) + torch.where(phi == 0, 0, h * phi)
+def derivative(h: Tensor, name: str = "gelu") -> Tensor:
+    """Of GELU Φ(h) + h φ(h), of SiLU σ(h) + h σ(h) (1 - σ(h)); of ±Inf its limit."""
+    if name == "gelu":
+        whole = 0.5 * (1 + torch.erf(h / math.sqrt(2)))
+        density = torch.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
+    else:
+        whole = torch.sigmoid(h)
+        density = whole * (1 - whole)
+    return whole + torch.where(density == 0, 0, h * density)
 
 
-def quantised(derivatives: Tensor, bits: int) -> Tensor:
+def quantised(derivatives: Tensor, bits: int, name: str = "gelu") -> Tensor:
     """The cell of each derivative, from 0; of NaN: 0."""
-    cells = torch.floor((derivatives - (0.5 - EDGE)) / cell(bits))
+    cells = torch.floor((derivatives - (0.5 - EDGES[name])) / cell(bits, name))
     return cells.nan_to_num(0).clamp(0, (1 << bits) - 1).to(torch.uint8)
 
 

@@ -15,7 +15,7 @@ from actprune_bench.measure.tolerance import relative_error
 from actprune_bench.models import MODELS, Block, LeanBlock
 from actprune_common.errors import InputError
 from actprune_kernels import gelu
-from actprune_kernels.gelu import BITS, EDGE, cell, cpu, naive
+from actprune_kernels.gelu import BITS, EDGES, cell, cpu, naive
 from actprune_kernels.sizes import at_once
 
 WHOLE = "bsr:block=1x4,sparsity=0"
@@ -147,7 +147,7 @@ def test_the_coded_derivative_is_within_its_bound(bits: int) -> None:
     x = h.clone().requires_grad_()
     nn.functional.gelu(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
-    assert float((x.grad - 0.5).abs().max()) <= EDGE
+    assert float((x.grad - 0.5).abs().max()) <= EDGES["gelu"]
     codes, levels = gelu.backend(h.device).forward_(h, bits), torch.ones_like(h)
     torch.testing.assert_close(h, nn.functional.gelu(x.detach()))
     gelu.backend(h.device).backward_(levels, codes, bits)
@@ -167,7 +167,7 @@ def test_pieces_are_the_definition(extra: int, dtype: torch.dtype, bits: int) ->
     torch.testing.assert_close(one, two)
     count = len(h)
     differ = naive.unpacked(ours, count, bits) != naive.unpacked(theirs, count, bits)
-    places = (naive.derivative(h[differ].double()) - (0.5 - EDGE)) / cell(bits)
+    places = (naive.derivative(h[differ].double()) - (0.5 - EDGES["gelu"])) / cell(bits)
     near = (places - places.round()).abs() * cell(bits)
     assert not differ.any() or float(near.max()) < 1e-6  # only where rounding decides
     grad = torch.randn(count).to(dtype)
