@@ -3,6 +3,7 @@
 from actprune.formats.base import Compressed, Format, PruningFormat
 from actprune.formats.bitmap import Bitmap
 from actprune.formats.bsr import Bsr
+from actprune.formats.codes import Codes
 from actprune.formats.coo import Coo
 from actprune.formats.csr import Csr
 from actprune.formats.dense import Dense
@@ -12,12 +13,12 @@ from actprune.formats.rows import Rows
 from actprune.formats.spec import read_spec
 from actprune.formats.topk import Topk
 
-_ALL: tuple[type[Format], ...] = (Dense, Coo, Csr, Bsr, Quant, Bitmap, Topk, Rows, Nm)
+_ALL: tuple[type[Format], ...] = (Dense, Coo, Csr, Bsr, Codes, Quant, Bitmap, Topk, Rows, Nm)
 FORMATS = {format.name: format for format in _ALL}
 BASELINES = ("quant", "bitmap", "topk", "rows", "nm")
 """What other work keeps, in plain PyTorch."""
 
-__all__ = ["BASELINES", "FORMATS", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
+__all__ = ["BASELINES", "FORMATS", "Codes", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
 
 
 def parse(spec: "str | Format") -> Format:

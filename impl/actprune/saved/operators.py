@@ -1,93 +1,73 @@
-"""What an operator is to the tensors around it: its kind, and whether it can be run again."""
+"""What a function of torch is to the tensors around it, by its name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-
-KINDS = ("linear", "conv", "norm", "activation", "attention", "rest")
-"""What may consume a saved tensor, as rules name it."""
-
-_OF = {
-    "linear": "mm addmm bmm baddbmm _grouped_mm _scaled_mm addmv mv dot linear _trilinear",
-    "conv": "convolution _convolution cudnn_convolution mkldnn_convolution miopen_convolution",
-    "norm": (
-        "native_layer_norm native_batch_norm native_group_norm _fused_rms_norm cudnn_batch_norm "
-        "_native_batch_norm_legit miopen_batch_norm _batch_norm_with_update"
+LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = "linear conv norm activation attention rest".split()
+KINDS = (LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST)
+"""What a tensor is saved for, as rules name it. A product of two activations is attention's."""
+PRODUCTS = (LINEAR, CONV)
+"""The kinds whose gradients are linear in what they save."""
+_NAMES = {
+    LINEAR: "linear matmul rmatmul mm addmm bmm baddbmm addbmm einsum bilinear grouped_mm mv addmv",
+    CONV: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    NORM: "layer_norm rms_norm group_norm batch_norm instance_norm local_response_norm normalize",
+    ACTIVATION: (
+        "relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid softplus "
+        "tanh sigmoid logsigmoid prelu rrelu threshold glu"
     ),
-    "activation": (
-        "gelu silu relu relu_ threshold leaky_relu elu celu selu hardswish hardsigmoid hardtanh "
-        "mish softplus tanh sigmoid log_sigmoid_forward glu prelu silu_ hardswish_ hardtanh_ "
-        "leaky_relu_ elu_ sigmoid_ tanh_ mish_ gelu_ rrelu_with_noise"
+    ATTENTION: "scaled_dot_product_attention softmax multi_head_attention_forward",
+}
+_KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+PRODUCT_PASSES = 1000
+_PASSES = {
+    0: "view reshape flatten transpose permute t mT movedim unflatten squeeze unsqueeze expand",
+    1: (
+        "add radd iadd sub rsub isub mul rmul imul div truediv rtruediv itruediv neg square abs "
+        "reciprocal clamp clamp_min maximum minimum where masked_fill to float half bfloat16 "
+        "type_as contiguous clone cat concat stack pad roll getitem relu hardtanh relu6 leaky_relu "
+        "threshold index_select expand_as repeat_interleave flip split chunk unbind"
     ),
-    "attention": (
-        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
-        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
-        "_softmax _safe_softmax _flash_attention_forward _efficient_attention_forward"
+    2: "rsqrt sqrt sigmoid hardswish hardsigmoid batch_norm normalized",
+    3: "silu exp elu mean sum",
+    4: "gelu tanh softplus mish layer_norm rms_norm group_norm pow",
+    5: "softmax avg_pool2d max_pool2d adaptive_avg_pool2d",
+    PRODUCT_PASSES: (
+        "linear matmul mm addmm bmm baddbmm conv1d conv2d conv3d scaled_dot_product_attention "
+        "einsum"
     ),
 }
-_KIND_OF = {name: kind for kind, names in _OF.items() for name in names.split()}
-_PRODUCTS = ("linear", "conv", "attention")
-_CHEAP = {
-    "native_layer_norm": 3,
-    "native_group_norm": 3,
-    "_fused_rms_norm": 3,
-    "native_batch_norm": 3,
-    "_softmax": 4,
-    "cat": 1,
-    "stack": 1,
-    "clone": 1,
-    "_to_copy": 1,
-    "constant_pad_nd": 1,
-    "roll": 1,
-    "index": 1,
-    "index_select": 1,
-    "avg_pool2d": 3,
-    "max_pool2d_with_indices": 4,
-    "upsample_nearest2d": 1,
-    "mean": 1,
-    "sum": 1,
-}
-"""What costs about so many passes over its output, beside the pointwise operators."""
-_SLOW = {"gelu": 3, "tanh": 3, "sigmoid": 2, "silu": 2, "exp": 2, "pow": 1, "erf": 3, "softplus": 3}
-PRODUCT_COST = 1000
+_COSTS = {name: passes for passes, names in _PASSES.items() for name in names.split()}
+_FREE = "get size stride dim numel detach is_floating_point is_contiguous requires_grad_ data_ptr len"
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One overload."""
+    """What a function does, whatever it is given."""
 
     name: str
     kind: str
-    view: bool
-    """Its output is a view, or it has none: nothing is computed."""
-    mutates: bool
-    cost: int | None
-    """Of running it again, in passes over its output; None: it can't be."""
+    passes: int | None
+    """Of running it again, in copies of its result; None: it is random, or not known."""
+    in_place: bool
+    """It writes into its first argument."""
+    free: bool
+    """It computes nothing that could be saved."""
+    ours: bool
+    """An operator of this package: what it returns is a store already."""
 
 
-@lru_cache(maxsize=None)
-def operator(func: Any) -> Operator:
-    """What is known of an overload."""
-    schema = func._schema
-    name = schema.name.partition("::")[2]
-    aten = schema.name.startswith("aten::")
-    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
-    aliases = any(r.alias_info is not None for r in schema.returns)
-    view = (aliases and not writes) or not schema.returns
-    kind = _KIND_OF.get(name, "rest") if aten else "rest"
-    return Operator(name, kind, view or name == "_unsafe_view" or name == "detach", writes, _cost(func, name, kind, aten))
-
-
-def _cost(func: Any, name: str, kind: str, aten: bool) -> int | None:
-    plain = name.rstrip("_")
-    if not aten or torch.Tag.nondeterministic_seeded in func.tags or plain in ("bernoulli", "dropout"):
-        return None
-    if plain in _CHEAP:
-        return _CHEAP[plain]
-    if torch.Tag.pointwise in func.tags:
-        return _SLOW.get(plain, 1)
-    if kind in _PRODUCTS:
-        return PRODUCT_COST
-    return None
+@lru_cache(maxsize=4096)
+def operator(func: Callable[..., Any]) -> Operator:
+    """Return what is known of a function, of which a method is one."""
+    name = getattr(func, "__name__", type(func).__name__)
+    ours = "actprune" in str(getattr(func, "_qualified_op_name", getattr(func, "_name", "")))
+    special = name.startswith("__") and name.endswith("__")
+    in_place = name.endswith("_") and not special
+    name = name.strip("_")
+    in_place = in_place or (special and name in _IN_PLACE)
+    free = name in _FREE.split() and not in_place
+    return Operator(name, _KINDS.get(name, REST), _COSTS.get(name), in_place, free, ours)

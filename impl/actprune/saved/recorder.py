@@ -1,270 +1,405 @@
-"""A forward pass that is watched: which tensors autograd saves, where they come from."""
+"""A forward pass that is watched: what autograd saves goes into stores, as rules say."""
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
 
-from actprune.saved.operators import PRODUCT_COST, Operator, operator
-from actprune.saved.stores import Codes, lossless
+from actprune.formats import Codes, Dense, Format
+from actprune.saved.contents import Contents, normalized
+from actprune.saved.operators import (
+    ATTENTION,
+    LINEAR,
+    PRODUCT_PASSES,
+    PRODUCTS,
+    REST,
+    Operator,
+    operator,
+)
+from actprune.saved.stores import FLOATS, Coded, Pruned, Store, Whole, group_of, lossless
+from actprune.saved.values import Given, Recipe, Value, View
 
 SMALL = 16384
 """Bytes up to which a tensor is kept as it is."""
+PASSES = 6
+"""Copies of its result that making a value again may cost: about what coding it would."""
+Formats = Mapping[str, Format]
+"""By kind."""
+_UNKNOWN = Operator("", REST, None, False, False, False)
+"""A function of autograd's own kind, which no mode sees."""
+_AUTOCAST = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "conv1d", "conv2d", "conv3d"}
+_AUTOCAST |= {"scaled_dot_product_attention"}
 
 
-class Value:
-    """The content of a storage, as one operator left it."""
-
-    __slots__ = ("cost", "dtype", "group", "inside", "nbytes", "recipe", "ref", "store", "version")
-
-    def __init__(self, storage, dtype, version: int, inside: bool) -> None:
-        self.ref, self.nbytes = StorageWeakRef(storage), storage.nbytes()
-        self.dtype, self.version, self.inside = dtype, version, inside
-        self.group = 128
-        self.recipe = None
-        self.store = None
-
-    def flat(self, memo=None) -> Tensor:
-        """All of the storage, in one dimension."""
-        if self.store is not None:
-            return self.store.flat() if not isinstance(self.store, Tensor) else self.store
-        memo = {} if memo is None else memo
-        if id(self) not in memo:
-            memo[id(self)] = self.recipe.run(memo)
-        return memo[id(self)]
-
-
-class Ref:
-    """A view of a value."""
-
-    __slots__ = ("dtype", "offset", "size", "stride", "value")
-
-    def __init__(self, value: Value, t: Tensor) -> None:
-        self.value, self.dtype = value, t.dtype
-        self.size, self.stride, self.offset = t.size(), t.stride(), t.storage_offset()
-
-    def tensor(self, memo) -> Tensor:
-        flat = self.value.flat(memo)
-        if flat.dtype != self.dtype:
-            flat = flat.view(self.dtype)
-        return flat.as_strided(self.size, self.stride, self.offset)
-
-
-class Recipe:
-    """The operator that made a value, with its arguments."""
-
-    __slots__ = ("args", "func", "index", "kwargs", "op", "parents")
-
-    def __init__(self, func, op, args, kwargs, index, parents) -> None:
-        self.func, self.op, self.args, self.kwargs, self.index = func, op, args, kwargs, index
-        self.parents = parents
-
-    def run(self, memo) -> Tensor:
-        def real(a):
-            if isinstance(a, Ref):
-                return a.tensor(memo)
-            if isinstance(a, (list, tuple)):
-                return type(a)([real(x) for x in a])
-            return a
-
-        args = [real(a) for a in self.args]
-        if self.op.mutates:
-            target = self.args[0]
-            flat = args[0]._base if args[0]._base is not None else args[0]
-            flat = target.value.flat(memo)
-            flat = flat.clone()
-            args[0] = flat.as_strided(target.size, target.stride, target.offset)
-            self.func(*args, **self.kwargs)
-            return flat
-        out = self.func(*args, **self.kwargs)
-        if self.index is not None:
-            out = out[self.index]
-        if out.storage_offset() or out.untyped_storage().nbytes() != out.nbytes:
-            raise RuntimeError("layout")
-        return out.as_strided((out.numel(),), (1,), 0)
-
-
-def group_of(shape, most=128):
-    for inner in ((shape[-1],) if len(shape) < 4 else (shape[-1] * shape[-2], shape[-1])):
-        for g in range(most, 31, -2):
-            if inner % g == 0:
-                return g
-    return most
-
-
+@dataclass(frozen=True)
 class Saved:
-    __slots__ = ("ref", "tensor")
+    """One tensor that autograd saved, as `survey` lists it."""
 
-    def __init__(self, t):
-        self.tensor, self.ref = t, None
+    module: str
+    function: str
+    kind: str
+    nbytes: int
+    """Of the tensor."""
+    held: int
+    """What its store added."""
+    store: str
+    """The store, or why there is none."""
+    error: float | None = None
+    """‖x̂ - x‖ / ‖x‖ of what the backward pass gets."""
 
 
-class Recorder(TorchDispatchMode):
-    def __init__(self, model: nn.Module, bits: int = 4, budget: int = 8, products: bool = False) -> None:
+class Cell:
+    """What autograd holds in place of a tensor."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept
+
+
+class Recorder(TorchFunctionMode):
+    """A context in which what autograd saves is kept as `formats` say, by what it is saved for.
+
+    It knows the function that saves a tensor, the one that made it, and which tensors are weights.
+    Tensors that are saved twice, or are views of one another, share a store; what a few passes over
+    memory make again from something that is stored has none.
+    """
+
+    def __init__(
+        self,
+        weights: Iterable[Tensor],
+        formats: Formats,
+        *,
+        products: bool = False,
+        draw: tuple[int, int] = (0, 0),
+        log: list[Saved] | None = None,
+    ) -> None:
         super().__init__()
-        self.own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
-        self.values: dict[int, Value] = {}
-        self.pending: list[Saved] = []
-        self.bits, self.budget = bits, budget + (PRODUCT_COST * products)
-        self.last: Operator | None = None
-        self.busy = False
-        self.log = []
+        self.formats, self.module, self.log = formats, "", log
+        self._limit = PASSES + PRODUCT_PASSES * products
+        self._weights = {_key(weight) for weight in weights if _strided(weight)}
+        self._values: dict[int, Value] = {}
+        self._contents = Contents()
+        self._running: Operator | None = None
+        self._args: tuple[Any, ...] = ()
+        self._late: list[Cell] = []
+        self._last_cast: tuple[Tensor, Tensor] | None = None
+        self._draw = [*draw, 0]
+        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __enter__(self) -> "Recorder":
+        self._hooks.__enter__()
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *problem: Any) -> None:
+        super().__exit__(*problem)  # type: ignore[no-untyped-call]
+        self._hooks.__exit__(*problem)
+        self._values.clear()
+        self._last_cast = None
+
+    # Functions: which one runs, and what it makes of what.
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function, and note how its results were made."""
         kwargs = kwargs or {}
-        if self.busy:
+        found = operator(func)
+        if found.free or self._running is not None:
             return func(*args, **kwargs)
-        op = operator(func)
-        if op.view:
-            return func(*args, **kwargs)
-        if self.pending:
-            self.settle(op)
-        recipe = None
-        if op.cost is not None:
-            parents: list[Value] = []
-            taken = [self.captured(a, parents) for a in args], {k: self.captured(v, parents) for k, v in kwargs.items()}
-        out = func(*args, **kwargs)
-        self.last = op
-        outs = out if isinstance(out, (tuple, list)) else (out,)
-        for index, made in enumerate(outs):
-            if isinstance(made, Tensor) and type(made) is Tensor:
-                storage = made.untyped_storage()
-                key = storage._cdata
-                if key in self.own:
-                    continue
-                # autograd counts a mutation after the operator is done
-                value = Value(storage, made.dtype, made._version + op.mutates, True)
-                if op.cost is not None:
-                    value.recipe = Recipe(func, op, *taken, index if out is not made else None, parents)
-                value.group = made.shape
-                self.values[key] = value
+        if found.name == "batch_norm" and _trains_on_a_cpu(*args, **kwargs):
+            return self._batch_norm(found, *args, **kwargs)
+        if found.name in _AUTOCAST and _autocast(args[0]):
+            args = tuple(self._cast(part) for part in args)
+        again = found.passes is not None and found.passes <= self._limit
+        in_place = found.in_place or bool(kwargs.get("inplace", False))
+        taken = self._captured(args, kwargs) if in_place and again else None
+        out = self._run(found, func, args, kwargs)
+        several = isinstance(out, list | tuple)
+        for index, made in enumerate(out if several else (out,)):
+            if not _plain(made):
+                continue
+            weight = self._all_weights(args) if made.requires_grad else False
+            if made.requires_grad and not (again or weight):
+                continue
+            known = self._values.get(_key(made))
+            if _key(made) in self._weights or (known is not None and known.holds(made)):
+                continue  # a view
+            value = self._values[_key(made)] = Value(made)
+            value.weight = weight
+            if found.ours:
+                value.store = Whole(made.detach())
+            elif again and made.storage_offset() == 0 and (in_place or not _among(made, args)):
+                taken = taken or self._captured(args, kwargs)
+                which = replace(found, in_place=in_place)
+                autocast = _autocast(made)
+                value.recipe = Recipe(func, which, *taken, index if several else None, autocast)
+        self._settle(found, args)
         return out
 
-    def captured(self, a, parents):
-        if isinstance(a, Tensor):
-            if a.untyped_storage()._cdata in self.own:
-                return a.detach() if a.requires_grad else a
-            value = self.value_of(a)
-            parents.append(value)
-            return Ref(value, a)
-        if isinstance(a, (list, tuple)):
-            return type(a)([self.captured(x, parents) for x in a])
-        return a
+    def _run(
+        self, found: Operator, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        self._running, self._args = found, args
+        try:
+            return func(*args, **kwargs)
+        except BaseException:
+            self._late.clear()
+            raise
+        finally:
+            self._running, self._args = None, ()
 
-    def value_of(self, t: Tensor) -> Value:
-        storage = t.untyped_storage()
-        value = self.values.get(storage._cdata)
-        if value is None or value.ref.expired() or value.version != t._version:
-            value = self.values[storage._cdata] = Value(storage, t.dtype, t._version, value is not None and not value.ref.expired())
+    def _batch_norm(
+        self,
+        found: Operator,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = True,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """What F.batch_norm calls on a CPU, which gives the statistics as well."""
+        args = (input, weight, bias, running_mean, running_var, training, momentum, eps)
+        out, *statistics = self._run(found, torch.native_batch_norm, args, {})
+        value = self._values[_key(out)] = Value(out)
+        taken = self._captured((input, *(each.detach() for each in statistics), weight, bias), {})
+        value.recipe = Recipe(normalized, operator(normalized), *taken)
+        self._settle(found, args)
+        return out  # type: ignore[no-any-return]
+
+    def _cast(self, part: Any) -> Any:
+        """An activation in autocast's dtype: one cast for neighbours that read the same tensor,
+        where autocast makes one each. Casts of weights are left to autocast, which shares them."""
+        if not (_plain(part) and part.dtype in FLOATS[:3]) or self._is_weight(part):
+            return part
+        dtype = torch.get_autocast_dtype(part.device.type)
+        if part.dtype == dtype:
+            return part
+        if self._last_cast is None or self._last_cast[0] is not part:
+            cast = self.__torch_function__(Tensor.to, (), (part, dtype))
+            self._last_cast = part, cast
+        return self._last_cast[1]
+
+    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Arguments as a recipe holds them, and the values among them."""
+        parents: list[Value] = []
+
+        def capture(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                if not _plain(part) or _key(part) in self._weights or part.nbytes <= SMALL:
+                    return Given(_bare(part), part._version)
+                value = self._value(part)
+                parents.append(value)
+                return View(value, part)
+            if isinstance(part, list | tuple):
+                return type(part)([capture(each) for each in part])
+            return part
+
+        found = tuple(capture(part) for part in args)
+        return found, {name: capture(part) for name, part in kwargs.items()}, parents
+
+    def _value(self, tensor: Tensor) -> Value:
+        """What the storage of a tensor holds now; it was not made here where it is not known."""
+        value = self._values.get(_key(tensor))
+        if value is None or not value.holds(tensor):
+            value = self._values[_key(tensor)] = Value(tensor, made=False)
         return value
 
-    def pack(self, t: Tensor):
-        if self.busy:
-            return t
-        if type(t) is not Tensor or t.nbytes <= SMALL or t.untyped_storage()._cdata in self.own or (t.is_leaf and t.requires_grad):
-            self.busy = True
-            try:
-                return t.detach() if not t.is_leaf else t
-            finally:
-                self.busy = False
-        saved = Saved(t)
-        self.pending.append(saved)
-        return saved
+    def _is_weight(self, tensor: Tensor) -> bool:
+        base = tensor if tensor._base is None else tensor._base
+        if isinstance(base, nn.Parameter) or (base.is_leaf and base.requires_grad):
+            return True
+        if not _plain(tensor) or _key(tensor) in self._weights:
+            return _plain(tensor)
+        value = self._values.get(_key(tensor))
+        return value is not None and value.weight and value.holds(tensor)
 
-    def unpack(self, saved):
-        if isinstance(saved, Tensor):
-            return saved
-        if saved.tensor is not None:
-            return saved.tensor
-        with torch.no_grad():
-            return saved.ref.tensor({})
+    def _all_weights(self, args: tuple[Any, ...]) -> bool:
+        tensors = [part for part in args if isinstance(part, Tensor)]
+        return bool(tensors) and all(self._is_weight(part) for part in tensors)
 
-    def cost(self, value: Value, limit: int) -> int | None:
-        """Passes to make a value again, or None where it can't be, or costs more than limit."""
+    # Tensors that autograd saves, and what they are kept as.
+
+    def _pack(self, tensor: Tensor) -> Any:
+        if not _plain(tensor) or self._is_weight(tensor):
+            return _bare(tensor)
+        value = self._values.get(_key(tensor))
+        if self._running is not None and (value is None or not value.holds(tensor)):
+            cell = Cell(tensor)  # perhaps a result, which is known when the function is done
+            self._late.append(cell)
+            return cell
+        return Cell(self._kept(tensor, self._running or _UNKNOWN, self._args))
+
+    def _unpack(self, held: Any) -> Tensor:
+        kept = held.kept if isinstance(held, Cell) else held
+        return self._contents.tensor(kept) if isinstance(kept, View) else kept
+
+    def _settle(self, found: Operator, args: tuple[Any, ...]) -> None:
+        late, self._late = self._late, []
+        for cell in late:
+            made = not _among(cell.kept, args)
+            cell.kept = self._kept(cell.kept, found, args, made=made)
+
+    def _kept(
+        self, tensor: Tensor, found: Operator, args: tuple[Any, ...], *, made: bool = False
+    ) -> View | Tensor:
+        """What stands for a saved tensor: a view of a value, or the tensor itself."""
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            kind = ATTENTION if found.kind == LINEAR and not self._weighs(args) else found.kind
+            weight = self._cast_of(tensor, args) if made and found.kind in PRODUCTS else None
+            if weight is not None:
+                return self._noted(tensor, found, kind, *self._cast_again(tensor, weight))
+            value = self._value(tensor)
+            value.made = value.made or made
+            return self._noted(tensor, found, kind, *self._stored(tensor, value, kind, args))
+
+    def _stored(
+        self, tensor: Tensor, value: Value, kind: str, args: tuple[Any, ...]
+    ) -> tuple[View | Tensor, int, str]:
+        """What stands for a tensor, the bytes that it adds, and the name of its store."""
+        format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
+        if not (value.made or tensor.requires_grad):
+            return bare, 0, "alive anyway"
+        if isinstance(value.store, Pruned) and kind not in PRODUCTS:
+            value = Value(tensor)  # a pruned tensor serves products alone
         if value.store is not None:
-            return 0
-        if value.recipe is None or value.recipe.op.cost > limit:
-            return None
-        cost = value.recipe.op.cost
-        for parent in value.recipe.parents:
-            more = self.cost(parent, limit - cost)
-            if more is None:
-                return None
-            cost += more
-        return cost if cost <= limit else None
-
-    def bits_of(self, op, value):
-        kind = op.kind if op else "rest"
-        return self.bits if isinstance(self.bits, int) else self.bits.get(kind, 4)
-
-    def settle(self, op: Operator | None) -> None:
-        self.busy = True
-        try:
-            with torch.no_grad():
-                for saved in self.pending:
-                    self.decide(saved, op)
-        finally:
-            self.pending.clear()
-            self.busy = False
-
-    def decide(self, saved: Saved, op) -> None:
-        t = saved.tensor
-        value = self.value_of(t)
-        kind = op.kind if op else "rest"
-        grad = t.requires_grad
-        saved.tensor = t if t.grad_fn is None else t.detach()
-        if not value.inside and not grad:
-            self.log.append((op and op.name, "outside", t.nbytes, t.nbytes))
-            return
-        if value.store is None:
-            cost = self.cost(value, self.budget)
-            if cost is not None:
-                self.log.append((op and op.name, f"recipe {cost}", t.nbytes, 0))
-            else:
-                storage = t.untyped_storage()
-                flat = torch.empty(0, dtype=t.dtype).set_(storage)
-                if not t.is_floating_point() or not (grad or kind in ("linear", "conv")):
-                    value.store = lossless(flat)
-                elif 2 * t.nbytes < storage.nbytes():
-                    same = sum(s.tensor is not None and s.tensor.untyped_storage()._cdata == storage._cdata for s in self.pending)
-                    if same * t.nbytes * 2 >= storage.nbytes():
-                        value.store = Codes(flat, self.bits_of(op, value), group_of(value.group if isinstance(value.group, torch.Size) else t.shape))
-                    else:
-                        part = t.contiguous()
-                        own = Value(part.untyped_storage(), t.dtype, 0, True)
-                        own.store = Codes(part.view(-1), self.bits_of(op, value), group_of(part.shape))
-                        saved.ref, saved.tensor = Ref(own, part), None
-                        self.log.append((op and op.name, "part", t.nbytes, own.store.nbytes))
-                        return
-                else:
-                    value.store = Codes(flat, self.bits_of(op, value), group_of(value.group if isinstance(value.group, torch.Size) else t.shape))
-                if value.store is None:
-                    self.log.append((op and op.name, "whole", t.nbytes, t.nbytes))
-                    return
-                value.recipe = None
-                self.log.append((op and op.name, type(value.store).__name__, t.nbytes, value.store.nbytes))
+            return self._view(value, tensor), 0, f"shares {value.store.name}"
+        if isinstance(format, Dense):
+            return bare, bytes_, "dense"
+        if bytes_ <= SMALL:
+            if tensor.untyped_storage().nbytes() == bytes_:
+                value.store = Whole(_flat(bare))
+            return bare, bytes_, "small"
+        codable = tensor.dtype in FLOATS and (tensor.requires_grad or kind in PRODUCTS)
+        prunes = codable and not isinstance(format, Codes)
+        if not prunes and value.cost(self._limit) is not None:
+            return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
+        whole = tensor.untyped_storage().nbytes()
+        if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
+            tensor = bare.contiguous()
+            value = Value(tensor)
+        store: Store | None
+        if prunes:
+            store = self._pruned(tensor, format)
+        elif codable:
+            assert isinstance(format, Codes)
+            group = group_of(value.shape, value.stride, format.group)
+            store = Coded(_flat(tensor.detach()), format.bits, group)
         else:
-            self.log.append((op and op.name, "shared", t.nbytes, 0))
-        saved.ref, saved.tensor = Ref(value, t), None
+            store = lossless(_flat(tensor.detach()))
+        if store is None or store.nbytes >= tensor.untyped_storage().nbytes():
+            return bare, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
+        value.store, value.recipe = store, None
+        return self._view(value, tensor), store.nbytes, store.name
 
-    def __exit__(self, *a):
-        if self.pending:
-            self.settle(None)
-        self.values.clear()
-        return super().__exit__(*a)
+    def _pruned(self, tensor: Tensor, format: Format) -> Store:
+        features = tensor.shape[-1] if tensor.dim() != 4 else tensor[0, 0].numel()
+        self._draw[2] += 1
+        draw = torch.tensor([format.seed + self._draw[0], *self._draw[1:]])
+        return Pruned(_flat(tensor.detach()), features, format, draw)
+
+    def _view(self, value: Value, tensor: Tensor) -> View:
+        value.uses += 1
+        return View(value, tensor)
+
+    def _weighs(self, args: tuple[Any, ...]) -> bool:
+        return any(isinstance(part, Tensor) and self._is_weight(part) for part in args)
+
+    def _cast_of(self, tensor: Tensor, args: tuple[Any, ...]) -> Tensor | None:
+        """The weight of which autocast made this tensor, which the function saves."""
+        if _autocast(tensor) is None:
+            return None
+        for part in args:
+            same = isinstance(part, Tensor) and part.numel() == tensor.numel()
+            if same and part.dtype != tensor.dtype and self._is_weight(part):
+                return part  # type: ignore[no-any-return]
+        return None
+
+    def _cast_again(self, tensor: Tensor, weight: Tensor) -> tuple[View | Tensor, int, str]:
+        if not torch.ops.aten.is_non_overlapping_and_dense(weight) or not _is_whole(tensor):
+            return _bare(tensor), tensor.nbytes, "weight"
+        value = Value(tensor)
+        value.shape, value.stride = weight.shape, weight.stride()
+        given = Given(_bare(weight), weight._version)
+        value.recipe = Recipe(Tensor.to, operator(Tensor.to), (given, tensor.dtype), {}, [])
+        return View(value, tensor), 0, "again by to"
+
+    def _noted(
+        self, tensor: Tensor, found: Operator, kind: str, kept: View | Tensor, held: int, store: str
+    ) -> View | Tensor:
+        if self.log is not None:
+            error = None
+            if isinstance(kept, View) and tensor.dtype in FLOATS:
+                with torch.no_grad():
+                    off = (Contents().tensor(kept).double() - tensor.double()).norm()
+                    error = float(off / tensor.double().norm().clamp(min=1e-300))
+                kept.value.uses += 1
+            nbytes = tensor.nbytes
+            self.log.append(Saved(self.module, found.name, kind, nbytes, held, store, error))
+        return kept
 
 
-def applied(model, **options):
-    forward = model.forward
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
-    def wrapped(*args, **kwargs):
-        recorder = Recorder(model, **options)
-        model._recorder = recorder
-        with recorder, saved_tensors_hooks(recorder.pack, recorder.unpack):
-            return forward(*args, **kwargs)
 
-    model.forward = wrapped
-    return model
+def _strided(tensor: Tensor) -> bool:
+    plain = type(tensor) in (Tensor, nn.Parameter, FakeTensor, nn.Buffer)
+    return plain and tensor.layout == torch.strided and tensor.device.type != "meta"
+
+
+def _plain(part: Any) -> bool:
+    """Whether it is a tensor whose content lies in a storage of its own kind."""
+    strided = type(part) in (Tensor, FakeTensor) and part.layout == torch.strided
+    return strided and not part.is_nested and part.device.type != "meta"
+
+
+def _bare(tensor: Tensor) -> Tensor:
+    """The tensor without the graph that made it, which would hold itself."""
+    return tensor if tensor.grad_fn is None else tensor.detach()
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """All of a tensor's storage (n,)."""
+    count = tensor.untyped_storage().nbytes() // tensor.itemsize
+    return tensor.as_strided((count,), (1,), 0)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor is its storage, in order."""
+    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def _among(tensor: Tensor, args: tuple[Any, ...]) -> bool:
+    tensors = (part for part in args if isinstance(part, Tensor) and _plain(part))
+    return any(_key(part) == _key(tensor) for part in tensors)
+
+
+def _covered(tensor: Tensor, args: tuple[Any, ...]) -> int:
+    """Bytes of the tensor and of what else a function takes out of the same storage."""
+    others = (part for part in tree_iter(args) if _plain(part) and part is not tensor)
+    return max(tensor.nbytes, sum(p.nbytes for p in others if _key(p) == _key(tensor)))
+
+
+def _autocast(tensor: Any) -> tuple[str, torch.dtype] | None:
+    device = tensor.device.type if isinstance(tensor, Tensor) else "cpu"
+    if not torch.is_autocast_enabled(device):
+        return None
+    return device, torch.get_autocast_dtype(device)
+
+
+def _trains_on_a_cpu(
+    input: Any, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: Any = 0.1, eps: float = 1e-5,
+) -> bool:  # fmt: skip
+    known = _plain(input) and input.device.type == "cpu" and input.numel() > 0
+    return training and known and not isinstance(input, FakeTensor) and not _autocast(input)

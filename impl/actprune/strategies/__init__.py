@@ -6,6 +6,7 @@ from actprune.strategies.checkpoint import Checkpoint, Selective
 from actprune.strategies.compile import Compile
 from actprune.strategies.lean.strategy import Lean
 from actprune.strategies.offload import Offload
+from actprune.strategies.recompute import Recompute
 from actprune.strategies.weighted import Weighted
 
 STRATEGIES: dict[str, Strategy] = {
@@ -15,6 +16,7 @@ STRATEGIES: dict[str, Strategy] = {
         Weighted(),
         Bfloat16(),
         Offload(),
+        Recompute(),
         Checkpoint(),
         Selective(),
         Lean("lean", gelu=2),

@@ -3,6 +3,8 @@
 A format for all, `bsr:block=1x32,sparsity=0.9`, or one for each glob on layer names, of which the
 first that matches decides: `*.attn=>csr:sparsity=0.5;*=>bsr:block=1x32,sparsity=0.9`. Strategies
 stand before it, each followed by +: `lean+bsr:block=1x32,sparsity=0.9`, `bf16+checkpoint+dense`.
+With an @ a rule is for everything that autograd saves for one kind of function (saved.operators),
+in the modules that a glob names: `@*=>codes:bits=4`, `*.attn@linear=>dense;@*=>codes:bits=8`.
 checkpoint and selective take a glob that says which modules are the blocks, where the model does
 not say it itself: `checkpoint(encoder.*)+dense`.
 """
@@ -15,9 +17,12 @@ from actprune.formats import Dense, Format, parse
 from actprune.layers.convert import convert, revert
 from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies import STRATEGIES
-from actprune.strategies.base import Strategy
+from actprune.strategies.base import Strategy, put_back
+from actprune.strategies.saving import AT, Rule, Saving, Within, rule_of, save
 from actprune_common.errors import InputError, expected
 
+RECOMMENDED = "@*=>codes:bits=4"
+"""Everything that autograd saves in 4 bits, but for what a few passes over memory make again."""
 _ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
 
 
@@ -41,6 +46,16 @@ class Plan:
         rules = [f"{glob}{_THEN}{format.spec}" for glob, format in self.rules]
         text = self.rules[0][1].spec if globs == [_ALL] else _NEXT.join(rules)
         return _PLUS.join([*(strategy.spec for strategy in self.strategies), text])
+
+    @property
+    def layers(self) -> dict[str, Format]:
+        """The formats of linear layers by glob, as `convert` takes them."""
+        return {glob: format for glob, format in self.rules if AT not in glob}
+
+    @property
+    def saved(self) -> list[Rule]:
+        """The rules on everything that autograd saves."""
+        return [rule_of(target, format) for target, format in self.rules if AT in target]
 
     @property
     def hides(self) -> bool:
@@ -90,7 +105,7 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
 
 
 def apply(
-    model: Model, spec: str, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
+    model: Model, spec: str = RECOMMENDED, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
 ) -> Model:
     """Apply a spec to a model in place, replacing what an earlier one made of it.
 
@@ -120,9 +135,12 @@ def apply(
     chosen = read(spec)
     for strategy in chosen.strategies:
         strategy.check([format for _, format in chosen.rules], chosen.spec)
+    _check_saved(chosen)
     undo(model)
-    if any(not isinstance(format, Dense) for _, format in chosen.rules):
-        convert(model, dict(chosen.rules), include, exclude)
+    if any(not isinstance(format, Dense) for format in chosen.layers.values()):
+        convert(model, chosen.layers, include, exclude)
+    if chosen.saved:
+        save(model, chosen.saved, products=any(s.name == "recompute" for s in chosen.strategies))
     for strategy in reversed(chosen.strategies):
         strategy.apply(model)
     return model
@@ -146,9 +164,20 @@ def undo(model: Model) -> Model:
         Linear(in_features=4, out_features=2, bias=True)
     """
     check_unsharded(model.named_modules())
+    for module in model.modules():
+        put_back(module, Saving)
+        put_back(module, Within)
     for strategy in STRATEGIES.values():
         strategy.undo(model)
     return revert(model)
+
+
+def _check_saved(chosen: Plan) -> None:
+    names = [strategy.name for strategy in chosen.strategies]
+    if chosen.saved and "compile" in names:
+        raise InputError(f"spec: rules with @ do not reach a compiled graph, got {chosen.spec!r}")
+    if not chosen.saved and "recompute" in names:
+        raise InputError(f"spec: recompute expects rules with @, got {chosen.spec!r}")
 
 
 def _strategies(text: str) -> tuple[Strategy, ...]:
@@ -172,6 +201,8 @@ def _strategies(text: str) -> tuple[Strategy, ...]:
 
 def _rules(text: str) -> tuple[tuple[str, Format], ...]:
     """What the formats of a spec say. Raises InputError."""
+    if isinstance(text, str) and text.strip().startswith(AT) and _THEN not in text:
+        raise InputError(f"spec: expected {AT}KIND=>FORMAT, got {text!r}")
     if not isinstance(text, str) or (_THEN not in text and _NEXT not in text):
         return ((_ALL, parse(text)),)
     formats: dict[str, str] = {}
@@ -182,4 +213,8 @@ def _rules(text: str) -> tuple[tuple[str, Format], ...]:
         if glob in formats:
             raise InputError(f"spec: glob {glob!r} is given twice in {text!r}")
         formats[glob] = format
-    return plan(formats).rules
+    rules = plan(formats).rules
+    for target, each in rules:
+        if AT in target:
+            rule_of(target, each)
+    return rules

@@ -1,4 +1,6 @@
-"""By FBGEMM's operators, piece by piece: fresh memory costs several times what they do."""
+"""By FBGEMM's operators; the rare groups that these do not code as the definition does, by that."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,81 +11,82 @@ from actprune_kernels.codes import LEAST, in_memory, naive, width
 from actprune_kernels.sizes import rows_at_once
 
 _OPERATORS = {2: "embedding_bag_2bit", 4: "embedding_bag_4bit", 8: "embedding_bag_byte"}
-_NORMAL, _ONE, _INF = (np.uint16(bits) for bits in (0x0400, 0x3C00, 0x7C00))
-"""The least normal number of fp16, 1 and infinity by their bits."""
 
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
     flat = in_memory(x)
     whole = len(flat) // group
+    groups = flat[: whole * group].view(-1, group)
+    if len(flat) % group == 0 and x.dtype == torch.float32:
+        return _pack_rows(groups, bits)
     codes = torch.empty(-(-len(flat) // group), width(bits, group), dtype=torch.uint8)
-    _pack_rows(flat[: whole * group].view(-1, group), bits, codes[:whole])
-    if whole < len(codes):
-        codes[whole:] = naive.pack(flat[whole * group :], bits, group)
+    for piece in slices(whole, rows_at_once(group)):
+        codes[piece] = _pack_rows(groups[piece].float(), bits)
+    codes[whole:] = naive.pack(flat[whole * group :], bits, group)
     return codes
 
 
-def _pack_rows(groups: Tensor, bits: int, codes: Tensor) -> None:
-    """Fill the rows `codes` with those of groups (rows, group)."""
-    pack = getattr(torch.ops.quantized, f"{_OPERATORS[bits]}_prepack")
-    step = rows_at_once(groups.shape[1])
-    pieces = slices(len(groups), step)
-    sums = torch.empty(len(pieces))  # FBGEMM drops a NaN in silence
-    for i, piece in enumerate(pieces):
-        values = groups[piece].float()
-        codes[piece] = pack(values)
-        sums[i] = values.sum()
-    suspects = _suspects(codes, bits)
-    for i in (~sums.isfinite()).nonzero().view(-1).tolist():
-        suspects[pieces[i]] = True
-    rows = suspects.nonzero().view(-1)
-    for piece in slices(len(rows), step):
-        some = rows[piece]
-        values = groups[some].float()
-        odd = _odd(values.amin(1), values.amax(1), bits)
-        codes[some[odd]] = naive.pack_rows(values[odd], bits)
+def _pack_rows(groups: Tensor, bits: int) -> Tensor:
+    """The rows of groups (rows, group) fp32."""
+    codes: Tensor = getattr(torch.ops.quantized, f"{_OPERATORS[bits]}_prepack")(groups)
+    if len(groups) and not (_ordinary(groups, codes, bits) and bool(groups.sum().isfinite())):
+        odd = _odd(groups.amin(1), groups.amax(1), bits) | ~groups.sum(1).isfinite()
+        for rows in torch.split(odd.nonzero().view(-1), rows_at_once(groups.shape[1])):
+            codes[rows] = naive.pack_rows(groups[rows], bits)
+    return codes
 
 
-def _suspects(codes: Tensor, bits: int) -> Tensor:
-    """Which rows, by their scale, FBGEMM may have made otherwise than the definition: it is not
-    finite, negative, tiny, or 1, as where fp16 has none that small."""
+def _ordinary(groups: Tensor, codes: Tensor, bits: int) -> bool:
+    """Whether no scale or bias is one of a group that FBGEMM may code otherwise. It passes over a
+    NaN, which shows in a sum alone."""
     if bits == 8:
-        size = codes.view(torch.float32)[:, -2]
-        return ~((size == 0) | (size > LEAST / 128) & (size < torch.inf))
-    scale = codes.numpy().view(np.uint16)[:, -2].copy()  # its comparisons are the faster ones
-    return torch.from_numpy((scale - _NORMAL >= _INF - _NORMAL) | (scale == _ONE))
+        ends = _ends(codes, 8, np.float32)
+        return bool(ends[:, 0].min() >= 2 * LEAST / 255 and np.abs(ends).max() < np.inf)
+    ends = _ends(codes, 4, np.int16)  # fp16, whose bits are in the order of the numbers
+    sizes = ends & 0x7FFF
+    if ends[:, 0].min() < 0x0400 or sizes.max() > 0x7BFF:
+        return False
+    none = (ends[:, 0] == 0x3C00) & (sizes[:, 1] < 0x0400)  # the scale of a constant group is 1
+    return not none.any() or not bool(groups[torch.from_numpy(none)].any())
+
+
+def _ends(codes: Tensor, count: int, dtype: type[np.generic]) -> "np.ndarray[Any, Any]":
+    """The last bytes of each row."""
+    return np.ascontiguousarray(codes.numpy()[:, -count:]).view(dtype)
 
 
 def _odd(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Which groups FBGEMM codes otherwise than the definition."""
-    if bits == 8:
-        size = high - low
-        return ~((size == 0) | (size >= LEAST) & size.isfinite())
-    return naive.is_wide(low, high, (1 << bits) - 1) | (high < low.half())
+    """Which groups FBGEMM does not code as the definition does."""
+    if bits != 8:
+        # or low rounds up past high, for a scale below none
+        return naive.is_wide(low, high, (1 << bits) - 1) | (low.half().float() > high)
+    size = high - low
+    return ~((size == 0) | (size >= LEAST) & size.isfinite())
 
 
 def unpack(
     codes: Tensor, bits: int, group: int, n: int, dtype: torch.dtype, out: Tensor | None = None
 ) -> Tensor:
+    if out is None and dtype == torch.float32:
+        return _unpack_rows(codes, bits).view(-1)[:n]
     values = torch.empty(n, dtype=dtype) if out is None else out
-    whole = n // group
-    _unpack_rows(codes[:whole], bits, values[: whole * group].view(-1, group))
-    if whole < len(codes):
-        values[whole * group :] = naive.unpack_rows(codes[whole:], bits).view(-1)[: n % group]
+    whole, step = n // group, rows_at_once(group)
+    groups = values[: whole * group].view(-1, group)
+    for piece in slices(whole, step):
+        groups[piece] = _unpack_rows(codes[piece], bits)
+    values[whole * group :] = naive.unpack_rows(codes[whole:], bits).view(-1)[: n % group]
     return values
 
 
-def _unpack_rows(codes: Tensor, bits: int, groups: Tensor) -> None:
-    """Fill groups (rows, group) with what the rows `codes` hold."""
-    unpack = getattr(torch.ops.quantized, f"{_OPERATORS[bits]}_unpack")
-    step = rows_at_once(groups.shape[1])
-    for piece in slices(len(groups), step):
-        groups[piece] = unpack(codes[piece])
-    if bits != 8:
-        wide = (codes.view(torch.int16)[:, -2] < 0).nonzero().view(-1)
-        for piece in slices(len(wide), step):
-            rows = wide[piece]
-            groups[rows] = naive.unpack_rows(codes[rows], bits).to(groups.dtype)
+def _unpack_rows(codes: Tensor, bits: int) -> Tensor:
+    """The groups (rows, group) fp32 that the rows `codes` hold."""
+    groups: Tensor = getattr(torch.ops.quantized, f"{_OPERATORS[bits]}_unpack")(codes)
+    if bits != 8 and len(codes):
+        scales = _ends(codes, 4, np.int16)[:, 0]
+        if scales.min() < 0:
+            wide = torch.from_numpy(scales < 0)
+            groups[wide] = naive.unpack_rows(codes[wide], bits)
+    return groups
 
 
 def pack_bits(mask: Tensor) -> Tensor:

@@ -1,0 +1,139 @@
+"""The backward pass: values decoded, or made again by their recipes."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actprune.saved.values import Given, Recipe, Value, View
+
+
+class Contents:
+    """The contents of values while a backward pass asks for them."""
+
+    def __init__(self) -> None:
+        self._recent: tuple[Value, Tensor] | None = None
+        """The last value that will be asked for again, so that neighbours decode it once."""
+
+    def tensor(self, view: View) -> Tensor:
+        """Return a saved tensor."""
+        view.value.uses -= 1
+        with torch.no_grad():
+            return view.of(self._flat(view.value)[0])
+
+    def _flat(self, value: Value) -> tuple[Tensor, bool]:
+        """A value's content (n,), and whether nobody else holds it."""
+        if self._recent is not None and self._recent[0] is value:
+            flat = self._recent[1]
+            if value.uses <= 0:
+                self._recent = None
+            return flat, False
+        if value.store is not None:
+            flat, own = value.store.flat(), value.store.name != "whole"
+        else:
+            assert value.recipe is not None
+            flat, own = self._made(value, value.recipe), True
+        if value.uses > 0 and own:
+            self._recent, own = (value, flat), False
+        return flat, own
+
+    def _made(self, value: Value, recipe: Recipe) -> Tensor:
+        """The content that a recipe gives, in the memory of an argument where that is free."""
+        free: list[Tensor] = []
+
+        def real(part: Any) -> Any:
+            if isinstance(part, Given):
+                return part.now()
+            if isinstance(part, View):
+                flat, own = self._flat(part.value)
+                if own and recipe.parents.count(part.value) == 1:
+                    free.append(flat)
+                return part.of(flat)
+            if isinstance(part, list | tuple):
+                return type(part)([real(each) for each in part])
+            return part
+
+        args = [real(part) for part in recipe.args]
+        kwargs = {name: real(part) for name, part in recipe.kwargs.items()}
+        if recipe.operator.in_place:
+            return self._in_place(recipe, args, kwargs, free)
+        made = _reusing(recipe.operator.name, args, kwargs, value, free)
+        if made is None:
+            with _autocast(recipe):
+                made = recipe.func(*args, **kwargs)
+            made = made if recipe.index is None else made[recipe.index]
+        if made.stride() != value.stride:  # its arguments lay otherwise
+            made = torch.empty_strided(
+                value.shape, value.stride, dtype=made.dtype, device=made.device
+            ).copy_(made)
+        count = made.untyped_storage().nbytes() // made.itemsize
+        return made.as_strided((count,), (1,), 0)
+
+    def _in_place(
+        self, recipe: Recipe, args: list[Any], kwargs: dict[str, Any], free: list[Tensor]
+    ) -> Tensor:
+        flat = next((each for each in free if _shares(args[0], each)), None)
+        if flat is None:
+            target = recipe.args[0]
+            flat = self._flat(target.value)[0].clone()
+            args[0] = target.of(flat)
+        with _autocast(recipe):
+            recipe.func(*args, **kwargs)
+        return flat
+
+
+def normalized(
+    x: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """Batch normalization by known statistics, in the memory of x (batch, channels, ...)."""
+    scale = invstd if weight is None else invstd * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    across = (-1, *[1] * (x.dim() - 2))
+    return x.mul_(scale.view(across)).add_(shift.view(across))
+
+
+_UNARY = {
+    "gelu": torch.ops.aten.gelu_,
+    "silu": torch.ops.aten.silu_,
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+    "sigmoid": torch.sigmoid_,
+}
+_BINARY = {"mul": torch.mul, "rmul": torch.mul, "add": torch.add, "radd": torch.add}
+
+
+def _reusing(
+    name: str, args: list[Any], kwargs: dict[str, Any], value: Value, free: list[Tensor]
+) -> Tensor | None:
+    """The result in the memory of a free argument, where the function can do that."""
+
+    def fits(part: Any) -> bool:
+        return (
+            isinstance(part, Tensor)
+            and part.shape == value.shape
+            and part.stride() == value.stride
+            and any(_shares(part, flat) for flat in free)
+        )
+
+    made: Tensor | None = None
+    if name == "normalized":
+        made = normalized(args[0] if fits(args[0]) else args[0].clone(), *args[1:])
+    elif name in _UNARY and args and fits(args[0]):
+        made = _UNARY[name](*args, **{key: v for key, v in kwargs.items() if key != "inplace"})
+    elif name in _BINARY and len(args) == 2 and not kwargs:
+        for part, other in (args, args[::-1]):
+            if fits(part) and (not isinstance(other, Tensor) or other.dtype == part.dtype):
+                return _BINARY[name](part, other, out=part)
+    return made
+
+
+def _shares(part: Tensor, flat: Tensor) -> bool:
+    return part.untyped_storage()._cdata == flat.untyped_storage()._cdata
+
+
+def _autocast(recipe: Recipe) -> Any:
+    if recipe.autocast is None:
+        return nullcontext()
+    device, dtype = recipe.autocast
+    return torch.autocast(device, dtype, cache_enabled=False)

@@ -1,0 +1,126 @@
+"""Rules on what autograd saves, and the forward pass that keeps them."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from actprune.formats import Codes, Dense, Format, PruningFormat
+from actprune.saved.operators import KINDS, PRODUCTS
+from actprune.saved.recorder import Recorder, Saved
+from actprune.strategies.base import Replacement, replace
+from actprune_common.errors import InputError, expected
+
+AT, ANY = "@", "*"
+_RECORDING = threading.local()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is saved for one kind of function, or any, in the modules that a glob names."""
+
+    glob: str
+    kind: str
+    format: Format
+
+    def names(self, module: str, kind: str) -> bool:
+        """Whether it decides for a kind within a module, named directly or by one around it."""
+        parts = module.split(".")
+        around = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
+        matches = self.glob == ANY or any(fnmatchcase(name, self.glob) for name in around)
+        return matches and self.kind in (ANY, kind)
+
+
+def rule_of(target: str, format: Format) -> Rule:
+    """Return the rule of GLOB@KIND, where no glob is any module. Raises InputError."""
+    glob, _, kind = target.rpartition(AT)
+    if kind not in (ANY, *KINDS):
+        what = f"one of {', '.join(KINDS)} or * behind '@'"
+        raise expected("spec", what, repr(target))
+    if isinstance(format, PruningFormat) and kind not in PRODUCTS:
+        raise InputError(
+            f"spec: {format.name} serves what {' and '.join(PRODUCTS)} save, whose gradients are "
+            f"linear in it; @{kind} takes dense or codes, got {format.spec!r}"
+        )
+    return Rule(glob or ANY, kind, format)
+
+
+def formats_in(module: str, rules: Iterable[Rule]) -> dict[str, Format]:
+    """Return the format of each kind within a module: that of the first rule that names it."""
+    found = {}
+    for kind in KINDS:
+        formats = (rule.format for rule in rules if rule.names(module, kind))
+        found[kind] = next(formats, Dense())
+    return found
+
+
+class Saving(Replacement):
+    """A model's forward, in which what autograd saves is kept as rules say."""
+
+    def __init__(
+        self, module: nn.Module, formats: Mapping[str, Format], *, products: bool = False
+    ) -> None:
+        super().__init__(module)
+        self.formats, self.products = formats, products
+        self.steps = 0
+        self.log: list[Saved] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call what this one replaces, dense where nothing is saved and under functorch."""
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "torch.compile: rules on what autograd saves (@) do not reach a compiled graph; "
+                "compile without them, or prune linear layers alone (actprune.convert)"
+            )
+        transformed = torch._C._are_functorch_transforms_active()
+        if not torch.is_grad_enabled() or transformed:
+            return self.replaced(*args, **kwargs)
+        self.steps += 1
+        weights = (*self.module.parameters(), *self.module.buffers())
+        options: dict[str, Any] = {"products": self.products, "draw": (0, self.steps)}
+        recorder = Recorder(weights, self.formats, **options, log=self.log)
+        around = getattr(_RECORDING, "recorder", None)
+        _RECORDING.recorder = recorder
+        try:
+            with recorder:
+                return self.replaced(*args, **kwargs)
+        finally:
+            _RECORDING.recorder = around
+
+
+class Within(Replacement):
+    """The forward of a module that rules name, whose formats hold until it ends."""
+
+    def __init__(self, module: nn.Module, formats: Mapping[str, Format]) -> None:
+        super().__init__(module)
+        self.formats = formats
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call what this one replaces."""
+        recorder = getattr(_RECORDING, "recorder", None)
+        if recorder is None:
+            return self.replaced(*args, **kwargs)
+        before, recorder.formats = recorder.formats, self.formats
+        try:
+            return self.replaced(*args, **kwargs)
+        finally:
+            recorder.formats = before
+
+
+def save(model: nn.Module, rules: Sequence[Rule], *, products: bool = False) -> None:
+    """Let a model keep what autograd saves as rules say. Raises InputError, the model untouched."""
+    names = [name for name, _ in model.named_modules()]
+    for each in rules:
+        if each.glob != ANY and not any(fnmatchcase(name, each.glob) for name in names):
+            raise InputError(f"spec: {each.glob!r} matches no module of the model")
+    replace(model, Saving(model, formats_in("", rules), products=products), innermost=True)
+    found = {"": formats_in("", rules)}
+    for name, module in model.named_modules():
+        if name:
+            found[name] = formats_in(name, rules)
+            if found[name] != found[name.rpartition(".")[0]]:
+                replace(module, Within(module, found[name]), innermost=True)
