@@ -18,7 +18,16 @@ FORMATS = {format.name: format for format in _ALL}
 BASELINES = ("quant", "bitmap", "topk", "rows", "nm")
 """What other work keeps, in plain PyTorch."""
 
-__all__ = ["BASELINES", "FORMATS", "Codes", "Compressed", "Dense", "Format", "PruningFormat", "parse"]
+__all__ = [
+    "BASELINES",
+    "FORMATS",
+    "Codes",
+    "Compressed",
+    "Dense",
+    "Format",
+    "PruningFormat",
+    "parse",
+]
 
 
 def parse(spec: "str | Format") -> Format:

@@ -1,5 +1,6 @@
 """The backward pass: values decoded, or made again by their recipes."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -93,14 +94,16 @@ def normalized(
     return x.mul_(scale.view(across)).add_(shift.view(across))
 
 
-_UNARY = {
+_UNARY: dict[str, Callable[..., Tensor]] = {
     "gelu": torch.ops.aten.gelu_,
     "silu": torch.ops.aten.silu_,
     "relu": torch.relu_,
     "tanh": torch.tanh_,
     "sigmoid": torch.sigmoid_,
 }
-_BINARY = {"mul": torch.mul, "rmul": torch.mul, "add": torch.add, "radd": torch.add}
+_BINARY: dict[str, Callable[..., Tensor]] = {
+    **{"mul": torch.mul, "rmul": torch.mul, "add": torch.add, "radd": torch.add},
+}
 
 
 def _reusing(
@@ -129,7 +132,7 @@ def _reusing(
 
 
 def _shares(part: Tensor, flat: Tensor) -> bool:
-    return part.untyped_storage()._cdata == flat.untyped_storage()._cdata
+    return bool(part.untyped_storage()._cdata == flat.untyped_storage()._cdata)
 
 
 def _autocast(recipe: Recipe) -> Any:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = "linear conv norm activation attention rest".split()
+LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = [
+    "linear",
+    "conv",
+    "norm",
+    "activation",
+    "attention",
+    "rest",
+]
 KINDS = (LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST)
 """What a tensor is saved for, as rules name it. A product of two activations is attention's."""
 PRODUCTS = (LINEAR, CONV)
@@ -15,8 +22,8 @@ _NAMES = {
     CONV: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     NORM: "layer_norm rms_norm group_norm batch_norm instance_norm local_response_norm normalize",
     ACTIVATION: (
-        "relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid softplus "
-        "tanh sigmoid logsigmoid prelu rrelu threshold glu"
+        "relu relu6 gelu silu mish elu celu selu leaky_relu hardtanh hardswish hardsigmoid "
+        "softplus tanh sigmoid logsigmoid prelu rrelu threshold glu"
     ),
     ATTENTION: "scaled_dot_product_attention softmax multi_head_attention_forward",
 }
@@ -40,7 +47,9 @@ _PASSES = {
     ),
 }
 _COSTS = {name: passes for passes, names in _PASSES.items() for name in names.split()}
-_FREE = "get size stride dim numel detach is_floating_point is_contiguous requires_grad_ data_ptr len"
+_FREE = (
+    "get size stride dim numel detach is_floating_point is_contiguous requires_grad_ data_ptr len"
+)
 _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
 

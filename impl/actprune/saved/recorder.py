@@ -31,6 +31,7 @@ PASSES = 6
 """Copies of its result that making a value again may cost: about what coding it would."""
 Formats = Mapping[str, Format]
 """By kind."""
+Taken = tuple[tuple[Any, ...], dict[str, Any], list[Value]]
 _UNKNOWN = Operator("", REST, None, False, False, False)
 """A function of autograd's own kind, which no mode sees."""
 _AUTOCAST = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "conv1d", "conv2d", "conv3d"}
@@ -189,7 +190,7 @@ class Recorder(TorchFunctionMode):
             self._last_cast = part, cast
         return self._last_cast[1]
 
-    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taken:
         """Arguments as a recipe holds them, and the values among them."""
         parents: list[Value] = []
 
@@ -349,7 +350,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _strided(tensor: Tensor) -> bool:
@@ -387,7 +388,7 @@ def _among(tensor: Tensor, args: tuple[Any, ...]) -> bool:
 def _covered(tensor: Tensor, args: tuple[Any, ...]) -> int:
     """Bytes of the tensor and of what else a function takes out of the same storage."""
     others = (part for part in tree_iter(args) if _plain(part) and part is not tensor)
-    return max(tensor.nbytes, sum(p.nbytes for p in others if _key(p) == _key(tensor)))
+    return max(tensor.nbytes, sum(int(p.nbytes) for p in others if _key(p) == _key(tensor)))
 
 
 def _autocast(tensor: Any) -> tuple[str, torch.dtype] | None:

@@ -1,4 +1,4 @@
-"""What a forward pass computes: the content of each storage, how it is kept, and how it was made."""
+"""What a forward pass computes: each storage's content, how it is kept, how it was made."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

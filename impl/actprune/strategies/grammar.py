@@ -105,7 +105,10 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
 
 
 def apply(
-    model: Model, spec: str = RECOMMENDED, include: str | Iterable[str] = "*", exclude: str | Iterable[str] = ()
+    model: Model,
+    spec: str = RECOMMENDED,
+    include: str | Iterable[str] = "*",
+    exclude: str | Iterable[str] = (),
 ) -> Model:
     """Apply a spec to a model in place, replacing what an earlier one made of it.
 

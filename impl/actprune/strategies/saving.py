@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from actprune.formats import Codes, Dense, Format, PruningFormat
+from actprune.formats import Dense, Format, PruningFormat
 from actprune.saved.operators import KINDS, PRODUCTS
 from actprune.saved.recorder import Recorder, Saved
 from actprune.strategies.base import Replacement, replace
