@@ -13,6 +13,7 @@ from actprune import InputError, apply, saved_bytes, undo
 from actprune.layers.blocks import blocks_of
 from actprune.strategies.base import replacements
 from actprune.strategies.checkpoint import KeepingInputs
+from tests import others
 
 STRATEGIES = ["checkpoint", "selective"]
 
@@ -251,7 +252,7 @@ def test_an_output_whose_gradients_would_be_lost_is_refused() -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_models_of_timm(name: str, strategy: str) -> None:
-    timm = pytest.importorskip("timm")
+    timm = others.timm()
     plain = timm.create_model(name, num_classes=3)
     x = torch.randn(2, 3, 224, 224)
     made = apply(copy.deepcopy(plain), f"{strategy}+dense")

@@ -1,0 +1,32 @@
+"""Packages of other people's models, of which a machine may lack any."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+
+def timm() -> ModuleType:
+    """timm, or the test is skipped.
+
+    It imports torchvision, whose build for CUDA cannot load its operators beside a CPU's torch;
+    two of their names are all that the import needs.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ModuleNotFoundError:
+        pytest.skip("could not import 'torchvision'")
+    except (ImportError, RuntimeError):
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        _KEPT.append(library)
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    found: ModuleType = pytest.importorskip("timm")
+    return found
+
+
+_KEPT: list[torch.library.Library] = []
+"""A library's operators live as long as it does."""
