@@ -102,6 +102,13 @@ class Pruned(nn.Module):
         self.draw[2] += 1  # a tensor, so that compiled code goes on counting
         return draw
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """The draw moves along: a device that changed at the first call would compile it twice."""
+        super()._apply(fn, recurse)
+        if self.draw is not None:
+            self.draw = placed(self.draw, self)
+        return self
+
     def multiplied(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed in training.
 
@@ -142,6 +149,12 @@ class PrunedLinear(Pruned, nn.Linear):
             got = tuple(input.shape)
             raise InputError(f"input: expected {self.in_features} features last, got {got}")
         return self.multiplied(input, self.weight, self.bias)
+
+
+def placed(draw: Tensor, layer: nn.Module) -> Tensor:
+    """The draw on the layer's device; on meta it would have no numbers."""
+    device = next(layer.parameters()).device
+    return draw if device.type == "meta" else draw.to(device)
 
 
 def autocast(device: torch.device, *parts: Tensor | None) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -66,6 +67,20 @@ def test_no_recompilation_over_steps_or_specs() -> None:
     other = torch.compile(_model("bsr:block=4x8,sparsity=0.5"), fullgraph=True, backend=counter)
     other(x).sum().backward()
     assert counter.frame_count == 2
+
+
+def test_a_draw_lies_where_its_layer_does() -> None:
+    # else the first call moved it, and torch.compile compiled the second one anew: its guards hold
+    # the device
+    spec = "csr:select=priority,seed=3"
+    plain, moved = nn.Linear(8, 2), convert(nn.Linear(8, 2), spec)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        plain.weight = nn.Parameter(torch.empty(2, 8, device="cuda"))
+        assert convert(plain, spec).draw.device.type == "cuda"
+        moved.draw = torch.empty(3, dtype=torch.int64, device="cuda")
+        assert moved.cpu().draw.device.type == "cpu"
+    meta = convert(nn.Linear(8, 2, device="meta"), spec)
+    assert meta.to_empty(device="cpu").draw[0] == 3
 
 
 @pytest.mark.parametrize("spec", SPECS)
