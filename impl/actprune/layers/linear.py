@@ -104,7 +104,7 @@ class Pruned(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """The draw moves along: a device that changed at the first call would compile it twice."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.draw is not None:
             self.draw = placed(self.draw, self)
         return self
