@@ -99,7 +99,7 @@ class Pruned(nn.Module):
         if self.draw.device != device:  # there a captured CUDA graph goes on counting, too
             self.draw = self.draw.to(device)
         draw = self.draw.clone()
-        self.draw[2] += 1  # a tensor, so that compiled code goes on counting
+        self.draw[2].add_(1)  # a tensor, so that compiled code goes on counting
         return draw
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -127,7 +127,7 @@ class Pruned(nn.Module):
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
             out = _PrunedLinear.apply(rows, weight, bias, *kept)  # type: ignore[no-untyped-call]
         # no view, which fully_shard warns of where it is the output of its unit
-        result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
+        result: Tensor = torch.ops.aten._unsafe_view.default(out, [*x.shape[:-1], weight.shape[0]])
         return result
 
 
