@@ -15,9 +15,10 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from multiprocessing.connection import Connection
@@ -42,6 +43,10 @@ from actprune_common.files import write_json
 Record = dict[str, Any]
 Product = Callable[[Any, Tensor], Tensor]
 """dW from what is kept of X and from dY."""
+PREDICTING = 4
+"""Processes beside the one that measures."""
+PREDICTED_S = 60
+"""Within which a prediction is there once all is measured."""
 START_S = 60
 """Within which a process has imported torch."""
 BLOCKS = ("32x32", "64x64", "1x64")
@@ -91,6 +96,8 @@ class Part:
     name: str
     file: str
     measure: Callable[[], Iterator[Record]]
+    predictions: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    """Of each spec the peak of a step, which takes ten seconds of a CPU: in processes beside."""
 
 
 Parts = Callable[[Plan], Iterator[Part]]
@@ -109,8 +116,10 @@ def parts(plan: Plan) -> Iterator[Part]:
 
     def training(number: int, autocast: bool, kind: str, specs: Sequence[str] = TRAINED) -> Part:
         model, batch = plan.models[number]
-        measure = partial(training_records, plan, model, batch, autocast, specs)
-        return Part(f"{model} {kind}", "training", measure)
+        training = Training(plan.device.type, model, batch, autocast)
+        measure = partial(training_records, plan, training, specs)
+        predictions = {spec: partial(training.predict, spec) for spec in specs}
+        return Part(f"{model} {kind}", "training", measure, predictions)
 
     others = range(1, len(plan.models))
     element = ["csr:sparsity=0.9", "coo:sparsity=0.9"]
@@ -262,36 +271,50 @@ def product_record(
     }
 
 
-def training_records(
-    plan: Plan, model: str, batch: int, autocast: bool, specs: Sequence[str] = TRAINED
-) -> Iterator[Record]:
-    """Interleaved optimizer steps of all formats: time, allocator's peak, prediction, bytes."""
-    kind = plan.device.type
+@dataclass(frozen=True)
+class Training:
+    """Steps of a model on a kind of device."""
 
-    def build(spec: str) -> tuple[nn.Module, torch.optim.Optimizer]:
-        with torch.device(kind):
-            made: nn.Module = MODELS[model]()
+    kind: str
+    model: str
+    batch: int
+    autocast: bool
+
+    def build(self, spec: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+        with torch.device(self.kind):
+            made: nn.Module = MODELS[self.model]()
         if spec != "dense":
             apply(made, spec)
         return made, torch.optim.AdamW(made.parameters(), lr=1e-3, fused=True)
 
-    def example() -> tuple[Tensor, Tensor]:
-        size = MODELS[model].image_size
-        images = torch.zeros(batch, 3, size, size, device=kind)
-        return images, torch.zeros(batch, dtype=torch.int64, device=kind)
+    def example(self) -> tuple[Tensor, Tensor]:
+        size = MODELS[self.model].image_size
+        images = torch.zeros(self.batch, 3, size, size, device=self.kind)
+        return images, torch.zeros(self.batch, dtype=torch.int64, device=self.kind)
 
-    def loss_of(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+    def loss_of(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.autocast):
             return nn.functional.cross_entropy(net(images), labels)
 
-    def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
-        loss_of(net, x, y).backward()  # type: ignore[no-untyped-call]
+    def step(self, net: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+        self.loss_of(net, x, y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def predict(self, spec: str) -> int:
+        return predict(partial(self.build, spec), self.example, self.step)
+
+
+def training_records(
+    plan: Plan, training: Training, specs: Sequence[str] = TRAINED
+) -> Iterator[Record]:
+    """Interleaved optimizer steps of all formats: time, allocator's peak, bytes."""
+    build, example, step = training.build, training.example, training.step
+    loss_of, autocast = training.loss_of, training.autocast
     images, labels = example()
     images.normal_()
-    of = {"model": model, "batch": batch, "dtype": "bfloat16" if autocast else "float32"}
+    of = {"model": training.model, "batch": training.batch}
+    of["dtype"] = "bfloat16" if autocast else "float32"
     made: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     def add(spec: str) -> None:
@@ -319,7 +342,6 @@ def training_records(
             "ratio_to_dense": step_ms / dense_ms,
             "saved_bytes": held,
             "saved_ratio": held / dense_bytes,
-            "predicted_peak_bytes": predict(partial(build, spec), example, step),
             "measured_peak_bytes": measured_peak(partial(step, *one, images, labels), one),
             "ok": True,
         }
@@ -396,11 +418,15 @@ def run(
 ) -> dict[str, list[Record]]:
     """Measure part by part; every part that is done is on the disk before the next begins."""
     records: dict[str, list[Record]] = {"kernels": [], "training": []}
-    start, todo, worker = time.monotonic(), [(p.name, p.file) for p in parts(plan)], None
+    start, todo, worker = time.monotonic(), list(parts(plan)), None
     failed: list[Record] = []
+    beside = ProcessPoolExecutor(PREDICTING, mp_context=multiprocessing.get_context("spawn"))
+    predicted: dict[tuple[str, str], Future[int]] = {}
     about = environment(shlex.join(["python", *sys.argv]))
     while todo and (passed := time.monotonic() - start) <= budget_s:
-        name, file = todo.pop(0)
+        part = todo.pop(0)
+        name, file = part.name, part.file
+        predicted |= {(name, spec): beside.submit(of) for spec, of in part.predictions.items()}
         worker = worker or Worker(plan, parts)
         problem = worker.measure(name, part_s, records[file])
         if problem is not None:
@@ -412,12 +438,25 @@ def run(
         print(f"{name}: {time.monotonic() - start - passed:.0f} s")
     if worker is not None:
         worker.end()
-    left_out = [name for name, _ in todo]
+    for record in records["training"]:
+        if record["ok"] and (future := predicted.get((record["part"], record["spec"]))):
+            record |= collected(future)
+    write_json(out / "training.json", records["training"])
+    beside.shutdown(wait=False, cancel_futures=True)
+    left_out = [part.name for part in todo]
     about |= {"left_out": left_out, "failed": failed, "seconds": time.monotonic() - start}
     write_json(out / "environment.json", about)
     if left_out:
         print(f"left out, the budget was used: {', '.join(left_out)}")
     return records
+
+
+def collected(prediction: "Future[int]") -> Record:
+    """A predicted peak, or why there is none: what was measured is not lost for that."""
+    try:
+        return {"predicted_peak_bytes": prediction.result(PREDICTED_S)}
+    except Exception as problem:
+        return {"predicted_peak_bytes": None, "prediction_error": described(problem)["error"]}
 
 
 def targets(records: dict[str, list[Record]]) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ a machine without a GPU, and proves that nothing waits for the data.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -18,6 +18,9 @@ OPTIONS = {"enable_fp_fusion": True}
 """What every kernel is compiled with: Triton's default for it changes from 3.10 on."""
 
 _recorders: list[list["Launch"]] = []
+_compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+"""Machine code, and the constexprs behind the operands, by all that decides them."""
+_MOST = 4096  # sizes are part of what decides, and those of texts change with every batch
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,42 @@ def launch(
 ) -> None:  # fmt: skip
     """Run `kernel` over `grid` on the device of its tensors; record it where they are meta.
 
-    operands: its tensors and sizes, in the order of its parameters; constants: its constexprs.
+    operands: its tensors and sizes, in the order of its parameters, a tensor first; constants: its
+    constexprs.
     """
-    device = next(operand.device for operand in operands if isinstance(operand, Tensor))
+    device = operands[0].device
     if device.type == "meta":
         args = signature(kernel.fn).bind(*operands, **constants).arguments
         for launches in _recorders:
             launches.append(Launch(kernel, args, num_warps, num_stages))
     elif all(grid):
-        elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-        with torch.cuda.device(device) if elsewhere else nullcontext():
-            options = {**constants, **OPTIONS, "num_warps": num_warps, "num_stages": num_stages}
-            kernel[grid](*operands, **options)
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                _run(kernel, grid, device, operands, constants, num_warps, num_stages)
+        else:
+            _run(kernel, grid, device, operands, constants, num_warps, num_stages)
+
+
+def _run(
+    kernel: Any, grid: tuple[int, ...], device: torch.device, operands: tuple[Any, ...],
+    constants: dict[str, Any], num_warps: int, num_stages: int,
+) -> None:  # fmt: skip
+    """Launch what an earlier launch has compiled, where all that Triton looks at is the same.
+
+    Triton finds that out for each argument by itself, which takes longer than the launch.
+    """
+    seen = [(o.dtype, o.data_ptr() & 15) if isinstance(o, Tensor) else o for o in operands]
+    key = (kernel.fn, device, num_warps, num_stages, *constants.items(), *seen)
+    made = _compiled.get(key)
+    if made is not None:
+        machine_code, built_in = made
+        machine_code[(*grid, 1, 1)[:3]](*operands, *built_in)
+        return
+    options = {**constants, **OPTIONS, "num_warps": num_warps, "num_stages": num_stages}
+    machine_code = kernel[grid](*operands, **options)
+    if machine_code is None or torch.version.hip is not None:
+        return  # in the interpreter; or on AMD, where Triton looks at the sizes of tensors, too
+    if len(_compiled) >= _MOST:
+        _compiled.clear()
+    names = kernel.arg_names[len(operands) :]
+    _compiled[key] = machine_code, tuple(constants[name] for name in names)

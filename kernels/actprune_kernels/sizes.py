@@ -46,6 +46,11 @@ def blocks_along(size: int, block: int) -> int:
     return -(-size // block)
 
 
+def power_of_2(size: int) -> int:
+    """The least power of 2 that is no less than `size`, nor than 1."""
+    return 1 << max(0, size - 1).bit_length()
+
+
 def at_once() -> int:
     """Elements to work on at a time on the CPU, so that what is between stays in the caches."""
     return torch.get_num_threads() << 18

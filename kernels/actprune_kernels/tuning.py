@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from actprune_kernels.sizes import Size
+from actprune_kernels.sizes import Size, power_of_2
 
 FOLDER = Path(__file__).with_name("tuned")
 _FILLED = 132  # programs that fill a large GPU: its multiprocessors (an H100 or H200 has 132)
@@ -43,9 +43,9 @@ def choose(
 
     It is the table's where the device has one for this class of shapes, else the rule's.
     """
-    table = load(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
-    measured = table.get(shape_class(dtype, kept_rows, out_features, features, block))
-    return measured or by_rule(dtype, kept_rows, out_features, features, block)
+    table = load(_name(device)) if device.type == "cuda" else {}
+    sizes = dtype, kept_rows, out_features, features, block
+    return (table.get(shape_class(*sizes)) if table else None) or by_rule(*sizes)
 
 
 def by_rule(
@@ -54,8 +54,15 @@ def by_rule(
     """Large tiles first; smaller steps for wide types; parts until the device is filled."""
     half = dtype.itemsize == 2
     exact = not half and torch.get_float32_matmul_precision() == "highest"
+    return _rule(half, exact, kept_rows, out_features, features, block)
+
+
+@lru_cache(maxsize=1024)
+def _rule(
+    half: bool, exact: bool, kept_rows: int, out_features: int, features: int, block: Size
+) -> Plan:
     # fp32 without tensor cores holds its operands in registers: smaller tiles
-    block_o = min(32 if exact else 128, max(16, _power_of_2(out_features)))
+    block_o = min(32 if exact else 128, max(16, power_of_2(out_features)))
     block_k = 64 if half else 16 if exact else 32
     if block[1] > 64:
         block_o = min(block_o, 64 if half else 32)
@@ -83,8 +90,13 @@ def shape_class(
     dtype: torch.dtype, kept_rows: int, out_features: int, features: int, block: Size
 ) -> str:
     """The key of a table: sizes rounded up to powers of 2, so that neighbours share a plan."""
-    sizes = "x".join(str(_power_of_2(size)) for size in (kept_rows, out_features, features))
+    sizes = "x".join(str(power_of_2(size)) for size in (kept_rows, out_features, features))
     return f"{str(dtype).removeprefix('torch.')} {block[0]}x{block[1]} {sizes}"
+
+
+@lru_cache(maxsize=64)
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +129,3 @@ def dump(device: str, plans: Mapping[str, Plan], environment: Mapping[str, Any])
 
 def file_name(device: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in device.lower())
-
-
-def _power_of_2(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()

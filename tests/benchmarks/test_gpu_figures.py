@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     assert {"torch-csr", "torch-bsr-32", "dense"} <= libraries
     trained = {(r["dtype"], r["spec"]): r for r in made["training"]}
     assert len(trained) == 2 * len(gpu_figures.TRAINED)
+    assert all(record["predicted_peak_bytes"] > 0 for record in trained.values())
     for spec in gpu_figures.TRAINED[1:]:
         assert trained["float32", spec]["saved_ratio"] < 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -125,6 +127,15 @@ def test_a_part_that_fails_in_any_way_loses_nothing_but_its_own(
     assert "raising: failed: CompilationError: no such instruction\n" in capsys.readouterr().out
 
 
+def test_a_prediction_that_fails_loses_nothing_but_itself() -> None:
+    prediction = Future[int]()
+    prediction.set_exception(RuntimeError("no fake of it"))
+    assert gpu_figures.collected(prediction) == {
+        "predicted_peak_bytes": None,
+        "prediction_error": "RuntimeError: no fake of it",
+    }
+
+
 def test_a_format_that_does_not_compile_is_left_out_of_its_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,7 +164,8 @@ def test_a_format_that_does_not_compile_is_left_out_of_its_part(
     ]
     assert None not in (dense["median_ms"], coo["median_ms"])
     specs = ["dense", gpu_figures.BLOCK, f"lean+{gpu_figures.BLOCK}"]
-    trained = list(gpu_figures.training_records(PLAN, "resmlp_tiny", 2, False, specs))
+    training = gpu_figures.Training("cpu", "resmlp_tiny", 2, autocast=False)
+    trained = list(gpu_figures.training_records(PLAN, training, specs))
     assert [record["ok"] for record in trained] == [False, True, True]
     assert "in apply\n" in trained[0]["traceback"]
     rows = gpu_figures.targets({"kernels": [], "training": trained})

@@ -88,7 +88,9 @@ class Format(ABC):
             shape = tuple(sample_importance.shape)
             raise expected("sample_importance", f"shape ({len(activation)},)", shape)
         rows, features = activation.shape
-        buffers = torch.ops.actprune.compress(activation, self.spec, draw, sample_importance)
+        buffers = torch.ops.actprune.compress.default(
+            activation, self.spec, draw, sample_importance
+        )
         return Compressed(self, (rows, features), activation.dtype, tuple(buffers))
 
     def compress_tensors(
@@ -204,13 +206,13 @@ class Compressed:
             own, got = getattr(self, what), getattr(grad_output, what)
             if got != own:
                 raise expected("grad_output", f"{what} {own}", got)
-        grad_weight, spec = torch.ops.actprune.grad_weight, self.format.spec
+        grad_weight, spec = torch.ops.actprune.grad_weight.default, self.format.spec
         result: Tensor = grad_weight(self.buffers, grad_output, spec, self.shape[1])
         return result
 
     def to_dense(self) -> Tensor:
         """The activation (rows, features), with zeros where it was pruned."""
-        to_dense, spec = torch.ops.actprune.to_dense, self.format.spec
+        to_dense, spec = torch.ops.actprune.to_dense.default, self.format.spec
         result: Tensor = to_dense(self.buffers, spec, *self.shape, self.dtype)
         return result
 

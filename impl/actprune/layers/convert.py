@@ -9,7 +9,7 @@ from torch import nn
 
 from actprune.formats import Dense, Format, parse
 from actprune.layers.attention import PrunedMultiheadAttention
-from actprune.layers.linear import Pruned, PrunedLinear
+from actprune.layers.linear import Pruned, PrunedLinear, placed
 from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import Model, check_unsharded, own_class
 from actprune_common.errors import InputError, check_at_least, expected
@@ -239,7 +239,7 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     if not isinstance(linear, Pruned):
         linear.__class__ = _PRUNED[type(linear)]
     assert isinstance(linear, Pruned)
-    first = torch.tensor([format.seed, _stream(name), 0])
+    first = placed(torch.tensor([format.seed, _stream(name), 0]), linear)
     linear.spec, linear.draw = format.spec, first if format.stochastic else None
 
 

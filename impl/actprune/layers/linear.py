@@ -99,8 +99,15 @@ class Pruned(nn.Module):
         if self.draw.device != device:  # there a captured CUDA graph goes on counting, too
             self.draw = self.draw.to(device)
         draw = self.draw.clone()
-        self.draw[2] += 1  # a tensor, so that compiled code goes on counting
+        self.draw[2].add_(1)  # a tensor, so that compiled code goes on counting
         return draw
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """The draw moves along: a device that changed at the first call would compile it twice."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.draw is not None:
+            self.draw = placed(self.draw, self)
+        return self
 
     def multiplied(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed in training.
@@ -120,7 +127,7 @@ class Pruned(nn.Module):
                 weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
             out = _PrunedLinear.apply(rows, weight, bias, *kept)  # type: ignore[no-untyped-call]
         # no view, which fully_shard warns of where it is the output of its unit
-        result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
+        result: Tensor = torch.ops.aten._unsafe_view.default(out, [*x.shape[:-1], weight.shape[0]])
         return result
 
 
@@ -142,6 +149,12 @@ class PrunedLinear(Pruned, nn.Linear):
             got = tuple(input.shape)
             raise InputError(f"input: expected {self.in_features} features last, got {got}")
         return self.multiplied(input, self.weight, self.bias)
+
+
+def placed(draw: Tensor, layer: nn.Module) -> Tensor:
+    """The draw on the layer's device; on meta it would have no numbers."""
+    device = next(layer.parameters()).device
+    return draw if device.type == "meta" else draw.to(device)
 
 
 def autocast(device: torch.device, *parts: Tensor | None) -> tuple[Any, ...]:

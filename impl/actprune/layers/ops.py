@@ -3,10 +3,14 @@
 A spec is one string, so torch.compile guards on it as a whole: with numbers as arguments it would
 make them symbolic as soon as a second model brings other ones. The fakes give every shape from the
 spec alone, which is what makes fullgraph tracing and memory prediction possible.
+
+They are defined by torch.library's lower interface: a call by torch.library.custom_op takes up to
+ten times as long, twice in every layer of every step.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +21,34 @@ from actprune_kernels.sizes import wide
 
 _of = lru_cache(maxsize=256)(parse)
 
+_library: Any = torch.library.Library("actprune", "DEF")  # type: ignore[no-untyped-call]
+
+_Fake = TypeVar("_Fake", bound=Callable[..., Any])
+
+
+def _operator(function: Callable[..., Any], mutates: Sequence[str] = ()) -> Any:
+    """The operator actprune::NAME of a function, on every device; its fake is to be registered.
+
+    It has no gradient, of which torch warns where one is asked for: autograd sees the layers.
+    """
+
+    def kernel(*arguments: Any) -> Any:
+        if not torch.is_grad_enabled():  # as in the layers
+            return function(*arguments)
+        with torch.no_grad():
+            return function(*arguments)
+
+    name = function.__name__
+    schema = torch.library.infer_schema(function, mutates_args=mutates)
+    _library.define(name + schema, tags=[torch.Tag.pt2_compliant_tag])
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    return getattr(torch.ops.actprune, name).default
+
+
+def _fake(operator: Any) -> Callable[[_Fake], _Fake]:
+    register: Callable[[_Fake], _Fake] = torch.library.register_fake(operator, lib=_library)
+    return register
+
 
 def _compressed(
     buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
@@ -24,7 +56,7 @@ def _compressed(
     return Compressed(_of(spec), (rows, features), dtype, tuple(buffers))
 
 
-@torch.library.custom_op("actprune::compress", mutates_args=())
+@_operator
 def compress(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
@@ -34,26 +66,26 @@ def compress(
     return list(_of(spec).compress_tensors(activation, draw, sample_importance))
 
 
-@compress.register_fake
+@_fake(compress)
 def _(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
     return list(_of(spec).empty_tensors(activation, *activation.shape))
 
 
-@torch.library.custom_op("actprune::grad_weight", mutates_args=())
+@_operator
 def grad_weight(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
     kept = _compressed(buffers, spec, len(grad_output), features, grad_output.dtype)
     return kept.format.grad_weight(kept, grad_output)
 
 
-@grad_weight.register_fake
+@_fake(grad_weight)
 def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     return grad_output.new_empty(grad_output.shape[1], features)
 
 
-@torch.library.custom_op("actprune::to_dense", mutates_args=())
+@_operator
 def to_dense(
     buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
 ) -> Tensor:
@@ -62,12 +94,12 @@ def to_dense(
     return kept.format.to_dense(kept)
 
 
-@to_dense.register_fake
+@_fake(to_dense)
 def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype) -> Tensor:
     return buffers[0].new_empty(rows, features, dtype=dtype)
 
 
-@torch.library.custom_op("actprune::row_dot", mutates_args=())
+@_operator
 def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
     rows, features = other.shape
@@ -75,23 +107,23 @@ def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     return kept.format.row_dot(kept, other)
 
 
-@row_dot.register_fake
+@_fake(row_dot)
 def _(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     return other.new_empty(other.shape[0], dtype=wide(other.dtype))
 
 
-@torch.library.custom_op("actprune::gelu_", mutates_args=("h",))
+@partial(_operator, mutates=["h"])
 def gelu_(h: Tensor, bits: int) -> Tensor:
     """h, contiguous, becomes GELU(h); the codes of its derivative (actprune_kernels.gelu)."""
     return gelu.backend(h.device).forward_(h, bits)  # type: ignore[no-any-return]
 
 
-@gelu_.register_fake
+@_fake(gelu_)
 def _(h: Tensor, bits: int) -> Tensor:
     return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
 
 
-@torch.library.custom_op("actprune::gelu_backward_", mutates_args=("grad",))
+@partial(_operator, mutates=["grad"])
 def gelu_backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
     gelu.backend(grad.device).backward_(grad, codes, bits)

@@ -7,6 +7,7 @@ once. Every sum has one fixed order: the same input gives the same bits.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from actprune_kernels.quantization import BITS, SAME, Kept, Quantized
 from actprune_kernels.quantization.triton import decode, encode, fp8, levels
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
-from actprune_kernels.sizes import Size, blocks_along, factor, index_dtype, wide
+from actprune_kernels.sizes import Size, blocks_along, factor, index_dtype, power_of_2, wide
 
 _TILE = 4096  # elements that one program of a copying kernel moves
 _SUM_TILE = 32
@@ -260,17 +261,28 @@ def compress(
 def block_norms(activation: Tensor, bm: int, bn: int, norm: str) -> Tensor:
     """Norm of every block, (block columns, block rows), fp32 (fp64 of fp64)."""
     rows, features = activation.shape
-    grid = blocks_along(rows, bm), blocks_along(features, bn)
+    grid, tiles, sizes = _norm_tiles(rows, features, bm, bn)
     norms = activation.new_empty(grid[1], grid[0], dtype=wide(activation.dtype))
-    pm, pn = triton.next_power_of_2(bm), triton.next_power_of_2(bn)
-    across = max(1, 64 // pn)  # whole cache lines of X
-    down = max(1, _TILE // (pm * pn * across))
-    tiles = triton.cdiv(grid[1], across), triton.cdiv(grid[0], down)
-    sizes = {"BM": bm, "BN": bn, "PM": pm, "PN": pn, "HIGH": down, "WIDE": across}
-    sizes |= {"VECTOR": vector(features), "num_warps": 8 if pm * pn > _TILE else 4}
     operands = activation, norms, rows, features, *grid
     launch(_block_norms, tiles, *operands, NORM=_NORMS[norm], **sizes)
     return norms
+
+
+@lru_cache(maxsize=1024)
+def _norm_tiles(rows: int, features: int, bm: int, bn: int) -> tuple[Size, Size, dict[str, int]]:
+    """The grid of blocks, that of programs, and the kernel's sizes: they are the same every step,
+    and to work them out takes as long as to launch a kernel."""
+    grid = blocks_along(rows, bm), blocks_along(features, bn)
+    pm, pn = power_of_2(bm), power_of_2(bn)
+    across = max(1, 64 // pn)  # whole cache lines of X
+    down = max(1, _TILE // (pm * pn * across))
+    tiles = blocks_along(grid[1], across), blocks_along(grid[0], down)
+    sizes = {"BM": bm, "BN": bn, "PM": pm, "PN": pn, "HIGH": down, "WIDE": across}
+    return (
+        grid,
+        tiles,
+        sizes | {"VECTOR": vector(features), "num_warps": 8 if pm * pn > _TILE else 4},
+    )
 
 
 def gather_blocks(
@@ -282,7 +294,7 @@ def gather_blocks(
     nnz = position.numel()
     values = activation.new_empty(nnz, bm, bn)
     block_rows = position.new_empty(nnz, dtype=index_dtype(grid))
-    tiles, sizes = _tiles(values, features)
+    tiles, sizes = _tiles(nnz, bm, bn, features)
     operands = activation, position, scale, values, block_rows, rows, features, grid, nnz
     launch(_gather, tiles, *operands, **sizes)
     return values, block_rows
@@ -293,19 +305,19 @@ def to_dense(values: Kept, block_rows: Tensor, colptr: Tensor, shape: Size) -> T
     dense = values.new_zeros(shape)
     if not values.numel():
         return dense
-    tiles, sizes = _tiles(values, shape[1])
+    tiles, sizes = _tiles(*values.shape, shape[1])
     column = search_columns(colptr, len(values))
     launch(_scatter, tiles, values, block_rows, column, dense, *shape, len(values), **sizes)
     return dense
 
 
-def _tiles(values: Tensor, features: int) -> tuple[tuple[int], dict[str, int]]:
-    """Grid and sizes of a kernel that copies blocks: values (nnz, bm, bn), some rows a program."""
-    nnz, bm, bn = values.shape
-    pn = triton.next_power_of_2(bn)
+@lru_cache(maxsize=1024)
+def _tiles(nnz: int, bm: int, bn: int, features: int) -> tuple[tuple[int], dict[str, int]]:
+    """Grid and sizes of a kernel that copies blocks (nnz, bm, bn), some rows a program."""
+    pn = power_of_2(bn)
     tile = max(16, _TILE // pn)
     sizes = {"BM": bm, "BN": bn, "PN": pn, "TILE": tile, "VECTOR": vector(features)}
-    return (triton.cdiv(nnz * bm, tile),), sizes
+    return (blocks_along(nnz * bm, tile),), sizes
 
 
 def grad_weight(
@@ -323,9 +335,9 @@ def grad_weight(
     device, dtype = grad_output.device, grad_output.dtype
     plan = tuning.choose(device, dtype, average, out_features, features, (bm, bn))
     longest = _LONGEST_SUM if dtype == torch.float32 else _LONGEST_PART
-    split = max(plan.split, triton.cdiv(average, longest))
-    length = triton.cdiv(triton.cdiv(average, split), plan.block_k) * plan.block_k
-    pn = max(16, triton.next_power_of_2(bn))  # the least that a matrix instruction takes
+    split = max(plan.split, blocks_along(average, longest))
+    length = blocks_along(blocks_along(average, split), plan.block_k) * plan.block_k
+    pn = max(16, power_of_2(bn))  # the least that a matrix instruction takes
     even = scope == "column"
     count, part_column, part_start, part_ptr, place = columns * split, None, None, None, None
     if not even:
@@ -336,7 +348,7 @@ def grad_weight(
     sizes = {"BN": bn, "PN": pn, "SPLIT": split if even else 0, "VECTOR_X": vector(features)}
     launch(
         _grad_weight,
-        (count, triton.cdiv(out_features, plan.block_o)),
+        (count, blocks_along(out_features, plan.block_o)),
         *(stored, scales, zeros, block_rows, colptr, grad_output, part_column, part_start, sums),
         *(*grad_output.shape, features, length),
         BM=bm,
@@ -353,7 +365,7 @@ def grad_weight(
         **sizes,
     )
     if not direct:
-        grid = columns, triton.cdiv(out_features, _SUM_TILE)
+        grid = columns, blocks_along(out_features, _SUM_TILE)
         operands = sums, part_ptr, place, out, out_features, features
         launch(_sum_parts, grid, *operands, BLOCK_O=_SUM_TILE, **sizes)
     return out

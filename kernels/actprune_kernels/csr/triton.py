@@ -22,7 +22,7 @@ from actprune_kernels.bsr import triton as bsr
 from actprune_kernels.launch import launch
 from actprune_kernels.selection import Selection
 from actprune_kernels.selection.triton import select
-from actprune_kernels.sizes import Size
+from actprune_kernels.sizes import Size, blocks_along
 
 _STEP = 32  # elements of a column in flight: 8 KiB of dY in half precision
 _TILE = 128
@@ -76,7 +76,7 @@ def grad_weight(
     grad_output = grad_output.contiguous()
     out_features = grad_output.shape[1]
     out = grad_output.new_empty(features, out_features)
-    tiles, sizes = triton.cdiv(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
+    tiles, sizes = blocks_along(out_features, _TILE), {"STEP": _STEP, "TILE": _TILE}
     order = _longest_first(colptr, values.numel())
     operands = values, rows, colptr, order, grad_output, out, out_features
     launch(_grad_weight, (features, tiles), *operands, VECTOR=bsr.vector(out_features), **sizes)

@@ -12,12 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from actprune_kernels.launch import launch
-from actprune_kernels.selection import grouped, largest, rescale
-from actprune_kernels.sizes import index_dtype
+from actprune_kernels.selection import grouped, largest
+from actprune_kernels.sizes import SCOPES, blocks_along, index_dtype, power_of_2
 
 IN_REGISTERS = 32768
 """The largest group that one program holds; beyond it torch.topk finds the threshold."""
-_CHUNK = 2048  # that a column is walked in once its threshold is known
+_CHUNK = 4096  # of a column of which a program of its own finds what stays; less would spill
 _COPIED = 1024  # elements of a program that only copies
 _KEYS = {torch.float32: (torch.int32, tl.int32), torch.float64: (torch.int64, tl.int64)}
 
@@ -51,7 +51,7 @@ def _keys(ranks, index, live, KEY: tl.constexpr):
 def _threshold(keys, keep, AXIS: tl.constexpr, KEY: tl.constexpr):
     """The keep-th largest key of each group, how many of that key stay, and the largest dropped.
 
-    AXIS is the one along which a group lies; the results keep it, with length 1.
+    AXIS is the one along which a group lies; the results keep it, with length 1. None: all are one.
     """
     found = tl.max(keys, AXIS, keep_dims=True) * 0
     bits: tl.constexpr = 31 if KEY == tl.int32 else 63
@@ -68,29 +68,55 @@ def _threshold(keys, keep, AXIS: tl.constexpr, KEY: tl.constexpr):
 
 @triton.jit
 def _select_column(
-    ranks, position, dropped_out, size, keep,
-    SIZE: tl.constexpr, CHUNK: tl.constexpr, KEY: tl.constexpr,
+    ranks, position, colptr, dropped_out, found_out, ties_out, places_out, size, keep,
+    CHUNKS: tl.constexpr, CHUNK: tl.constexpr, KEY: tl.constexpr,
 ):  # fmt: skip
-    """One group per program: ranks (groups, size) to position (groups, keep), ascending."""
+    """One group per program: ranks (groups, size) to position (groups, keep), ascending.
+
+    A group of several chunks is only divided: its threshold goes to found_out (groups,), and for
+    each chunk (groups, CHUNKS), how many ties may still stay and the place of what stays first.
+    """
     group = tl.program_id(0).to(tl.int64)
-    base = group * size
-    i = tl.arange(0, SIZE)
-    keys = _keys(ranks, base + i, i < size, KEY)
-    found, missing, dropped = _threshold(keys, keep, 0, KEY)
+    chunk, i = tl.arange(0, CHUNKS), tl.arange(0, CHUNK)
+    at = chunk[:, None] * CHUNK + i[None, :]
+    keys = _keys(ranks + group * size, at, at < size, KEY)
+    found, missing, dropped = _threshold(keys, keep, None, KEY)
+    one = tl.arange(0, 1)
     if dropped_out is not None:
-        tl.store(dropped_out + group + tl.arange(0, 1), dropped)
-    ties = missing * 0  # of the chunks before
-    kept = missing * 0
-    for start in range(0, size, CHUNK):
-        at = start + tl.arange(0, CHUNK)
-        chunk = _keys(ranks, base + at, at < size, KEY)
-        tied = (chunk == found).to(tl.int32)
-        stays = (chunk > found) | ((tied > 0) & (ties + tl.cumsum(tied, 0) <= missing))
-        counted = stays.to(tl.int32)
-        place = kept + tl.cumsum(counted, 0) - 1
-        tl.store(position + group * keep + place, base + at, mask=stays)
-        ties += tl.sum(tied, 0)
-        kept += tl.sum(counted, 0)
+        tl.store(dropped_out + group + one[:, None], dropped)
+    ends = (group + one) * keep
+    tl.store(colptr + group + one, ends.to(colptr.dtype.element_ty))
+    last = group + one == tl.num_programs(0) - 1
+    tl.store(colptr + group + 1 + one, (ends + keep).to(colptr.dtype.element_ty), mask=last)
+    if CHUNKS == 1:
+        tied = (keys == found).to(tl.int32)
+        stays = (keys > found) | ((tied > 0) & (tl.cumsum(tied, 1) <= missing))
+        place = tl.cumsum(stays.to(tl.int32), 1) - 1
+        tl.store(position + group * keep + place, group * size + at, mask=stays)
+    else:
+        ties = tl.sum((keys == found).to(tl.int32), 1)
+        left = tl.sum(missing, 1) - (tl.cumsum(ties, 0) - ties)
+        stay = tl.sum((keys > found).to(tl.int32), 1) + tl.minimum(tl.maximum(left, 0), ties)
+        tl.store(found_out + group + one[:, None], found)
+        tl.store(ties_out + group * CHUNKS + chunk, left)
+        tl.store(places_out + group * CHUNKS + chunk, tl.cumsum(stay, 0) - stay)
+
+
+@triton.jit
+def _place_chunk(
+    ranks, position, found_in, ties, places, size, keep,
+    CHUNKS: tl.constexpr, CHUNK: tl.constexpr, KEY: tl.constexpr,
+):  # fmt: skip
+    """What stays of one chunk of a group, as _select_column divided it."""
+    group, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    at = chunk * CHUNK + tl.arange(0, CHUNK)
+    keys = _keys(ranks + group * size, at, at < size, KEY)
+    found = tl.load(found_in + group)
+    tied = (keys == found).to(tl.int32)
+    left = tl.load(ties + group * CHUNKS + chunk)
+    stays = (keys > found) | ((tied > 0) & (tl.cumsum(tied, 0) <= left))
+    place = tl.load(places + group * CHUNKS + chunk) + tl.cumsum(stays.to(tl.int32), 0) - 1
+    tl.store(position + group * keep + place, group * size + at, mask=stays)
 
 
 @triton.jit
@@ -110,6 +136,24 @@ def _select_row(
     tied = (keys == found).to(tl.int32)
     stays = (keys > found) | ((tied > 0) & (tl.cumsum(tied, 0) <= missing))
     tl.store(mask_out + index, stays.to(tl.int8), mask=live)
+
+
+@triton.jit
+def _scale_kept(
+    magnitudes, position, dropped, scale, nnz, rows,
+    SCOPE: tl.constexpr, KEY: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """scale (nnz,): `rescale` of what stays by the largest that its group dropped."""
+    i = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    live = i < nnz
+    at = tl.load(position + i, mask=live, other=0)
+    group = at // rows if SCOPE == 1 else at % rows if SCOPE == 2 else at * 0
+    m = tl.load(magnitudes + at, mask=live, other=0)
+    t = tl.load(dropped + group, mask=live, other=0).to(m.dtype, bitcast=True)
+    usable = (m > 0) & (m < float("inf")) & (t < float("inf"))
+    m = tl.where(usable, m, 1)
+    s = tl.div_rn(t, m) if m.dtype == tl.float32 else t / m
+    tl.store(scale + i, tl.where(usable & (s > 1), s, 1), mask=live)
 
 
 @triton.jit
@@ -136,47 +180,62 @@ def select(
     groups = {"column": columns, "row": rows, "global": 1}[scope]
     nnz = keep * groups
     position = magnitudes.new_empty(nnz, dtype=torch.int32 if count < 2**31 else torch.int64)
-    ranks, dropped, chunks = magnitudes, None, (triton.cdiv(count, _COPIED),)
+    ranks, dropped, chunks = magnitudes, None, (blocks_along(count, _COPIED),)
     if draw is not None:
         ranks = torch.empty_like(magnitudes)
         draw = draw.to(magnitudes.device, non_blocking=True)
         launch(_sample_ranks, chunks, magnitudes, draw, ranks, count, CHUNK=_COPIED)
-        dropped = magnitudes.new_zeros(groups, dtype=_KEYS[magnitudes.dtype][0])
-    words = triton.next_power_of_2(count // groups) * magnitudes.element_size() // 4
+        dropped = magnitudes.new_empty(groups, dtype=_KEYS[magnitudes.dtype][0])
+    words = power_of_2(count // groups) * magnitudes.element_size() // 4
     if scope == "column" and words <= IN_REGISTERS:
-        _columns(ranks, position, dropped, keep)
-        colptr = torch.arange(0, nnz + 1, keep, device=magnitudes.device)
+        colptr = position.new_empty(columns + 1, dtype=index_dtype(nnz))
+        _columns(ranks, position, colptr, dropped, keep)
     else:
         in_rows = scope == "row" and words <= IN_REGISTERS
         mask = _rows(ranks, dropped, keep) if in_rows else _large(ranks, dropped, scope, keep)
         running = mask.view(-1).cumsum(0, dtype=position.dtype)
         launch(_compact, chunks, mask, running, position, count, CHUNK=_COPIED)
-        colptr = F.pad(running[rows - 1 :: rows], (1, 0))
+        colptr = F.pad(running[rows - 1 :: rows], (1, 0)).to(index_dtype(nnz))
     scale = None
     if dropped is not None:
-        group = {"column": position // rows, "row": position % rows, "global": position * 0}[scope]
-        threshold = dropped.view(magnitudes.dtype)[group.long()]
-        scale = rescale(magnitudes.view(-1)[position.long()], threshold)
-    return position, colptr.to(index_dtype(nnz)), scale
+        scale = magnitudes.new_empty(nnz)
+        constants = {"SCOPE": SCOPES.index(scope), "KEY": _KEYS[magnitudes.dtype][1]}
+        operands, grid = (
+            (magnitudes, position, dropped, scale, nnz, rows),
+            blocks_along(nnz, _COPIED),
+        )
+        launch(_scale_kept, (grid,), *operands, CHUNK=_COPIED, **constants)
+    return position, colptr, scale
 
 
-def _columns(ranks: Tensor, position: Tensor, dropped: Tensor | None, keep: int) -> None:
+def _columns(
+    ranks: Tensor, position: Tensor, colptr: Tensor, dropped: Tensor | None, keep: int
+) -> None:
     groups, size = ranks.shape
-    held = triton.next_power_of_2(size)
+    held = power_of_2(size)
     warps = _warps(held * ranks.element_size() // 4)
-    constants = {"SIZE": held, "CHUNK": min(_CHUNK, held), "KEY": _KEYS[ranks.dtype][1]}
-    operands = ranks, position, dropped, size, keep
+    chunk = min(_CHUNK, held)
+    constants = {"CHUNKS": held // chunk, "CHUNK": chunk, "KEY": _KEYS[ranks.dtype][1]}
+    found = ties = places = None
+    if held > chunk:
+        found = position.new_empty(groups, dtype=_KEYS[ranks.dtype][0])
+        ties, places = position.new_empty(2, groups, held // chunk, dtype=torch.int32)
+    divided, sizes = (found, ties, places), (size, keep)
+    operands = ranks, position, colptr, dropped, *divided, *sizes
     launch(_select_column, (groups,), *operands, num_warps=warps, **constants)
+    if held > chunk:
+        grid = groups, blocks_along(size, chunk)
+        launch(_place_chunk, grid, ranks, position, *divided, *sizes, num_warps=8, **constants)
 
 
 def _rows(ranks: Tensor, dropped: Tensor | None, keep: int) -> Tensor:
     mask = torch.empty_like(ranks, dtype=torch.int8)
     size, groups = ranks.shape
-    held = triton.next_power_of_2(size)
+    held = power_of_2(size)
     at_once = max(1, min(64, 4096 // held))
     warps = _warps(held * at_once * ranks.element_size() // 2)  # the mask needs registers too
     constants = {"SIZE": held, "GROUPS": at_once, "KEY": _KEYS[ranks.dtype][1]}
-    operands, grid = (ranks, mask, dropped, size, groups, keep), (triton.cdiv(groups, at_once),)
+    operands, grid = (ranks, mask, dropped, size, groups, keep), (blocks_along(groups, at_once),)
     launch(_select_row, grid, *operands, num_warps=warps, **constants)
     return mask
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -30,6 +31,18 @@ def test_opcheck(spec: str, dtype: torch.dtype) -> None:
     buffers = list(actprune.parse(spec).compress(x).buffers)
     torch.library.opcheck(ops.grad_weight, (buffers, dy, spec, 50))
     torch.library.opcheck(ops.to_dense, (buffers, spec, 40, 50, dtype))
+
+
+def test_no_graph_reaches_through_an_operator() -> None:
+    x, dy = torch.randn(40, 50), torch.randn(40, 6, requires_grad=True)
+    grad = actprune.parse("csr:sparsity=0.5,backend=naive").compress(x).grad_weight(dy)
+    with pytest.warns(UserWarning, match=r"actprune::grad_weight: an autograd kernel was not"):
+        torch.autograd.backward(grad.sum())
+    assert dy.grad is None
+    h = torch.randn(8)
+    before = h._version
+    ops.gelu_(h, 2)
+    assert h._version > before
 
 
 def _model(spec: str) -> nn.Module:
@@ -66,6 +79,21 @@ def test_no_recompilation_over_steps_or_specs() -> None:
     other = torch.compile(_model("bsr:block=4x8,sparsity=0.5"), fullgraph=True, backend=counter)
     other(x).sum().backward()
     assert counter.frame_count == 2
+
+
+def test_a_draw_lies_where_its_layer_does() -> None:
+    # else the first call moved it, and torch.compile compiled the second one anew: its guards hold
+    # the device
+    spec = "csr:select=priority,seed=3"
+    plain, moved = nn.Linear(8, 2), convert(nn.Linear(8, 2), spec)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        plain.weight = nn.Parameter(torch.empty(2, 8, device="cuda"))
+        assert convert(plain, spec).draw.device.type == "cuda"
+        moved.draw = torch.empty(3, dtype=torch.int64, device="cuda")
+        assert moved.cpu().draw.device.type == "cpu"
+    meta = convert(nn.Linear(8, 2, device="meta"), spec)
+    meta.to_empty(device="cpu")
+    assert actprune.draws(meta) == {"": 0}
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -183,11 +183,24 @@ def test_groups_larger_than_a_program_holds(scope: str, monkeypatch: pytest.Monk
         assert torch.equal(position.long(), mask.reshape(-1).nonzero().squeeze(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns_of_many_chunks(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_CHUNK", 4)
+    m = torch.randint(0, 3, (5, 27)).to(dtype)  # ties in every chunk
+    m[1], m[2, 5], m[3] = 0, float("nan"), torch.arange(27)
+    for keep in (1, 2, 9, 26, 27):
+        position, colptr, _ = selection.select(m, keep, "column", None)
+        mask, _ = definition.select(m, keep, "column", None)
+        assert torch.equal(position.long(), mask.reshape(-1).nonzero().squeeze(1))
+        assert colptr.tolist() == [keep * column for column in range(6)]
+
+
 def test_a_group_of_many_chunks() -> None:
-    m = torch.randint(0, 50, (2, 5000)).float()
-    position, _, _ = selection.select(m, 700, "column", None)
-    mask, _ = definition.select(m, 700, "column", None)
-    assert torch.equal(position.long(), mask.reshape(-1).nonzero().squeeze(1))
+    m = torch.randint(0, 50, (2, 9000)).float()
+    for keep in (700, 9000):
+        position, _, _ = selection.select(m, keep, "column", None)
+        mask, _ = definition.select(m, keep, "column", None)
+        assert torch.equal(position.long(), mask.reshape(-1).nonzero().squeeze(1))
 
 
 def philox(seed: int, counters: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -97,7 +97,7 @@ class Chain(torch.autograd.Function):
             out = out.to(torch.promote_types(out.dtype, x.dtype)).add_(rows)
         ctx.dtypes = x.dtype, dtype, torch.promote_types(x.dtype, out.dtype)
         # no view, which fully_shard warns of where it is the output of its unit
-        return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])  # type: ignore[no-any-return]
+        return torch.ops.aten._unsafe_view.default(out, [*x.shape[:-1], out.shape[-1]])  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable

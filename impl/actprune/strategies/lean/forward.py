@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class LeanForward(Replacement):
 
     def _inputs(self, *args: Any, **kwargs: Any) -> list[Any] | None:
         """What the graph's placeholders are given; None where it is not the graph of this call."""
-        given = inspect.signature(type(self.module).forward).bind(self.module, *args, **kwargs)
+        given = _signature(type(self.module).forward).bind(self.module, *args, **kwargs)
         inputs = []
         for parameter in parameters_of(self.module):
             value = given.arguments.get(parameter.name, parameter.default)
@@ -63,7 +64,11 @@ class LeanForward(Replacement):
 
 def parameters_of(module: nn.Module) -> list[inspect.Parameter]:
     """Of the forward of `module`'s class, but for self."""
-    return list(inspect.signature(type(module).forward).parameters.values())[1:]
+    return list(_signature(type(module).forward).parameters.values())[1:]
+
+
+# a class is the same in every step, and this takes as long as a linear layer
+_signature = lru_cache(maxsize=256)(inspect.signature)
 
 
 def own_way(module: nn.Module) -> str:
