@@ -23,7 +23,8 @@ def timm() -> ModuleType:
         library = torch.library.Library("torchvision", "FRAGMENT")
         _KEPT.append(library)
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
     found: ModuleType = pytest.importorskip("timm")
     return found
 

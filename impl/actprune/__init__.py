@@ -1,7 +1,7 @@
 """Activation pruning for PyTorch: dense forward, compressed activations for the backward pass.
 
     import actprune
-    model = actprune.convert(model, "bsr:block=1x32,sparsity=0.9,select=priority")
+    model = actprune.apply(model)
 
 and the rest of a training script stays as it is.
 """
@@ -11,19 +11,20 @@ from actprune.budget.sizes import parse_bytes
 from actprune.formats import FORMATS, Compressed, Format, parse
 from actprune.inspect.fidelity import LayerFidelity, fidelity
 from actprune.inspect.memory import saved_bytes
-from actprune.inspect.survey import survey
+from actprune.inspect.survey import Survey, survey
 from actprune.layers import ops
 from actprune.layers.convert import convert, draws, pruned, revert, set_draws, set_rank, weigh
 from actprune.layers.linear import PrunedLinear
 from actprune.layers.sharding import shard
 from actprune.strategies import STRATEGIES
-from actprune.strategies.grammar import Plan, apply, read, undo
+from actprune.strategies.grammar import RECOMMENDED, Plan, apply, read, undo
 from actprune.strategies.lean import chains, lean, unlean
 from actprune_common.errors import InputError
 
 __version__ = "0.1.0"
 __all__ = [
     "FORMATS",
+    "RECOMMENDED",
     "STRATEGIES",
     "Allocation",
     "Compressed",
@@ -33,6 +34,7 @@ __all__ = [
     "Plan",
     "Profile",
     "PrunedLinear",
+    "Survey",
     "allocate",
     "apply",
     "chains",

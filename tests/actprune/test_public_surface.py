@@ -16,9 +16,9 @@ from torch import nn
 import actprune
 
 SURFACE = {
-    "models": {"convert", "revert", "pruned", "survey", "shard", "weigh"},
+    "models": {"convert", "revert", "pruned", "survey", "Survey", "shard", "weigh"},
     "random selections": {"draws", "set_draws", "set_rank"},
-    "strategies": {"STRATEGIES", "Plan", "apply", "read", "undo"},
+    "strategies": {"RECOMMENDED", "STRATEGIES", "Plan", "apply", "read", "undo"},
     "lean": {"chains", "lean", "unlean"},
     "formats": {"FORMATS", "Compressed", "Format", "parse"},
     "budget": {"Allocation", "Profile", "allocate", "parse_bytes", "profile"},
@@ -26,7 +26,7 @@ SURFACE = {
     "the rest": {"InputError", "PrunedLinear", "ops"},
 }
 NAMES = sorted(set().union(*SURFACE.values()))
-DOCUMENTED = [name for name in NAMES if name not in ("FORMATS", "STRATEGIES", "ops")]
+DOCUMENTED = [name for name in NAMES if name not in ("FORMATS", "RECOMMENDED", "STRATEGIES", "ops")]
 FUNCTIONS = [name for name in DOCUMENTED if inspect.isfunction(getattr(actprune, name))]
 
 

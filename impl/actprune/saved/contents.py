@@ -102,7 +102,10 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
     "sigmoid": torch.sigmoid_,
 }
 _BINARY: dict[str, Callable[..., Tensor]] = {
-    "mul": torch.mul, "rmul": torch.mul, "add": torch.add, "radd": torch.add,
+    "mul": torch.mul,
+    "rmul": torch.mul,
+    "add": torch.add,
+    "radd": torch.add,
 }
 
 

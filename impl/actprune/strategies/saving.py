@@ -58,6 +58,11 @@ def formats_in(module: str, rules: Iterable[Rule]) -> dict[str, Format]:
     return found
 
 
+def recording() -> Recorder | None:
+    """Return the recorder of the forward pass that this thread is in."""
+    return getattr(_RECORDING, "recorder", None)
+
+
 class Saving(Replacement):
     """A model's forward, in which what autograd saves is kept as rules say."""
 
@@ -83,7 +88,7 @@ class Saving(Replacement):
         weights = (*self.module.parameters(), *self.module.buffers())
         options: dict[str, Any] = {"products": self.products, "draw": (0, self.steps)}
         recorder = Recorder(weights, self.formats, **options, log=self.log)
-        around = getattr(_RECORDING, "recorder", None)
+        around = recording()
         _RECORDING.recorder = recorder
         try:
             with recorder:
@@ -101,7 +106,7 @@ class Within(Replacement):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces."""
-        recorder = getattr(_RECORDING, "recorder", None)
+        recorder = recording()
         if recorder is None:
             return self.replaced(*args, **kwargs)
         before, recorder.formats = recorder.formats, self.formats
