@@ -175,7 +175,8 @@ def test_codes_of_any_tensor_are_the_definition_s(
             room = torch.full((n,), float("nan"), device=DEVICE, dtype=dtype)
             coding.unpack(packed, bits, group, n, dtype, room)
             expected = definition.unpack(packed.cpu(), bits, group, n, torch.float64)
-            assert relative_error(room, expected.to(DEVICE)) <= TOLERANCE[dtype]
+            digits = max(TOLERANCE[dtype], TOLERANCE[torch.float32])  # of scale and bias
+            assert relative_error(room, expected.to(DEVICE)) <= digits
     x[0, 0, 0, 0] = float("nan")
     assert not coding.unpack(coding.pack(x, bits, group), bits, group, 1, dtype).isfinite().any()
 
@@ -197,14 +198,14 @@ def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: t
     function = nn.functional.gelu if name == "gelu" else nn.functional.silu
     for n in (5 * gelu.ROW, 70_001):
         h = (2 * normal(n)).to(dtype)
-        x, levels = h.double().requires_grad_(), torch.ones(n, device=DEVICE, dtype=dtype)
-        function(x).sum().backward()
+        x, levels = h.double().clone().requires_grad_(), torch.ones(n, device=DEVICE, dtype=dtype)
+        (slope,) = torch.autograd.grad(function(x).sum(), x)
         coding = gelu.backend(h.device)
         packed = coding.forward_(h, bits, name)
         assert relative_error(h, function(x.detach())) <= TOLERANCE[dtype]
         coding.backward_(levels, packed, bits, name)
         bound = gelu.cell(bits, name) / 2 + TOLERANCE[dtype]
-        assert float((levels.double() - x.grad).abs().max()) <= bound
+        assert float((levels.double() - slope).abs().max()) <= bound
 
 
 @cuda_itself
