@@ -27,7 +27,9 @@ TRAINED = ["dense", "csr:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=prio
 MODELS = ["resmlp_s12", "resmlp_s24", "resmlp_s36", "resmlp_b24"]
 KERNELS = [
     *(f"bsr {name}" for name in ("block_norms", "gather", "grad_weight", "scatter", "sum_parts")),
+    *(f"codes {name}" for name in ("pack", "pack_bits", "unpack", "unpack_bits")),
     "csr grad_weight",
+    *(f"gelu {name}" for name in ("backward", "forward")),
     *(f"quantization {name}" for name in ("decode", "encode")),
     *(f"selection {name}" for name in ("compact", "sample_ranks", "select_column", "select_row")),
 ]
@@ -228,8 +230,9 @@ def summed(records: list[dict[str, Any]]) -> Figures:
     """Variants of a kernel together: the most registers and shared memory, all else summed."""
     variants = defaultdict(list)
     for record in records:
-        # of commits from before 2026-11
-        kernel = record["kernel"].replace("codes ", "quantization ")
+        kernel = record["kernel"]
+        if kernel in ("codes encode", "codes decode"):  # of commits from before 2026-11
+            kernel = kernel.replace("codes", "quantization")
         variants[kernel, record["arch"]].append(record)
     return {
         key: {

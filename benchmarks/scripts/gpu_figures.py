@@ -39,6 +39,7 @@ from actprune_bench.measure.tolerance import relative_error, tolerance
 from actprune_bench.models import MODELS
 from actprune_bench.records.environment import environment
 from actprune_common.files import write_json
+from actprune_kernels import codes
 
 Record = dict[str, Any]
 Product = Callable[[Any, Tensor], Tensor]
@@ -127,6 +128,8 @@ def parts(plan: Plan) -> Iterator[Part]:
     heat = [spec for sparsity in plan.sparsities for spec in blocks(sparsity)]
     yield kernel("bf16 at 90 %", half, [*blocks(0.9), *element])
     yield kernel("bf16 by sparsity", half, heat, "grad_weight")
+    for name, dtype in (("bf16", half), ("fp32", single)):
+        yield Part(f"codes {name}", "kernels", partial(code_records, plan, dtype))
     yield training(0, True, "bf16")
     yield kernel("fp32 at 90 %", single, [*blocks(0.9), *element, *triton])
     yield Part("libraries bf16", "kernels", partial(library_records, plan, half))
@@ -207,6 +210,60 @@ def bounded(device: torch.device, record: Record, dtype: torch.dtype) -> Record:
         "gb_per_s": least.bytes / seconds / 1e9,
         "tflop_per_s": least.flop / seconds / 1e12,
     }
+
+
+def code_records(plan: Plan, dtype: torch.dtype) -> Iterator[Record]:
+    """Codes packed, and unpacked into a buffer, beside a copy: each with its share of the least
+    time that its bytes take."""
+    device = plan.device
+    known = find_device(torch.cuda.get_device_name()) if device.type == "cuda" else None
+    for shape in plan.shapes:
+        inputs, _ = rotating_inputs(shape, dtype, device)
+        flat = [x.view(-1) for x in inputs]
+        rooms = [torch.empty_like(x) for x in flat]
+        steps = {("copy", "copy"): rotated(lambda x, out: out.copy_(x), flat, rooms)}
+        moved = {("copy", "copy"): 2 * rooms[0].nbytes}
+        for bits in (4, 8):
+            pack, unpack, stored = code_steps(flat, rooms, bits)
+            for op, step in (("pack", pack), ("unpack", unpack)):
+                steps[f"codes:bits={bits}", op] = step
+                moved[f"codes:bits={bits}", op] = rooms[0].nbytes + stored
+        times = interleave(list(steps.values()), plan.samples, clock(device))
+        copy = statistics.median(times[0])
+        for (spec, op), samples in zip(steps, times, strict=True):
+            record = product_record(shape, dtype, spec, samples) | {"op": op}
+            seconds, size = record["median_ms"] / 1e3, moved[spec, op]
+            least = known and size / known.bytes_per_s
+            yield record | {
+                "ratio_to_dense": None,
+                "ratio_to_copy": record["median_ms"] / copy,
+                "bound_ms": least and least * 1e3,
+                "share_of_bound": least and least / seconds,
+                "gb_per_s": size / seconds / 1e9,
+            }
+
+
+def code_steps(
+    flat: Sequence[Tensor], rooms: Sequence[Tensor], bits: int
+) -> tuple[Callable[[int], Tensor], Callable[[int], Tensor], int]:
+    """Pack the tensors, unpack their codes, and the bytes of one's codes.
+
+    Raises ArithmeticError where they are not the definition's.
+    """
+    group, some = 128, flat[0][: 64 * 128]
+    coding, definition = (codes.backend(some.device, name) for name in ("auto", "naive"))
+    packed = [coding.pack(x, bits, group) for x in flat]
+    expected = definition.pack(some, bits, group)
+    if not torch.equal(packed[0][: len(expected)], expected):
+        raise ArithmeticError(f"{bits} bits: expected the definition's codes, got others")
+
+    def pack(x: Tensor, _: Tensor) -> Tensor:
+        return coding.pack(x, bits, group)  # type: ignore[no-any-return]
+
+    def unpack(coded: Tensor, out: Tensor) -> Tensor:
+        return coding.unpack(coded, bits, group, len(out), out.dtype, out)  # type: ignore[no-any-return]
+
+    return rotated(pack, flat, rooms), rotated(unpack, packed, rooms), packed[0].nbytes
 
 
 def library_records(plan: Plan, dtype: torch.dtype) -> Iterator[Record]:
@@ -473,6 +530,13 @@ def targets(records: dict[str, list[Record]]) -> list[tuple[str, str, str]]:
         if op == "compress" and share is not None:
             # 75 % of what a copy reaches, which on an H200 is 4.3 of the nominal 4.8 TB/s
             table.append(("   share of the least time", f"{share:.2f}", ">= 0.67"))
+    for record in records["kernels"]:
+        if record["spec"].startswith("codes:") and record["layer"].endswith("fc1"):
+            what = f"{record['op']} {record['layer']} {record['dtype']} {record['spec']}"
+            table.append((f"{what}: / copy", f"{record['ratio_to_copy']:.2f}", ""))
+            if record["share_of_bound"] is not None:
+                share = f"{record['share_of_bound']:.2f}"
+                table.append(("   share of the least time", share, ">= 0.67"))
     for block in BLOCKS:
         reached = crossover(records["kernels"], block)
         table.append((f"crossover of {block}, bf16", reached, "<= 60 %"))

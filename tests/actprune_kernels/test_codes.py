@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actprune_kernels import codes, sizes
-from actprune_kernels.codes import BITS, LEAST, cpu, naive
+from actprune_kernels.codes import BITS, LEAST, NOTHING, cpu, naive
 
 LARGEST = torch.finfo(torch.float16).max
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -42,7 +42,7 @@ def bound(values: Tensor, bits: int) -> Tensor:
         return 0.55 * step + 2.0**-23 * largest + 2.0**-118
     fp16 = (largest >= LEAST) & (largest <= LARGEST)
     rounding = torch.where(fp16, 2.0**-10 * largest + 2.0**-21, 2.0**-7 * largest)
-    return 1.01 * step / 2 + rounding + 2.0**-126
+    return 1.01 * step / 2 + rounding + NOTHING
 
 
 @given(
@@ -66,6 +66,17 @@ def test_pieces_are_the_definition(
     digits = torch.finfo(dtype).eps, 2**-22 * float(x.abs().max()) if n else 0
     rtol, atol = digits if bits == 8 else (0, 0)  # FBGEMM multiplies and adds at once
     torch.testing.assert_close(back, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-12, 1e-5, 1e-4, 1e-3, 1, 7e4, 1e6, 1e25])
+@pytest.mark.parametrize("bits", BITS)
+def test_groups_of_few_values_are_the_definition(bits: int, size: float) -> None:
+    """Where FBGEMM's scale is negative, or none of fp16's, or 1."""
+    draw = size * torch.randn(300, 1)
+    few = torch.where(torch.rand(300, 32) < 0.5, draw, draw * (1 + 2.0**-13))
+    near = draw + 15 * torch.rand(300, 32)
+    for x in (draw.expand(300, 32).contiguous(), few, few.relu(), near, torch.rand(300, 32) * size):
+        assert torch.equal(cpu.pack(x, bits, 32), naive.pack(x, bits, 32))
 
 
 @BOTH
@@ -115,7 +126,7 @@ def test_zeros_of_groups_without_negative_values_are_exact(
 
 @BOTH
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 0.3, -0.3, 7e4, -7e4, 1e-6, 1e30, -1e-30])
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 0.3, -0.3, 7e4, -7e4, 1e-6, 1e30, -1e-15])
 def test_groups_of_one_value(kernel: ModuleType, value: float, bits: int) -> None:
     back = round_trip(kernel, torch.full((70,), value), bits, 32)
     exact = value in (0.0, 1.0, -2.5) or bits == 8

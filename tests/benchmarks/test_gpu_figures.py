@@ -48,6 +48,11 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     assert all(record["ok"] for record in made["kernels"] if "torch-" not in record["spec"])
     libraries = {r["spec"] for r in made["kernels"] if r["part"] == "libraries fp32"}
     assert {"torch-csr", "torch-bsr-32", "dense"} <= libraries
+    coded = {(r["spec"], r["op"], r["dtype"]) for r in made["kernels"] if r["part"][:5] == "codes"}
+    ways = {("copy", "copy")} | {
+        (f"codes:bits={b}", op) for b in (4, 8) for op in ("pack", "unpack")
+    }
+    assert coded == {(*way, dtype) for way in ways for dtype in ("bfloat16", "float32")}
     trained = {(r["dtype"], r["spec"]): r for r in made["training"]}
     assert len(trained) == 2 * len(gpu_figures.TRAINED)
     assert all(record["predicted_peak_bytes"] > 0 for record in trained.values())
@@ -64,7 +69,7 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
 def test_what_the_budget_leaves_out_is_listed(tmp_path: Path) -> None:
     assert gpu_figures.run(PLAN, tmp_path, -1) == {"kernels": [], "training": []}
     about = json.loads((tmp_path / "environment.json").read_text())
-    assert len(about["left_out"]) == 10
+    assert len(about["left_out"]) == 12
     assert about["left_out"][0] == "bf16 at 90 %"
 
 

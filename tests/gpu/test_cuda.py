@@ -21,7 +21,7 @@ from actprune.strategies.grammar import apply
 from actprune_bench.measure.predict import predict
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
 from actprune_bench.models import MODELS, Block
-from actprune_kernels import quantization
+from actprune_kernels import codes, gelu, quantization
 from actprune_kernels.quantization import BITS, KINDS, naive
 
 pytestmark = pytest.mark.gpu
@@ -153,6 +153,59 @@ def test_codes_are_the_definition_s_and_unbiased(kind: str) -> None:
     spoiled = coding.decode(coding.encode(x, kind, draws[0]), kind, 128, torch.float32)
     assert not bool(spoiled[7].isfinite().any())
     assert bool(spoiled[8:].isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
+@pytest.mark.parametrize("group", [128, 40])
+@pytest.mark.parametrize("bits", codes.BITS)
+def test_codes_of_any_tensor_are_the_definition_s(
+    bits: int, group: int, dtype: torch.dtype
+) -> None:
+    coding, definition = (
+        codes.backend(torch.device(DEVICE)),
+        codes.backend(torch.device("cpu"), "naive"),
+    )
+    for size in ((3, 64, 7, 9), (2, 128, 32, 32), (1, 1, 1, 1)):
+        x = normal(*size, dtype=torch.float32) * torch.tensor(10.0).pow(normal(size[0], 1, 1, 1))
+        x = x.clamp(-6e4, 6e4).to(dtype).to(memory_format=torch.channels_last)
+        for one in (x, x.relu(), x * 1e-6, x.transpose(0, 1)):
+            n = one.numel()
+            packed = coding.pack(one, bits, group)
+            assert torch.equal(packed.cpu(), definition.pack(one.cpu(), bits, group))
+            room = torch.full((n,), float("nan"), device=DEVICE, dtype=dtype)
+            coding.unpack(packed, bits, group, n, dtype, room)
+            expected = definition.unpack(packed.cpu(), bits, group, n, torch.float64)
+            digits = max(TOLERANCE[dtype], TOLERANCE[torch.float32])  # of scale and bias
+            assert relative_error(room, expected.to(DEVICE)) <= digits
+    x[0, 0, 0, 0] = float("nan")
+    assert not coding.unpack(coding.pack(x, bits, group), bits, group, 1, dtype).isfinite().any()
+
+
+@pytest.mark.parametrize("n", [0, 1, 4096, 100_003])
+def test_bits_of_booleans(n: int) -> None:
+    mask, coding = normal(n) > 0, codes.backend(torch.device(DEVICE))
+    whole = coding.pack_bits(mask)
+    assert torch.equal(
+        whole.cpu(), codes.backend(torch.device("cpu"), "naive").pack_bits(mask.cpu())
+    )
+    assert torch.equal(coding.unpack_bits(whole, n), mask)
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", gelu.BITS)
+@pytest.mark.parametrize("name", gelu.NAMES)
+def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: torch.dtype) -> None:
+    function = nn.functional.gelu if name == "gelu" else nn.functional.silu
+    for n in (5 * gelu.ROW, 70_001):
+        h = (2 * normal(n)).to(dtype)
+        x, levels = h.double().clone().requires_grad_(), torch.ones(n, device=DEVICE, dtype=dtype)
+        (slope,) = torch.autograd.grad(function(x).sum(), x)
+        coding = gelu.backend(h.device)
+        packed = coding.forward_(h, bits, name)
+        assert relative_error(h, function(x.detach())) <= TOLERANCE[dtype]
+        coding.backward_(levels, packed, bits, name)
+        bound = gelu.cell(bits, name) / 2 + TOLERANCE[dtype]
+        assert float((levels.double() - slope).abs().max()) <= bound
 
 
 @cuda_itself

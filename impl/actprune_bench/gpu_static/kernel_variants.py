@@ -5,9 +5,10 @@ as Triton's JIT would specialise it on a GPU. Triton's own types stay out of sig
 is plain data, so that another process can compile it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from actprune.formats import FORMATS, Compressed, PruningFormat, parse
 from actprune_common.errors import InputError, check_one_of
+from actprune_kernels import codes, gelu
 from actprune_kernels.launch import Launch, record
 from actprune_kernels.sizes import SCOPES
 
@@ -33,6 +35,8 @@ SHAPES = (
 )
 """Rows, features and out_features of ResMLP-S24 and B24 at batch 128, 224 px and patch 16: the MLP
 and, (batch, channel) x patches, the layer across patches."""
+RAGGED = (25087, 383, 384)
+"""Of a size that no group of codes divides."""
 _TYPES = {torch.bool: "*i1", torch.uint8: "*u8", torch.bfloat16: "*bf16"}
 _TYPES |= {getattr(torch, f"int{bits}"): f"*i{bits}" for bits in (8, 16, 32, 64)}
 _TYPES |= {getattr(torch, f"float{bits}"): f"*fp{bits}" for bits in (16, 32, 64)}
@@ -40,7 +44,8 @@ _TYPES |= {getattr(torch, f"float{bits}"): f"*fp{bits}" for bits in (16, 32, 64)
 
 @dataclass(frozen=True)
 class Configuration:
-    """A format, a dtype of DTYPES, and the shape of X and dY that it stores and multiplies."""
+    """A format, a dtype of DTYPES, and the shape of X and dY that it stores and multiplies; or what
+    of PRIMITIVES codes X."""
 
     spec: str
     dtype: str
@@ -94,7 +99,8 @@ def shipped() -> Iterator[Configuration]:
     aligned to 16 bytes, and not), fp16 and tf32 on one. Row and global scope, which share their
     product, in bf16 and exact fp32; priority sampling, which only draws ranks and scales what is
     gathered, and one block of four-bit codes and one of fp8, in bf16; coo and csr, where they have
-    Triton kernels, likewise. `named` gives all dtypes and shapes of a format.
+    Triton kernels, likewise; and PRIMITIVES, in all but tf32. `named` gives all dtypes and shapes
+    of a format.
     """
     one, both = SHAPES[:1], (SHAPES[0], SHAPES[2])
     for block in BLOCKS:
@@ -115,6 +121,8 @@ def shipped() -> Iterator[Configuration]:
             yield from _product([f"{name}:scope=column"], ("float16",), one)
             others = [f"{name}:scope=row", f"{name}:scope=global", f"{name}:select=priority"]
             yield from _product(others, ("bfloat16",), one)
+    yield from _product(list(PRIMITIVES), ("bfloat16", "float32"), (SHAPES[0], RAGGED))
+    yield from _product(list(PRIMITIVES), ("float16",), one)
 
 
 def named(
@@ -149,7 +157,8 @@ def variants(configurations: Iterable[Configuration]) -> list[KernelVariant]:
         for launch in _launches(configuration):
             variant = specialise(launch)
             variant = found.setdefault(variant, variant)
-            variant.specs.add(parse(configuration.spec).spec)
+            spec = configuration.spec
+            variant.specs.add(spec if spec in PRIMITIVES else parse(spec).spec)
     return list(found.values())
 
 
@@ -190,7 +199,42 @@ def _product(
         yield Configuration(spec, dtype, *shape)
 
 
+def _code(bits: int, x: Tensor) -> None:
+    triton, group = codes.backend(x.device, "triton"), 128
+    triton.unpack(triton.pack(x, bits, group), bits, group, x.numel(), x.dtype)
+
+
+def _code_booleans(x: Tensor) -> None:
+    triton = codes.backend(x.device, "triton")
+    triton.unpack_bits(triton.pack_bits(x > 0), x.numel())
+
+
+def _code_derivative(name: str, bits: int, x: Tensor) -> None:
+    triton = gelu.backend(x.device, "triton")
+    triton.backward_(x, triton.forward_(x, bits, name), bits, name)
+
+
+PRIMITIVES: dict[str, Callable[[Tensor], None]] = {
+    "bits": _code_booleans,
+    **{f"codes:bits={bits}": partial(_code, bits) for bits in codes.BITS},
+    **{
+        f"{name}:bits={bits}": partial(_code_derivative, name, bits)
+        for name in gelu.NAMES
+        for bits in gelu.BITS
+    },
+}
+"""What codes a tensor that no format stores, by the name that stands in a variant's specs."""
+
+
 def _launches(configuration: Configuration) -> list[Launch]:
+    if configuration.spec in PRIMITIVES:
+        dtype, sizes = (
+            getattr(torch, configuration.dtype),
+            (configuration.rows, configuration.features),
+        )
+        with record() as launches:
+            PRIMITIVES[configuration.spec](torch.empty(sizes, dtype=dtype, device="meta"))
+        return launches
     format = parse(configuration.spec)
     assert isinstance(format, PruningFormat)
     format = replace(format, backend="triton")

@@ -14,8 +14,9 @@ are stored, so that a value is off by half a step and what their rounding costs:
 the group's largest magnitude or 2**-21. A group's least value is exact where fp16 holds it: zero.
 
 Where fp16 would overflow, or lose its precision as the largest magnitude is under 2**-14, scale and
-bias are bf16 (2**-7), and the sign of the scale, which no other has, says so. A group with a NaN or
-Inf, or whose range overflows fp32, becomes one without any finite value: its scale is NaN.
+bias are bf16 (2**-7), and the sign of the scale, which no other has, says so; groups up to 2**-62
+become zeros. A group with a NaN or Inf, or whose range overflows fp32, becomes one without any
+finite value: its scale is NaN.
 
 Every backend exports
 pack(x, bits, group) -> codes (⌈n / group⌉, width) uint8: x without gaps in memory, of any floating
@@ -38,6 +39,8 @@ HAS = (NAIVE, CPU, TRITON)
 BITS = (2, 4, 8)
 LEAST = 2.0**-14
 """The least normal number of fp16."""
+NOTHING = 2.0**-62
+"""A group of values up to that becomes zeros; its square is still a normal number of fp32."""
 TINY = 2.0**-126
 """The least normal number of bf16."""
 EPSILON = 1e-8

@@ -4,12 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.codes import EPSILON, LEAST, TINY, in_memory
+from actprune_kernels.codes import EPSILON, LEAST, NOTHING, TINY, in_memory
 
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
-    flat = in_memory(x).float()
-    return pack_rows(torch.cat([flat, flat[-1:].expand(-len(flat) % group)]).view(-1, group), bits)
+    return pack_rows(groups(in_memory(x), group).float(), bits)
+
+
+def groups(flat: Tensor, group: int) -> Tensor:
+    """(rows, group): the last group repeats its last value."""
+    return torch.cat([flat, flat[-1:].expand(-len(flat) % group)]).view(-1, group)
 
 
 def pack_rows(values: Tensor, bits: int) -> Tensor:
@@ -51,7 +55,7 @@ def _levels(low: Tensor, high: Tensor, last: int) -> tuple[Tensor, Tensor, Tenso
 def is_wide(low: Tensor, high: Tensor, last: int) -> Tensor:
     """Which groups have scale and bias in bf16, or are not finite."""
     largest, scale = torch.maximum(-low, high), (high - low.half().float()) / last
-    return (largest > 0) & (largest < LEAST) | ~scale.half().isfinite()
+    return (largest > NOTHING) & (largest < LEAST) | ~scale.half().isfinite()
 
 
 def unpack(

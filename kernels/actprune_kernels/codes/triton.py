@@ -10,11 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actprune_kernels.codes import EPSILON, LEAST, TINY, in_memory, naive, width
+from actprune_kernels.codes import EPSILON, LEAST, NOTHING, TINY, in_memory, naive, width
 from actprune_kernels.launch import launch
 
 _TILE = 2048  # values that a program holds
-_LEAST, _TINY, _EPSILON = tl.constexpr(LEAST), tl.constexpr(TINY), tl.constexpr(EPSILON)
+_LEAST, _NOTHING = tl.constexpr(LEAST), tl.constexpr(NOTHING)
+_TINY, _EPSILON = tl.constexpr(TINY), tl.constexpr(EPSILON)
 _OVERFLOW = tl.constexpr(65520.0)  # from here on fp16 rounds to infinity
 _NAN = tl.constexpr(0x7E00)  # of fp16
 
@@ -50,7 +51,7 @@ def grid_of(low, high, last: tl.constexpr):
     bias = tl.where(over, 0, low).to(tl.float16)
     largest = tl.maximum(-low, high)
     over = over | (tl.div_rn(high - bias.to(tl.float32), levels) >= _OVERFLOW)
-    wide = over | ((largest > 0) & (largest < _LEAST))
+    wide = over | ((largest > _NOTHING) & (largest < _LEAST))
     wide_bias = bf16(low)
     stored_bias = tl.where(wide, wide_bias, bias.to(tl.int16, bitcast=True).to(tl.int32))
     bias = tl.where(wide, widened(wide_bias), bias.to(tl.float32))

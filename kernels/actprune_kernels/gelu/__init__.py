@@ -1,8 +1,8 @@
 """GELU and SiLU that keep 2 or 4 bits for their backward pass: the nearest of so many levels of
 their slope.
 
-GELU(h) = h Φ(h) has the derivative Φ(h) + h φ(h), SiLU(h) = h σ(h) σ(h) + h σ(h) (1 - σ(h)). Each
-lies within ±EDGES of a half. The levels are the middles of equal cells of that range, so no
+GELU(h) = h Φ(h) has the derivative Φ(h) + h φ(h), SiLU(h) = h σ(h) has σ(h) + h σ(h) (1 - σ(h)).
+Each lies within ±EDGES of a half. The levels are the middles of equal cells of that range, so no
 derivative is off by more than half a cell. (The like, with other levels: Yang et al. 2024, ReGELU2
 and ReSiLU2, arXiv 2406.16282.)
 
@@ -13,6 +13,7 @@ forward_(h, bits, name="gelu") -> codes: h, contiguous, becomes GELU(h); codes (
 backward_(grad, codes, bits, name="gelu"): grad, contiguous, becomes grad times the levels
 """
 
+from contextlib import suppress
 from math import e, erf, pi, sqrt
 from types import ModuleType
 
@@ -52,9 +53,12 @@ def rows(flat: Tensor, size: int) -> list[Tensor]:
 def backend(device: torch.device, name: str = "auto") -> ModuleType:
     """The module that serves `device`, whatever the dtype.
 
-    name: a backend; `auto` is the fast one of the CPU and of CUDA, elsewhere the definition. Raises
-    ValueError where CUDA lacks what Triton needs.
+    name: a backend; `auto` is the fast one of the CPU and of CUDA, elsewhere the definition, and so
+    on CUDA where Triton cannot run. Raises ValueError where a backend that is named cannot.
     """
     if name == "auto":
         name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
+        with suppress(ValueError):
+            return kernels("gelu", name, device, torch.float32)
+        name = "naive"
     return kernels("gelu", name, device, torch.float32)

@@ -20,7 +20,13 @@ from actprune import FORMATS
 from actprune_bench.cli import main
 from actprune_bench.cli import static as static_command
 from actprune_bench.gpu_static.compilation import CompiledKernel, spilling, toolchain
-from actprune_bench.gpu_static.kernel_variants import SHAPES, KernelVariant, named, shipped
+from actprune_bench.gpu_static.kernel_variants import (
+    PRIMITIVES,
+    SHAPES,
+    KernelVariant,
+    named,
+    shipped,
+)
 from actprune_bench.gpu_static.sass import MachineCode, occupancy, read_text
 from actprune_bench.report.static import print_static
 from actprune_common.errors import InputError
@@ -139,6 +145,10 @@ def test_what_ships_covers_every_block_scope_and_dtype() -> None:
         mine = [c for c in configurations if c.spec == f"bsr:block={block}"]
         assert {c.dtype for c in mine} == {"bfloat16", "float16", "float32", "tf32"}
         assert {(c.rows, c.features, c.out_features) for c in mine} == set(SHAPES)
+    for name in PRIMITIVES:
+        assert {c.dtype for c in configurations if c.spec == name} == {
+            *("bfloat16", "float16", "float32")
+        }
 
 
 def test_a_variant_s_dtype_is_that_of_its_data() -> None:
