@@ -54,6 +54,20 @@ echo '==> figures'
 "$python" -m benchmarks.scripts.gpu_figures "${options[@]}" 2>&1 | tee "$out/figures.txt"
 ((PIPESTATUS[0] == 0)) || failed=1
 
+if "$python" -c 'import timm, transformers' 2>/dev/null; then
+  echo '==> models'
+  few=(--steps 6 --times 8 --budget-s "${MODELS:-50}")
+  [[ $device == cuda ]] || few=(--steps 1 --model resnet18 --model hf_llama)
+  for kind in fp32 bf16; do
+    [[ $kind == fp32 ]] || few+=(--bf16)
+    "$python" -m benchmarks.scripts.models --device "$device" "${few[@]}" \
+      --json "$out/models-$kind.json" 2>&1 | tee "$out/models-$kind.txt" | grep -E 'median|rror' ||
+      failed=1
+  done
+else
+  echo 'timm or transformers is missing: their models are not measured'
+fi
+
 if [[ -n ${TUNE:-} && $device == cuda ]]; then
   echo '==> tuning'
   "$python" -m benchmarks.scripts.gpu_tune --out "$out" || failed=1

@@ -1,6 +1,7 @@
 """Packages of other people's models, of which a machine may lack any."""
 
 import sys
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -14,13 +15,13 @@ def timm() -> ModuleType:
     two of their names are all that the import needs.
     """
     try:
-        import torchvision  # noqa: F401
+        import_module("torchvision")
     except ModuleNotFoundError:
         pytest.skip("could not import 'torchvision'")
     except (ImportError, RuntimeError):
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         _KEPT.append(library)
         for operator in ("nms", "qnms"):
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -19,7 +19,9 @@ from actprune.strategies.grammar import RECOMMENDED, apply, undo
 from actprune.strategies.saving import Saving, recording
 from actprune_common.errors import InputError, expected
 
-_HEADER = tuple(["module", "function", "saved-for", "kept-as", "count", "MiB", "held", "error", "gradients"])
+_HEADER: tuple[str, ...] = (
+    *("module", "function", "saved for", "kept as", "count", "MiB", "held", "error", "gradients"),
+)
 
 
 @dataclass(frozen=True)

@@ -326,7 +326,8 @@ class Recorder(TorchFunctionMode):
         return None
 
     def _cast_again(self, tensor: Tensor, weight: Tensor) -> tuple[View | Tensor, int, str]:
-        if not torch.ops.aten.is_non_overlapping_and_dense(weight) or not _is_whole(tensor):
+        dense = torch.ops.aten.is_non_overlapping_and_dense(weight)
+        if not dense or tensor.untyped_storage().nbytes() != tensor.nbytes:
             return _bare(tensor), tensor.nbytes, "weight"
         value = Value(tensor)
         value.shape, value.stride = weight.shape, weight.stride()

@@ -147,6 +147,8 @@ def named(
 def has_kernels(name: str) -> bool:
     """Whether the format called `name` has Triton kernels."""
     folder = f"actprune_kernels.{name}"
+    if not issubclass(FORMATS[name], PruningFormat):
+        return False
     return find_spec(folder) is not None and find_spec(f"{folder}.triton") is not None
 
 
