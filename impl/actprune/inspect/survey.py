@@ -58,15 +58,16 @@ class Survey:
         lines: dict[tuple[str, ...], list[float]] = {}
         for each in self.saved:
             module = ".".join("*" if part.isdigit() else part for part in each.module.split("."))
-            key = (module or "(model)", each.function, each.kind, each.store)
-            known = lines.setdefault(key, [0.0] * 5)
+            names = (module or "(model)", each.function, each.kind, each.store)
+            known = lines.setdefault(names, [0.0] * 5)
             known[:3] = known[0] + 1, known[1] + each.nbytes, known[2] + each.held
             known[3] = max(known[3], each.error or 0.0)
             known[4] = max(known[4], self.errors.get(each.module, 0.0))
         table: list[tuple[str, ...]] = [_HEADER]
         for key, (count, nbytes, held, error, gradients) in lines.items():
             sizes = f"{count:.0f}", f"{nbytes / 2**20:.2f}", f"{held / 2**20:.2f}"
-            table.append((*key, *sizes, f"{error:.3f}", f"{gradients:.3f}"))
+            line = (*key, *sizes, f"{error:.3f}", f"{gradients:.3f}")
+            table.append(line)
         total = f"{self.nbytes / 2**20:.2f}", f"{self.held / 2**20:.2f}"
         table.append(
             ("all", "", "", self.spec, str(len(self.saved)), *total, "", f"{self.error:.3f}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch.nn.functional as F
+
 LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = [
     "linear",
     "conv",
@@ -37,7 +39,7 @@ _PASSES = {
         "type_as contiguous clone cat concat stack pad roll getitem relu hardtanh relu6 leaky_relu "
         "threshold index_select expand_as repeat_interleave flip split chunk unbind"
     ),
-    2: "rsqrt sqrt sigmoid hardswish hardsigmoid batch_norm normalized",
+    2: "rsqrt sqrt sigmoid hardswish hardsigmoid normalized",
     3: "silu exp elu mean sum",
     4: "gelu tanh softplus mish layer_norm rms_norm group_norm pow",
     5: "softmax avg_pool2d max_pool2d adaptive_avg_pool2d",
@@ -79,4 +81,5 @@ def operator(func: Callable[..., Any]) -> Operator:
     name = name.strip("_")
     in_place = in_place or (special and name in _IN_PLACE)
     free = name in _FREE.split() and not in_place
-    return Operator(name, _KINDS.get(name, REST), _COSTS.get(name), in_place, free, ours)
+    passes = 2 if func is F.batch_norm else _COSTS.get(name)
+    return Operator(name, _KINDS.get(name, REST), passes, in_place, free, ours)

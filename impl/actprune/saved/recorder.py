@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -114,7 +115,7 @@ class Recorder(TorchFunctionMode):
         found = operator(func)
         if found.free or self._running is not None:
             return func(*args, **kwargs)
-        if found.name == "batch_norm" and _trains_on_a_cpu(*args, **kwargs):
+        if func is F.batch_norm and _plain(args[0]):
             return self._batch_norm(found, *args, **kwargs)
         if found.name in _AUTOCAST and _autocast(args[0]):
             args = tuple(self._cast(part) for part in args)
@@ -164,16 +165,33 @@ class Recorder(TorchFunctionMode):
         running_var: Tensor | None,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
-        training: bool = True,
+        training: bool = False,
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Tensor:
-        """What F.batch_norm calls on a CPU, which gives the statistics as well."""
-        args = (input, weight, bias, running_mean, running_var, training, momentum, eps)
-        out, *statistics = self._run(found, torch.native_batch_norm, args, {})
+        """F.batch_norm, which would count a batch twice that it is given again in training. What it
+        calls on a CPU gives the batch's statistics as well."""
+        simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        affine = weight, bias
+        if training and simple and input.numel() and _autocast(input) is None:
+            args: tuple[Any, ...] = (
+                *(input, *affine, running_mean, running_var, training, momentum, eps),
+            )
+            out, *statistics = self._run(found, torch.native_batch_norm, args, {})
+            known: tuple[Any, ...] = (input, *(each.detach() for each in statistics), *affine)
+            made_by: tuple[Any, ...] = (
+                normalized,
+                operator(normalized),
+                *self._captured(known, {}),
+            )
+        else:
+            args = (input, running_mean, running_var, *affine, training, momentum, eps)
+            out = self._run(found, F.batch_norm, args, {})
+            counted = (None, None) if training else (running_mean, running_var)
+            known = (input, *counted, *affine, training, 0.0, eps)
+            made_by = (F.batch_norm, found, *self._captured(known, {}))
         value = self._values[_key(out)] = Value(out)
-        taken = self._captured((input, *(each.detach() for each in statistics), weight, bias), {})
-        value.recipe = Recipe(normalized, operator(normalized), *taken)
+        value.recipe = Recipe(*made_by, autocast=_autocast(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
 
@@ -397,11 +415,3 @@ def _autocast(tensor: Any) -> tuple[str, torch.dtype] | None:
     if not torch.is_autocast_enabled(device):
         return None
     return device, torch.get_autocast_dtype(device)
-
-
-def _trains_on_a_cpu(
-    input: Any, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None,
-    training: bool = False, momentum: Any = 0.1, eps: float = 1e-5,
-) -> bool:  # fmt: skip
-    known = _plain(input) and input.device.type == "cpu" and input.numel() > 0
-    return training and known and not isinstance(input, FakeTensor) and not _autocast(input)
