@@ -13,7 +13,7 @@ from actprune.inspect.fidelity import LayerFidelity, fidelity
 from actprune.inspect.memory import saved_bytes
 from actprune.inspect.survey import survey
 from actprune.layers import ops
-from actprune.layers.convert import convert, draws, pruned, revert, set_draws, set_rank, weigh
+from actprune.layers.convert import convert, pruned, redraw, revert, weigh
 from actprune.layers.linear import PrunedLinear
 from actprune.layers.sharding import shard
 from actprune.strategies import STRATEGIES
@@ -37,7 +37,6 @@ __all__ = [
     "apply",
     "chains",
     "convert",
-    "draws",
     "fidelity",
     "lean",
     "ops",
@@ -46,10 +45,9 @@ __all__ = [
     "profile",
     "pruned",
     "read",
+    "redraw",
     "revert",
     "saved_bytes",
-    "set_draws",
-    "set_rank",
     "shard",
     "survey",
     "undo",

@@ -5,17 +5,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from actprune.formats.base import DTYPES
 from actprune.layers import ops
-from actprune_common.errors import InputError
+from actprune.layers.casting import autocast, without_autocast
+from actprune.layers.draws import draw_for
+from actprune.layers.foreign import called_by_fx, over_jagged, torch_alone
+from actprune.layers.tensor_parallel import over_shards
+from actprune_common.errors import InputError, expected
 
 
 class _PrunedLinear(torch.autograd.Function):
     """y = x Wᵀ + b, with x kept as `spec` says. x: (rows, in), W: (out, in), b: (out).
 
-    Without a spec, as in eval mode, nothing is kept for W: its gradient goes to _Refuse, which runs
-    only where somebody asks for it.
+    The gradients of x and b can be differentiated again, that of W cannot: ops.grad_weight says so.
     """
 
     @staticmethod
@@ -24,53 +27,36 @@ class _PrunedLinear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        spec: str | None,
+        spec: str,
         draw: Tensor | None,
         sample_importance: Tensor | None,
     ) -> Tensor:
         input_needs, weight_needs = ctx.needs_input_grad[:2]
         ctx.spec, ctx.features = spec, x.shape[1]
-        keeps = weight_needs and spec is not None
-        buffers = ops.compress(x, spec, draw, sample_importance) if keeps else ()
+        buffers = ops.compress(x, spec, draw, sample_importance) if weight_needs else ()
         ctx.save_for_backward(weight if input_needs else None, *buffers)
         return F.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         weight, *buffers = ctx.saved_tensors
         input_needs, weight_needs, bias_needs = ctx.needs_input_grad[:3]
         grad_input = grad_output @ weight if input_needs else None
         grad_weight = None
-        if weight_needs and ctx.spec is None:
-            grad_weight = grad_output.new_zeros(()).expand(grad_output.shape[1], ctx.features)
-        elif weight_needs:
+        if weight_needs:
             grad_weight = ops.grad_weight(buffers, grad_output, ctx.spec, ctx.features)
         grad_bias = grad_output.sum(0) if bias_needs else None
         return grad_input, grad_weight, grad_bias, None, None, None
 
 
-class _Refuse(torch.autograd.Function):
-    """The weight itself; its gradient is an error."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
-        return weight.view_as(weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_weight: Tensor) -> Tensor:
-        raise RuntimeError(
-            "a pruned linear ran in eval mode, where it keeps nothing for its weight gradient: "
-            "call model.train() before the forward pass, or weight.requires_grad_(False)"
-        )
+_KNOWN = "a dtype that formats keep, " + ", ".join(map(str, DTYPES))
 
 
 class Pruned(nn.Module):
     """A layer that keeps inputs as `spec` says; a layer's class is exchanged for one that has this.
 
-    `draw` (int64: seed, stream, counter) is None for a selection that is not random, and decides
-    the next selection where it is.
+    `draw` (int64: seed, stream, offset) is None for a selection that is not random, and with the
+    input and the weight decides it where it is.
     """
 
     spec: str
@@ -92,32 +78,38 @@ class Pruned(nn.Module):
             raise InputError(f"weights: expected one for each sample, got {count} for {rows} rows")
         return importance.repeat_interleave(rows // count)
 
-    def next_draw(self, device: torch.device) -> Tensor | None:
-        """The draw of the selection that is due, on `device`; the next one is another."""
+    def draw_for(self, x: Tensor, weight: Tensor) -> Tensor | None:
+        """The draw of the selection from x (..., features) that `weight` (..., features) meets."""
         if self.draw is None:
             return None
-        if self.draw.device != device:  # there a captured CUDA graph goes on counting, too
-            self.draw = self.draw.to(device)
-        draw = self.draw.clone()
-        self.draw[2] += 1  # a tensor, so that compiled code goes on counting
-        return draw
+        if self.draw.device != x.device:
+            self.draw = self.draw.to(x.device)
+        return draw_for(self.draw, x, weight)
 
     def multiplied(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed in training.
+        """input Wᵀ + b, (..., in) to (..., out), with the input kept compressed.
 
-        In eval mode nothing is kept, and a gradient of the weight is refused.
+        Nothing is kept where no gradient is needed. Under torch.func's transforms, in forward mode
+        and in torch.jit.trace it is F.linear. Raises InputError on another number of features and
+        on dtypes that no format keeps.
         """
         needed = (part is not None and part.requires_grad for part in (input, weight, bias))
-        if not (torch.is_grad_enabled() and any(needed)):
+        if torch_alone() or not (torch.is_grad_enabled() and any(needed)):
             return F.linear(input, weight, bias)
+        if input.is_nested:
+            return over_jagged(self.multiplied, input, weight, bias)
+        if hasattr(weight, "device_mesh"):
+            return over_shards(self.multiplied, input, weight, bias)
+        if input.shape[-1] != weight.shape[1]:
+            raise expected("input", f"{weight.shape[1]} features last", tuple(input.shape))
+        own = weight
         x, weight, bias = autocast(input.device, input, weight, bias)
+        if x.dtype != weight.dtype or x.dtype not in DTYPES:
+            known = f"the weight's dtype, {weight.dtype}" if weight.dtype in DTYPES else _KNOWN
+            raise expected("input", known, x.dtype)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        with torch.autocast(x.device.type, enabled=False):
-            kept: tuple[Any, ...] = (None, None, None)
-            if self.training:
-                kept = self.spec, self.next_draw(rows.device), self.per_row(len(rows))
-            else:
-                weight = _Refuse.apply(weight)  # type: ignore[no-untyped-call]
+        with without_autocast(x.device):
+            kept = self.spec, self.draw_for(rows, own), self.per_row(len(rows))
             out = _PrunedLinear.apply(rows, weight, bias, *kept)  # type: ignore[no-untyped-call]
         # no view, which fully_shard warns of where it is the output of its unit
         result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
@@ -138,15 +130,5 @@ class PrunedLinear(Pruned, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
-        if input.shape[-1] != self.in_features:
-            got = tuple(input.shape)
-            raise InputError(f"input: expected {self.in_features} features last, got {got}")
-        return self.multiplied(input, self.weight, self.bias)
-
-
-def autocast(device: torch.device, *parts: Tensor | None) -> tuple[Any, ...]:
-    """What nn.Linear computes with under autocast: everything in autocast's dtype."""
-    if not torch.is_autocast_enabled(device.type):
-        return parts
-    dtype = torch.get_autocast_dtype(device.type)
-    return tuple(None if part is None else part.to(dtype) for part in parts)
+        node: Tensor | None = called_by_fx(self, input)
+        return node if node is not None else self.multiplied(input, self.weight, self.bias)

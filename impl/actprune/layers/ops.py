@@ -7,11 +7,13 @@ spec alone, which is what makes fullgraph tracing and memory prediction possible
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from actprune.formats import Compressed, parse
+from actprune_common.errors import InputError
 from actprune_kernels import gelu
 from actprune_kernels.sizes import wide
 
@@ -51,6 +53,17 @@ def grad_weight(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, featu
 @grad_weight.register_fake
 def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     return grad_output.new_empty(grad_output.shape[1], features)
+
+
+def _not_again(ctx: Any, grad: Tensor) -> None:
+    raise InputError(
+        "gradient: that of a pruned layer's weight was differentiated again, for which its whole "
+        "input would be needed: leave the layer out (convert(..., exclude=...)), or differentiate "
+        "gradients of inputs alone"
+    )
+
+
+grad_weight.register_autograd(_not_again)
 
 
 @torch.library.custom_op("actprune::to_dense", mutates_args=())

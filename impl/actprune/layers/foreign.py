@@ -1,0 +1,50 @@
+"""Calls that are not plain ones on plain tensors: transforms, tracers, jagged tensors."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
+from torch.jit import is_tracing  # type: ignore[attr-defined]
+
+from actprune.layers.tensor_parallel import Multiply
+
+
+def torch_alone() -> bool:
+    """Whether something runs of which a custom autograd function is no part.
+
+    That are torch.func's transforms, which differentiate and batch operators themselves, gradients
+    in forward mode, and torch.jit.trace and torch.export, whose graphs are of forward alone.
+    """
+    batched: bool = torch._C._are_functorch_transforms_active()
+    # is_exporting() of torch before 2.13 is true where torch.compile traces
+    traced: bool = torch.compiler._is_exporting_flag or is_tracing()  # type: ignore[no-untyped-call]
+    return batched or traced or forward_ad._current_level >= 0
+
+
+def called_by_fx(module: nn.Module, *inputs: Any) -> Any:
+    """Return the node that calls `module` as a whole, as it does nn.Linear, where fx traces.
+
+    None where it does not.
+    """
+    proxy = next((part for part in inputs if isinstance(part, fx.Proxy)), None)
+    if proxy is None:
+        return None
+    tracer = proxy.tracer
+    assert isinstance(tracer, fx.Tracer)
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), inputs, {})
+
+
+def over_jagged(multiply: Multiply, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply the values of a jagged tensor (batch, ragged, in).
+
+    Other nested tensors torch multiplies, and keeps as they are.
+    """
+    jagged: Any = input
+    if input.layout != torch.jagged or jagged.lengths() is not None or jagged._ragged_idx != 1:
+        return F.linear(input, weight, bias)
+    # its offsets as they are, so that torch takes the two for equally ragged
+    values = multiply(jagged.values(), weight, bias)
+    made: Tensor = torch.nested.nested_tensor_from_jagged(values, jagged.offsets(), jagged_dim=1)
+    return made
