@@ -154,6 +154,19 @@ def test_a_cache_is_left_out_in_training_alone(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", MODELS)
+def test_eval_mode_drops_as_much_and_trains(name: str, strategy: str) -> None:
+    make, shape = MODELS[name]
+    torch.manual_seed(0)
+    plain, x = make().eval(), torch.randn(shape)
+    made = apply(copy.deepcopy(plain), f"{strategy}+dense")
+    held = [saved_bytes(copy.deepcopy(each), x, hidden=True) for each in (made, plain)]
+    assert held[0] < held[1]
+    # torch has a faster encoder for a pass without gradients, as checkpoint's first one is
+    torch.testing.assert_close(trained(made, x), trained(plain, x))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_copies_hooks_pickles_and_undo(strategy: str) -> None:
     plain, x = Layered(), torch.randn(2, 5, 8)
     seen: list[nn.Module] = []
