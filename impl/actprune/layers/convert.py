@@ -14,7 +14,7 @@ from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import Model, check_unsharded, own_class
 from actprune_common.errors import InputError, check_at_least, expected
 
-_STATE = ("spec", "draw", "sample_importance")
+_STATE = ("spec", "draw", "trained", "sample_importance")
 _PRUNED: dict[type[nn.Module], type[Pruned]] = {
     nn.Linear: PrunedLinear,
     nn.MultiheadAttention: PrunedMultiheadAttention,
@@ -200,6 +200,7 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     assert isinstance(linear, Pruned)
     first = torch.tensor([format.seed, zlib.crc32(name.encode()), 0])
     linear.spec, linear.draw = format.spec, first if format.stochastic else None
+    linear.trained = any(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _restore(linear: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """Calls that are not plain ones on plain tensors: transforms, tracers, jagged tensors."""
 
+import sys
+import warnings
 from typing import Any
 
 import torch
@@ -34,6 +36,19 @@ def called_by_fx(module: nn.Module, *inputs: Any) -> Any:
     tracer = proxy.tracer
     assert isinstance(tracer, fx.Tracer)
     return tracer.create_proxy("call_module", tracer.path_of_module(module), inputs, {})
+
+
+def warn_of_adapters() -> None:
+    """Say once that a layer was frozen since it was converted, where PEFT may have done it.
+
+    Its adapters then train in the layer's place, and nobody has converted them.
+    """
+    if not torch.compiler.is_compiling() and "peft" in sys.modules:
+        warnings.warn(
+            "layers that actprune.convert made were frozen since and keep nothing; adapters that "
+            "PEFT put on them keep their inputs dense until the model is converted again",
+            stacklevel=2,
+        )
 
 
 def over_jagged(multiply: Multiply, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from actprune.formats.base import DTYPES
 from actprune.layers import ops
 from actprune.layers.casting import autocast, without_autocast
 from actprune.layers.draws import draw_for
-from actprune.layers.foreign import called_by_fx, over_jagged, torch_alone
+from actprune.layers.foreign import called_by_fx, over_jagged, torch_alone, warn_of_adapters
 from actprune.layers.tensor_parallel import over_shards
 from actprune_common.errors import InputError, expected
 
@@ -61,6 +61,8 @@ class Pruned(nn.Module):
 
     spec: str
     draw: Tensor | None
+    trained: bool
+    """Whether it had a parameter to train when it was converted."""
     sample_importance: Tensor | None = None
     """Of actprune.weigh: what each sample of the batch is worth in the selection."""
 
@@ -102,6 +104,8 @@ class Pruned(nn.Module):
             return over_shards(self.multiplied, input, weight, bias)
         if input.shape[-1] != weight.shape[1]:
             raise expected("input", f"{weight.shape[1]} features last", tuple(input.shape))
+        if self.trained and not weight.requires_grad:
+            warn_of_adapters()
         own = weight
         x, weight, bias = autocast(input.device, input, weight, bias)
         if x.dtype != weight.dtype or x.dtype not in DTYPES:
