@@ -25,6 +25,14 @@ def torch_alone() -> bool:
     return batched or traced or forward_ad._current_level >= 0
 
 
+def is_batched(grad: Tensor) -> bool:
+    """Whether torch.autograd.grad(is_grads_batched=True) runs, whose vmap knows no custom rules."""
+    if torch.compiler.is_compiling():
+        return False
+    batched: bool = torch._C._functorch.is_legacy_batchedtensor(grad)
+    return batched
+
+
 def called_by_fx(module: nn.Module, *inputs: Any) -> Any:
     """Return the node that calls `module` as a whole, as it does nn.Linear, where fx traces.
 

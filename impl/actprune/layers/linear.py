@@ -10,7 +10,13 @@ from actprune.formats.base import DTYPES
 from actprune.layers import ops
 from actprune.layers.casting import autocast, without_autocast
 from actprune.layers.draws import draw_for
-from actprune.layers.foreign import called_by_fx, over_jagged, torch_alone, warn_of_adapters
+from actprune.layers.foreign import (
+    called_by_fx,
+    is_batched,
+    over_jagged,
+    torch_alone,
+    warn_of_adapters,
+)
 from actprune.layers.tensor_parallel import over_shards
 from actprune_common.errors import InputError, expected
 
@@ -43,7 +49,10 @@ class _PrunedLinear(torch.autograd.Function):
         input_needs, weight_needs, bias_needs = ctx.needs_input_grad[:3]
         grad_input = grad_output @ weight if input_needs else None
         grad_weight = None
-        if weight_needs:
+        if weight_needs and is_batched(grad_output):
+            x = ops.to_dense(buffers, ctx.spec, len(grad_output), ctx.features, grad_output.dtype)
+            grad_weight = grad_output.t() @ x
+        elif weight_needs:
             grad_weight = ops.grad_weight(buffers, grad_output, ctx.spec, ctx.features)
         grad_bias = grad_output.sum(0) if bias_needs else None
         return grad_input, grad_weight, grad_bias, None, None, None
@@ -61,7 +70,7 @@ class Pruned(nn.Module):
 
     spec: str
     draw: Tensor | None
-    trained: bool
+    trained: bool = False
     """Whether it had a parameter to train when it was converted."""
     sample_importance: Tensor | None = None
     """Of actprune.weigh: what each sample of the batch is worth in the selection."""

@@ -55,6 +55,16 @@ def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) 
     return grad_output.new_empty(grad_output.shape[1], features)
 
 
+@grad_weight.register_vmap
+def _(
+    info: Any, dims: Any, buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int
+) -> tuple[Tensor, int]:
+    """One product for a batch of dY, of one X."""
+    rows = grad_output.movedim(dims[1], 1)  # rows, batch, out_features
+    found = grad_weight(buffers, rows.flatten(1), spec, features)
+    return found.view(*rows.shape[1:], features), 0
+
+
 def _not_again(ctx: Any, grad: Tensor) -> None:
     raise InputError(
         "gradient: that of a pruned layer's weight was differentiated again, for which its whole "

@@ -59,6 +59,24 @@ def test_other_transforms_are_exact() -> None:
         torch.testing.assert_close(one, two)
 
 
+def test_batches_of_gradients_are_those_one_by_one() -> None:
+    model, plain = pair()
+    x, weight = torch.randn(3, 8), next(model.parameters())
+    out = model(x)
+    grads = torch.eye(6).view(6, 3, 2)
+
+    def one(grad_output: Tensor) -> Tensor:
+        return torch.autograd.grad(out, weight, grad_output, retain_graph=True)[0]
+
+    expected = torch.stack([one(grad_output) for grad_output in grads])
+    torch.testing.assert_close(vmap(one)(grads), expected)
+    (found,) = torch.autograd.grad(out, weight, grads, retain_graph=True, is_grads_batched=True)
+    torch.testing.assert_close(found, expected)
+    jacobian: Any = torch.autograd.functional.jacobian
+    ours, theirs = (jacobian(each, x, vectorize=True) for each in (model, plain))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_attention_within_transforms_is_exact() -> None:
     x = torch.randn(3, 5, 8)
 

@@ -220,6 +220,21 @@ def test_under_autocast_all_uses_share_one_copy_of_the_weight() -> None:
     assert held[0] < held[1]
 
 
+def test_under_autocast_a_use_without_gradients_takes_nobody_s() -> None:
+    """torch before 2.13 lost them: the copy that it cached had none."""
+    layer, dense = pair("bsr:block=1x4,sparsity=0", 8, 4)
+    x = torch.randn(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            layer(x)
+        out = layer(x)
+    out.float().sum().backward()
+    dense(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert dense.weight.grad is not None
+    assert relative_error(layer.weight.grad, dense.weight.grad) < 1e-2
+
+
 def test_autocast_leaves_double_alone() -> None:
     layer, dense = pair("bsr:block=1x4,sparsity=0", 8, 4, dtype=torch.float64)
     x = torch.randn(6, 8, dtype=torch.float64)

@@ -43,7 +43,12 @@ class Texts(torch.utils.data.Dataset[dict[str, Tensor]]):
 def trained(model: Any, folder: Path, resume: bool = False, **options: Any) -> dict[str, Tensor]:
     """Parameters after four steps of transformers' Trainer."""
     pytest.importorskip("accelerate", reason="no accelerate (the extra `models`)")
-    given: dict[str, Any] = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "seed": 3}
+    given: dict[str, Any] = {
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "seed": 3,
+    }
     given |= {"report_to": [], "use_cpu": True, "save_steps": 2, "disable_tqdm": True} | options
     arguments = transformers.TrainingArguments(output_dir=str(folder), **given)
     trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Texts())
