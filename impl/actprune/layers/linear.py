@@ -133,7 +133,10 @@ class PrunedLinear(Pruned, nn.Linear):
     """An nn.Linear whose input is kept compressed for the backward pass.
 
     `actprune.convert` turns layers into this class in place; parameters, names and state_dict stay
-    those of nn.Linear.
+    those of nn.Linear. It keeps in eval mode what it keeps in training: where a gradient is needed.
+    Under the transforms of torch.func, in forward mode, in torch.jit.trace and in torch.export it
+    is nn.Linear, exact and dense. Gradients of input gradients are exact; that of a weight gradient
+    raises InputError.
 
     Example:
         >>> layer = actprune.convert(nn.Linear(8, 2), "csr:sparsity=0.5")
