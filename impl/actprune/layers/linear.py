@@ -115,14 +115,14 @@ class Pruned(nn.Module):
             raise expected("input", f"{weight.shape[1]} features last", tuple(input.shape))
         if self.trained and not weight.requires_grad:
             warn_of_adapters()
-        own = weight
+        draw = self.draw_for(input, weight) if weight.requires_grad else None
         x, weight, bias = autocast(input.device, input, weight, bias)
         if x.dtype != weight.dtype or x.dtype not in DTYPES:
             known = f"the weight's dtype, {weight.dtype}" if weight.dtype in DTYPES else _KNOWN
             raise expected("input", known, x.dtype)
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         with without_autocast(x.device):
-            kept = self.spec, self.draw_for(rows, own), self.per_row(len(rows))
+            kept = self.spec, draw, self.per_row(len(rows))
             out = _PrunedLinear.apply(rows, weight, bias, *kept)  # type: ignore[no-untyped-call]
         # no view, which fully_shard warns of where it is the output of its unit
         result: Tensor = torch.ops.aten._unsafe_view(out, [*x.shape[:-1], weight.shape[0]])
