@@ -8,16 +8,16 @@ import pytest
 import torch
 
 
-def timm() -> ModuleType:
-    """timm, or the test is skipped.
+def mend_torchvision() -> None:
+    """Let timm and transformers be imported beside a CPU's torch.
 
-    It imports torchvision, whose build for CUDA cannot load its operators beside a CPU's torch;
-    two of their names are all that the import needs.
+    Both import torchvision, whose build for CUDA cannot load its operators there; two of their
+    names are all that the import needs.
     """
     try:
         import_module("torchvision")
     except ModuleNotFoundError:
-        pytest.skip("could not import 'torchvision'")
+        pass
     except (ImportError, RuntimeError):
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
@@ -26,7 +26,12 @@ def timm() -> ModuleType:
         for operator in ("nms", "qnms"):
             schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             library.define(schema)  # type: ignore[no-untyped-call]
-    found: ModuleType = pytest.importorskip("timm")
+
+
+def package(name: str) -> ModuleType:
+    """timm, transformers and the like, or the test is skipped."""
+    mend_torchvision()
+    found: ModuleType = pytest.importorskip(name)
     return found
 
 

@@ -13,7 +13,7 @@ from actprune.inspect.fidelity import LayerFidelity, fidelity
 from actprune.inspect.memory import saved_bytes
 from actprune.inspect.survey import Survey, survey
 from actprune.layers import ops
-from actprune.layers.convert import convert, draws, pruned, revert, set_draws, set_rank, weigh
+from actprune.layers.convert import convert, pruned, redraw, revert, weigh
 from actprune.layers.linear import PrunedLinear
 from actprune.layers.sharding import shard
 from actprune.strategies import STRATEGIES
@@ -39,7 +39,6 @@ __all__ = [
     "apply",
     "chains",
     "convert",
-    "draws",
     "fidelity",
     "lean",
     "ops",
@@ -48,10 +47,9 @@ __all__ = [
     "profile",
     "pruned",
     "read",
+    "redraw",
     "revert",
     "saved_bytes",
-    "set_draws",
-    "set_rank",
     "shard",
     "survey",
     "undo",

@@ -17,7 +17,7 @@ import actprune
 
 SURFACE = {
     "models": {"convert", "revert", "pruned", "survey", "Survey", "shard", "weigh"},
-    "random selections": {"draws", "set_draws", "set_rank"},
+    "random selections": {"redraw"},
     "strategies": {"RECOMMENDED", "STRATEGIES", "Plan", "apply", "read", "undo"},
     "lean": {"chains", "lean", "unlean"},
     "formats": {"FORMATS", "Compressed", "Format", "parse"},

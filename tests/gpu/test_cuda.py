@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actprune import InputError, convert, parse, pruned, saved_bytes
+from actprune import InputError, convert, parse, saved_bytes
 from actprune.strategies.grammar import apply
 from actprune_bench.measure.predict import predict
 from actprune_bench.measure.tolerance import TOLERANCE, relative_error, tolerance
@@ -314,15 +314,13 @@ def test_a_captured_graph_gives_what_eager_gives(name: str, scope: str) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = step()
-    (draw,) = [module.draw for module in pruned(layer).values()]
-    assert draw is not None
-    before = int(draw[2])
-    for replay in range(3):
+    seen = []
+    for _ in range(3):  # other inputs, other selections
+        x.copy_(torch.randn(2000, 256, device="cuda"))
         graph.replay()
-        assert int(draw[2]) == before + replay + 1
-        got = captured.clone()
-        draw[2] = before + replay
-        assert torch.equal(got, step())
+        seen.append(captured.clone())
+        assert torch.equal(seen[-1], step())
+    assert not torch.equal(seen[0], seen[1])
 
 
 @cuda_itself

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
-from actprune.layers.convert import draws as random_selections
-from actprune.layers.convert import pruned
+from actprune.layers.convert import is_random, pruned, redraw
 from actprune.strategies.grammar import undo
 from actprune.strategies.lean import around_gelus
 from actprune_common.errors import check_at_least
@@ -83,7 +82,8 @@ def fidelity(
     undo(dense)
     tallies = {name: _Tally(g) for name, g in _gradients(dense, layers, batch, loss).items()}
     sparse = training_copy(model)
-    for _ in range(draws if random_selections(model) else 1):
+    for count in range(draws if is_random(model) else 1):
+        redraw(sparse, count)
         for name, gradient in _gradients(sparse, layers, batch, loss).items():
             tallies[name].add(gradient)
     return [tally.summary(name, draws) for name, tally in tallies.items()]

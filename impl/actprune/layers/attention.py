@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actprune.layers.foreign import called_by_fx, torch_alone
 from actprune.layers.linear import Pruned
 
 
 class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
-    """An nn.MultiheadAttention whose projections keep their inputs compressed in training.
+    """An nn.MultiheadAttention whose projections keep their inputs compressed.
 
     `actprune.convert` exchanges the class in place. Projected queries, keys and values, and what
-    the attention itself keeps, stay dense. In eval mode and without gradients it is
-    nn.MultiheadAttention. Arguments, shapes and results are those of nn.MultiheadAttention.
+    the attention itself keeps, stay dense. Where no gradient is needed it is nn.MultiheadAttention,
+    and so it is where PrunedLinear is nn.Linear. Arguments, shapes and results are those of it.
     """
 
     def forward(
@@ -29,17 +30,21 @@ class PrunedMultiheadAttention(Pruned, nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Queries (L, batch, E), keys and values (S, batch, E), or batch first where it is set."""
-        if not (self.training and torch.is_grad_enabled()):
-            return super().forward(
-                query, key, value, key_padding_mask, need_weights, attn_mask,
-                average_attn_weights, is_causal,
-            )  # fmt: skip
+        given = query, key, value, key_padding_mask, need_weights, attn_mask
+        rest = average_attn_weights, is_causal
+        node: tuple[Tensor, Tensor | None] | None = called_by_fx(self, *given, *rest)
+        if node is not None:
+            return node
+        parts = query, key, value, *self.parameters()
+        needed = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+        if not needed or torch_alone() or any(part.is_nested for part in parts):
+            return super().forward(*given, *rest)
         if is_causal and attn_mask is None:
             raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         mask = self._mask(query, key_padding_mask, attn_mask)
         q, k, v = (self._heads(part) for part in self._projected(query, key, value))
         mask = None if mask is None else mask.to(q.dtype)  # which autocast decides
-        dropout = self.dropout
+        dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
             scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)

@@ -14,7 +14,7 @@ from actprune.layers.refusal import multiplying, refusal
 from actprune.layers.sharding import Model, check_unsharded, own_class
 from actprune_common.errors import InputError, check_at_least, expected
 
-_STATE = ("spec", "draw", "sample_importance")
+_STATE = ("spec", "draw", "trained", "sample_importance")
 _PRUNED: dict[type[nn.Module], type[Pruned]] = {
     nn.Linear: PrunedLinear,
     nn.MultiheadAttention: PrunedMultiheadAttention,
@@ -160,74 +160,33 @@ def weigh(model: nn.Module, weights: torch.Tensor | None) -> None:
         layer.sample_importance = weights
 
 
-def draws(model: nn.Module) -> dict[str, int]:
-    """Return how many selections each layer that selects at random has made.
+def redraw(model: nn.Module, count: int) -> None:
+    """Let the random selections of a model be the `count`-th of those that its inputs may have.
 
-    Args:
-        model: any.
-
-    Returns:
-        Counts by layer name, which a checkpoint keeps and `set_draws` takes.
-
-    Example:
-        >>> model = actprune.convert(nn.Sequential(nn.Linear(8, 2)), "csr:select=priority")
-        >>> out = model(torch.randn(3, 8))
-        >>> actprune.draws(model)
-        {'0': 1}
-    """
-    return {name: int(m.draw[2]) for name, m in pruned(model).items() if m.draw is not None}
-
-
-def set_draws(model: nn.Module, counts: Mapping[str, int]) -> None:
-    """Continue the random selections of a model from counts.
+    What is selected follows from the spec's seed, the layer's name, its input and its weight; the
+    same of all selects the same. So whoever averages over selections of one batch with one state of
+    the weights counts here.
 
     Args:
         model: a converted one.
-        counts: what `draws` returned of one with the same layers.
+        count: 0 or more; 0 at first.
 
     Raises:
-        InputError: the counts are of other layers.
-
-    Example:
-        >>> model = actprune.convert(nn.Sequential(nn.Linear(8, 2)), "csr:select=priority")
-        >>> actprune.set_draws(model, {"0": 7})
-        >>> actprune.draws(model)
-        {'0': 7}
-    """
-    if differing := draws(model).keys() ^ counts.keys():
-        names = ", ".join(sorted(differing))
-        raise InputError(f"counts: expected the layers of random selection; differing: {names}")
-    for name, layer in pruned(model).items():
-        if layer.draw is not None:
-            layer.draw[2] = counts[name]
-
-
-def set_rank(model: nn.Module, rank: int) -> None:
-    """Let the random selections of a model be those of one rank of several that train it together.
-
-    Each rank then draws its own, and what they add to the mean of the gradients averages out; rank
-    0 draws what a single process would.
-
-    Args:
-        model: one that is converted already.
-        rank: 0 or more.
-
-    Raises:
-        InputError: the rank is below 0.
+        InputError: the count is below 0.
 
     Example:
         >>> model = actprune.convert(nn.Linear(8, 2), "csr:select=priority")
-        >>> actprune.set_rank(model, 1)
+        >>> actprune.redraw(model, 1)
     """
-    check_at_least("rank", rank, 0)
-    for name, layer in pruned(model).items():
+    check_at_least("count", count, 0)
+    for layer in pruned(model).values():
         if layer.draw is not None:
-            layer.draw[1] = _stream(name, rank)
+            layer.draw[2] = count
 
 
-def _stream(name: str, rank: int = 0) -> int:
-    """32 bits, as kernels take no more."""
-    return zlib.crc32((f"{name}@{rank}" if rank else name).encode())
+def is_random(model: nn.Module) -> bool:
+    """Return whether any layer of a model selects or rounds at random."""
+    return any(layer.draw is not None for layer in pruned(model).values())
 
 
 def _prune(linear: nn.Module, name: str, format: Format) -> None:
@@ -239,8 +198,9 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     if not isinstance(linear, Pruned):
         linear.__class__ = _PRUNED[type(linear)]
     assert isinstance(linear, Pruned)
-    first = placed(torch.tensor([format.seed, _stream(name), 0]), linear)
+    first = placed(torch.tensor([format.seed, zlib.crc32(name.encode()), 0]), linear)
     linear.spec, linear.draw = format.spec, first if format.stochastic else None
+    linear.trained = any(parameter.requires_grad for parameter in linear.parameters())
 
 
 def _restore(linear: nn.Module) -> None:

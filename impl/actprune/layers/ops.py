@@ -85,6 +85,18 @@ def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) 
     return grad_output.new_empty(grad_output.shape[1], features)
 
 
+def _grad_weights(
+    info: Any, dims: Any, buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int
+) -> tuple[Tensor, int]:
+    """One product for a batch of dY, of one X."""
+    rows = grad_output.movedim(dims[1], 1)  # rows, batch, out_features
+    found = grad_weight(buffers, rows.flatten(1), spec, features)
+    return found.view(*rows.shape[1:], features), 0
+
+
+torch.library.register_vmap("actprune::grad_weight", _grad_weights, lib=_library)
+
+
 @_operator
 def to_dense(
     buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from actprune.formats.base import DTYPES
 from actprune.layers.linear import Pruned
 from actprune.layers.sharding import own_class
 
@@ -13,6 +14,9 @@ from actprune.layers.sharding import own_class
 def refusal(module: nn.Module) -> str | None:
     """Return why convert leaves a module as it is; None where it does not."""
     kind = own_class(module)
+    weight = getattr(module, "weight", None)
+    if kind is nn.Linear and weight is not None and weight.dtype not in DTYPES:
+        return f"its weight is of {weight.dtype}"
     if kind is nn.Linear or issubclass(kind, Pruned):
         return None
     if kind is nn.MultiheadAttention:

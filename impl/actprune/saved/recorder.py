@@ -189,9 +189,10 @@ class Recorder(TorchFunctionMode):
             out = self._run(found, F.batch_norm, args, {})
             counted = (None, None) if training else (running_mean, running_var)
             known = (input, *counted, *affine, training, 0.0, eps)
-            made_by = (F.batch_norm, found, *self._captured(known, {}))
+            made_by = F.batch_norm, found, self._captured(known, {})
         value = self._values[_key(out)] = Value(out)
-        value.recipe = Recipe(*made_by, autocast=_autocast(out))
+        func, made, taken = made_by
+        value.recipe = Recipe(func, made, *taken, autocast=_autocast(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
 

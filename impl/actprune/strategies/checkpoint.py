@@ -25,17 +25,22 @@ _PRODUCTS = [*_MATRICES, _aten.convolution.default]
 
 
 class Recomputed(Replacement):
-    """A block's forward, in training computed again in the backward pass from its inputs."""
+    """A block's forward that is computed again in the backward pass from its inputs.
+
+    In eval mode a block that is given a cache of keys and values fills it, and keeps what it keeps.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces; what its operators keep is dropped until it is needed."""
-        if not (self.module.training and torch.is_grad_enabled()) or not any(
+        given = tree_leaves((args, kwargs))
+        needed = torch.is_grad_enabled() and any(
             isinstance(part, Tensor) and part.requires_grad
-            for part in (*self.module.parameters(), *tree_leaves((args, kwargs)))
-        ):
+            for part in (*self.module.parameters(), *given)
+        )
+        if not needed or not (self.module.training or all(map(_is_no_cache, given))):
             return self.replaced(*args, **kwargs)
         # a second pass would add to a cache of keys and values; transformers leaves it out as well
-        args, kwargs = tree_map(_no_cache, (args, kwargs))
+        args, kwargs = tree_map(lambda part: part if _is_no_cache(part) else None, (args, kwargs))
         return self.recomputed(args, kwargs)
 
     def recomputed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -141,8 +146,8 @@ def _contexts(module: nn.Module) -> tuple[Any, Any]:
     return first, second()
 
 
-def _no_cache(part: Any) -> Any:
-    return None if hasattr(part, "get_seq_length") else part
+def _is_no_cache(part: Any) -> bool:
+    return not hasattr(part, "get_seq_length")
 
 
 def _check_output(parts: list[Any]) -> None:

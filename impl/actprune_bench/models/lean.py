@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from actprune.layers.casting import without_autocast
 from actprune.layers.sharding import is_sharded
 from actprune.strategies.lean.across import Across
 from actprune.strategies.lean.chain import lean_chain
@@ -30,8 +31,8 @@ class LeanBlock(LeanForm, Block):
             return super().forward(x)
         norm1, norm2 = self.norm1, self.norm2
         attn, fc1, fc2 = self.attn, self.mlp.fc1, self.mlp.fc2
-        across, store = weights(attn, x), kept(attn, x.device, len(x) * x.shape[2])
-        with torch.autocast(x.device.type, enabled=False):
+        across, store = weights(attn, x), kept(attn, x, len(x) * x.shape[2])
+        with without_autocast(x.device):
             x = Across.apply(  # type: ignore[no-untyped-call]
                 x, norm1.alpha, norm1.beta, *across, self.gamma_1, store
             )

@@ -17,7 +17,7 @@ from actprune_common.strict_yaml import load_yaml
 CONFIG, METRICS = "config.yaml", "metrics.json"
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 _KEYS = {
-    *("config", "data_digest", "model", "optimizer", "draws"),
+    *("config", "data_digest", "model", "optimizer"),
     *("step", "history", "samples_ms", "loss_sum"),
 }
 

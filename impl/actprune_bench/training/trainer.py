@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from actprune.inspect.gradients import loss_of
-from actprune.layers.convert import draws, set_draws, set_rank, weigh
+from actprune.layers.convert import weigh
 from actprune.strategies import STRATEGIES
 from actprune.strategies.grammar import read
 from actprune_bench.data import DataShape, ImageData
@@ -56,7 +56,6 @@ class Trainer:
         self.total_steps = config.epochs * self.steps_per_epoch
         shape = DataShape(data.channels, len(data.classes))
         self.model, self.optimizer = build(config, device=str(self.device), shape=shape)
-        set_rank(self.model, world.rank)
         self.resumed_from: int | None = None
         """Ranks of the run at the checkpoint that it was restored from."""
         self.step = 0
@@ -140,7 +139,7 @@ class Trainer:
         if self.directory is None:
             raise InputError("directory: expected one to save into, got None")
         if self.world.size > 1:
-            state = {"step": self.step, "draws": draws(self.model), "weights": self._digest()}
+            state = {"step": self.step, "weights": self._digest()}
             self.world.agree(state)
         self.world.on_first(self._write)
 
@@ -206,11 +205,9 @@ class Trainer:
         than two ranks are summed; so every step that counts, a resumed run's first too, has the
         same layout.
         """
-        before = draws(self.model)
         with threads(self.config.threads):
             loss_of(self.replica, *self.batch(0)).backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
-        set_draws(self.model, before)
 
     def _digest(self) -> str:
         """Of the weights, bit by bit."""
@@ -241,7 +238,6 @@ class Trainer:
     def _load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        set_draws(self.model, state["draws"])
         self.step, self.history = state["step"], state["history"]
         self.samples_ms, self._loss_sum = state["samples_ms"], state["loss_sum"]
         if self._importance:
@@ -252,7 +248,6 @@ class Trainer:
         return self.metrics() | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "draws": draws(self.model),
             "samples_ms": self.samples_ms,
             "loss_sum": self._loss_sum,
             "importance": {"errors": self._importance.errors} if self._importance else None,

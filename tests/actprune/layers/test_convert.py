@@ -9,11 +9,10 @@ from actprune import (
     InputError,
     PrunedLinear,
     convert,
-    draws,
     parse,
     pruned,
+    redraw,
     revert,
-    set_draws,
     survey,
 )
 
@@ -138,18 +137,41 @@ def test_bad_arguments_leave_the_model_untouched(
     assert pruned(model) == {}
 
 
-def test_draws_are_kept_and_restored() -> None:
-    model = convert(mlp(), {"*.fc?": "bsr:block=1x4,select=priority", "head": "csr"})
-    x = torch.randn(20, 16)
-    model(x)
-    model(x)
-    assert draws(model) == {"mlp.fc1": 2, "mlp.fc2": 2}
-    other = convert(mlp(), {"*.fc?": "bsr:block=1x4,select=priority", "head": "csr"})
-    other.load_state_dict(model.state_dict())
-    set_draws(other, draws(model))
+def test_a_loaded_model_selects_as_the_saved_one_would() -> None:
+    specs = {"*.fc?": "bsr:block=1x4,select=priority", "head": "csr"}
+    model, x = convert(mlp(), specs), torch.randn(20, 16)
+    model(x).sum().backward()
+    model.zero_grad()
+    other = convert(mlp(), specs)
+    other.load_state_dict(model.state_dict())  # which is a plain model's
     for each in (model, other):
         each(x).sum().backward()
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one.grad, two.grad)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="counts: expected the layers of random selection; differ"):
-        set_draws(model, {"mlp.fc1": 2})
+
+
+def test_counts_select_apart() -> None:
+    model, x, found = convert(mlp(), "csr:select=priority,values=int4"), torch.randn(20, 16), []
+    for count in (0, 1, 0):
+        model.zero_grad()
+        redraw(model, count)
+        model(x).sum().backward()
+        found.append(next(model.parameters()).grad)
+    first, other, again = found
+    assert first is not None
+    assert other is not None
+    assert again is not None
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    with pytest.raises(InputError, match=r"^count: expected 0 or more, got -1$"):
+        redraw(model, -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_no_format_multiplies_are_left_alone(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = nn.Parameter(torch.zeros(4, 4, dtype=dtype), requires_grad=False)
+    convert(model, "csr")
+    assert survey(model)["1"] == f"left alone: its weight is of {dtype}"
+    with pytest.raises(InputError, match=rf"'1' matches no nn.Linear \(1 .* is of {dtype}\)"):
+        convert(model, "csr", include="1")

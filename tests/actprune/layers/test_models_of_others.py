@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from actprune import InputError, convert, draws, pruned, revert, saved_bytes, survey
+from actprune import InputError, convert, pruned, revert, saved_bytes, survey
 from actprune.layers.attention import PrunedMultiheadAttention
 from actprune_bench.measure.tolerance import relative_error
 
@@ -241,7 +241,7 @@ def test_self_attention_keeps_its_input_once() -> None:
     assert saved[0] < saved[1]
 
 
-def test_draws_differ_between_projections_and_repeat() -> None:
+def test_draws_of_projections_repeat() -> None:
     x = torch.randn(2, 6, 8)
     layers = [nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
@@ -249,7 +249,6 @@ def test_draws_differ_between_projections_and_repeat() -> None:
     for layer in layers:
         convert(layer, "bsr:block=1x2,sparsity=0.5,select=priority")
         layer(x, x, x)[0].square().sum().backward()
-        assert draws(layer) == {"": 2}
         assert layer.in_proj_weight.grad is not None
         grads.append(layer.in_proj_weight.grad)
     assert torch.equal(grads[0], grads[1])

@@ -155,6 +155,19 @@ def test_a_cache_is_left_out_in_training_alone(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", MODELS)
+def test_eval_mode_drops_as_much_and_trains(name: str, strategy: str) -> None:
+    make, shape = MODELS[name]
+    torch.manual_seed(0)
+    plain, x = make().eval(), torch.randn(shape)
+    made = apply(copy.deepcopy(plain), f"{strategy}+dense")
+    held = [saved_bytes(copy.deepcopy(each), x, hidden=True) for each in (made, plain)]
+    assert held[0] < held[1]
+    # torch has a faster encoder for a pass without gradients, as checkpoint's first one is
+    torch.testing.assert_close(trained(made, x), trained(plain, x))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_copies_hooks_pickles_and_undo(strategy: str) -> None:
     plain, x = Layered(), torch.randn(2, 5, 8)
     seen: list[nn.Module] = []
@@ -252,7 +265,7 @@ def test_an_output_whose_gradients_would_be_lost_is_refused() -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_models_of_timm(name: str, strategy: str) -> None:
-    timm = others.timm()
+    timm = others.package("timm")
     plain = timm.create_model(name, num_classes=3)
     x = torch.randn(2, 3, 224, 224)
     made = apply(copy.deepcopy(plain), f"{strategy}+dense")
@@ -262,7 +275,7 @@ def test_models_of_timm(name: str, strategy: str) -> None:
 @pytest.mark.parametrize("name", ["Llama", "GPT2", "Bert"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_models_of_transformers(name: str, strategy: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = others.package("transformers")
     sizes = {
         "hidden_size": 32,
         "num_hidden_layers": 2,

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from actprune import InputError, convert, draws, saved_bytes, set_draws
+from actprune import InputError, convert, saved_bytes
 from actprune.inspect.gradients import loss_of
 from actprune.layers.sharding import shard
 from actprune.strategies import STRATEGIES
@@ -64,7 +64,7 @@ def state(model: nn.Module, optimizer: torch.optim.Optimizer, *, full: bool = Fa
     """All that a checkpoint needs; full: whole tensors on every rank."""
     options = StateDictOptions(full_state_dict=full)
     parts = get_state_dict(model, optimizer, options=options)
-    return {"model": parts[0], "optimizer": parts[1], "draws": draws(model)}
+    return {"model": parts[0], "optimizer": parts[1]}
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
@@ -74,7 +74,6 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) ->
     set_state_dict(
         model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"]
     )
-    set_draws(model, found["draws"])
 
 
 def differing(one: Any, other: Any, name: str = "") -> list[str]:

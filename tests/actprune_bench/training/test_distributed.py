@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed as dist
-from torch import nn
 
-from actprune import InputError, convert, pruned, set_rank
+from actprune import InputError
 from actprune_bench.cli import app
 from actprune_bench.training import TrainConfig, distributed, run_training
 from actprune_bench.training.distributed import ALONE, World, joined, world_of
@@ -634,24 +633,6 @@ def test_several_ranks_need_a_folder_that_a_restart_finds(
     assert capsys.readouterr().err == (
         "actprune: error: --out: expected with several ranks, so that a restart finds the run\n"
     )
-
-
-def test_each_rank_draws_its_own_and_the_first_what_one_process_would() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    convert(model, "csr:sparsity=0.5,select=priority", include="0")
-    alone = pruned(model)["0"].draw
-    assert alone is not None
-    streams = {int(alone[1])}
-    before = alone.clone()
-    set_rank(model, 0)
-    assert torch.equal(alone, before)
-    for rank in (1, 2):
-        set_rank(model, rank)
-        streams.add(int(alone[1]))
-    assert len(streams) == 3
-    assert all(0 <= stream < 2**32 for stream in streams)  # kernels take no more
-    with pytest.raises(InputError, match=r"^rank: expected 0 or more, got -1$"):
-        set_rank(model, -1)
 
 
 def test_a_share_is_changed_as_in_its_batch() -> None:

@@ -68,7 +68,6 @@ def test_reload_on_one(folder: Path) -> None:
     fsdp_ranks.restore(model, optimizer, folder / "checkpoint")
     whole = torch.load(folder / "whole.pt", weights_only=True)
     assert fsdp_ranks.differing(whole, fsdp_ranks.state(model, optimizer)) == []
-    assert set(whole["draws"].values()) == {3}
     fresh = build(fsdp_ranks.config(fsdp_ranks.PRUNED[1]))
     assert len(fsdp_ranks.differing(whole["model"], fresh[0].state_dict())) > 30
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from actprune.layers import ops
+from actprune.layers.casting import without_autocast
 from actprune.strategies.lean.linears import Kept, kept, needed, weights
 
 
@@ -31,9 +32,9 @@ def lean_chain(
     parameters = [weights(layer, x) for layer in layers]
     alpha, beta = (None, None) if affine is None else (part.reshape(-1) for part in affine)
     gamma = None if scale is None else scale.reshape(-1)
-    both = [kept(layer, x.device, x.shape[:-1].numel()) for layer in layers]
+    both = [kept(layer, x, x.shape[:-1].numel()) for layer in layers]
     second_parameters = parameters[1] if second is not None else (None, None)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         out: Tensor = Chain.apply(  # type: ignore[no-untyped-call]
             x, alpha, beta, *parameters[0], *second_parameters, gamma, both, gelu, residual
         )

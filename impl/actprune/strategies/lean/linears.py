@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from actprune.layers.linear import PrunedLinear, autocast
+from actprune.layers.casting import autocast
+from actprune.layers.linear import PrunedLinear
 from actprune_common.errors import InputError
 
 
@@ -18,10 +19,13 @@ class Kept(NamedTuple):
     """(rows,), as actprune.weigh says."""
 
 
-def kept(layer: nn.Linear, device: torch.device, rows: int) -> Kept:
-    """How a linear keeps its `rows` rows: as actprune.convert made it, a plain one by a copy."""
+def kept(layer: nn.Linear, x: Tensor, rows: int) -> Kept:
+    """How a linear keeps its `rows` rows: as actprune.convert made it, a plain one by a copy.
+
+    x: what the chain is given, from which random selections follow.
+    """
     if isinstance(layer, PrunedLinear):
-        return Kept(layer.spec, layer.next_draw(device), layer.per_row(rows))
+        return Kept(layer.spec, layer.draw_for(x, layer.weight), layer.per_row(rows))
     return Kept("dense", None, None)
 
 
