@@ -93,7 +93,7 @@ def test_a_draw_lies_where_its_layer_does() -> None:
         assert moved.cpu().draw.device.type == "cpu"
     meta = convert(nn.Linear(8, 2, device="meta"), spec)
     meta.to_empty(device="cpu")
-    assert isinstance(meta.draw, Tensor)
+    assert isinstance(meta.draw, torch.Tensor)
     assert meta.draw[::2].tolist() == [3, 0]
 
 
