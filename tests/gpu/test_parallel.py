@@ -78,10 +78,17 @@ def test_a_compiled_model_computes_what_eager_does(spec: str) -> None:
         for model, call in ((eager, eager), (twin, compiled)):
             model.zero_grad()
             call(x).square().mean().backward()
-        for ours, theirs in zip(twin.parameters(), eager.parameters(), strict=True):
+        dense.zero_grad()
+        dense(x).square().mean().backward()
+        for ours, theirs, exact in zip(
+            *(m.parameters() for m in (twin, eager, dense)), strict=True
+        ):
             assert ours.grad is not None
             assert theirs.grad is not None
-            assert relative_error(ours.grad, theirs.grad) < 5e-3
+            assert exact.grad is not None
+            # rounding at random follows from the input's bits, of which inductor makes others
+            off = relative_error(theirs.grad, exact.grad) if "quant" in spec else 0
+            assert relative_error(ours.grad, theirs.grad) < 5e-3 + 2 * off
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     if spec != "dense" and DEVICE == "cuda":
         assert held(compiled, x) < held(torch.compile(dense, fullgraph=True), x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,15 +94,19 @@ class Recorder(TorchFunctionMode):
         self._late: list[Cell] = []
         self._last_cast: tuple[Tensor, Tensor] | None = None
         self._draw = [*draw, 0]
-        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
+        self._hooks: saved_tensors_hooks | None = None
 
     def __enter__(self) -> "Recorder":
+        # these hold the recorder, which must not hold them: it would live on until it is collected
+        self._hooks = saved_tensors_hooks(self._pack, partial(_unpacked, self._contents))
         self._hooks.__enter__()
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *problem: Any) -> None:
         super().__exit__(*problem)  # type: ignore[no-untyped-call]
+        assert self._hooks is not None
         self._hooks.__exit__(*problem)
+        self._hooks = None
         self._values.clear()
         self._last_cast = None
 
@@ -179,11 +184,7 @@ class Recorder(TorchFunctionMode):
             )
             out, *statistics = self._run(found, torch.native_batch_norm, args, {})
             known: tuple[Any, ...] = (input, *(each.detach() for each in statistics), *affine)
-            made_by: tuple[Any, ...] = (
-                normalized,
-                operator(normalized),
-                *self._captured(known, {}),
-            )
+            made_by: Any = normalized, operator(normalized), self._captured(known, {})
         else:
             args = (input, running_mean, running_var, *affine, training, momentum, eps)
             out = self._run(found, F.batch_norm, args, {})
@@ -191,8 +192,8 @@ class Recorder(TorchFunctionMode):
             known = (input, *counted, *affine, training, 0.0, eps)
             made_by = F.batch_norm, found, self._captured(known, {})
         value = self._values[_key(out)] = Value(out)
-        func, made, taken = made_by
-        value.recipe = Recipe(func, made, *taken, autocast=_autocast(out))
+        func, made, (args, kwargs, parents) = made_by
+        value.recipe = Recipe(func, made, args, kwargs, parents, None, _autocast(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
 
@@ -258,10 +259,6 @@ class Recorder(TorchFunctionMode):
             self._late.append(cell)
             return cell
         return Cell(self._kept(tensor, self._running or _UNKNOWN, self._args))
-
-    def _unpack(self, held: Any) -> Tensor:
-        kept = held.kept if isinstance(held, Cell) else held
-        return self._contents.tensor(kept) if isinstance(kept, View) else kept
 
     def _settle(self, found: Operator, args: tuple[Any, ...]) -> None:
         late, self._late = self._late, []
@@ -367,6 +364,12 @@ class Recorder(TorchFunctionMode):
             nbytes = tensor.nbytes
             self.log.append(Saved(self.module, found.name, kind, nbytes, held, store, error))
         return kept
+
+
+def _unpacked(contents: Contents, held: Any) -> Tensor:
+    """The tensor that autograd asks for again."""
+    kept = held.kept if isinstance(held, Cell) else held
+    return contents.tensor(kept) if isinstance(kept, View) else kept
 
 
 def _key(tensor: Tensor) -> int:
