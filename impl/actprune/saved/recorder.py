@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
 
 from actprune.formats import Codes, Dense, Format
 from actprune.saved.contents import Contents, normalized
@@ -22,6 +21,7 @@ from actprune.saved.operators import (
     REST,
     Operator,
     operator,
+    repeats,
 )
 from actprune.saved.stores import FLOATS, Coded, Pruned, Store, Whole, group_of, lossless
 from actprune.saved.values import Given, Recipe, Value, View
@@ -89,7 +89,8 @@ class Recorder(TorchFunctionMode):
         self._values: dict[int, Value] = {}
         self._contents = Contents()
         self._running: Operator | None = None
-        self._args: tuple[Any, ...] = ()
+        self._args: list[Any] = []
+        """Of the function that runs: all of them, those in lists too."""
         self._late: list[Cell] = []
         self._last_cast: tuple[Tensor, Tensor] | None = None
         self._draw = [*draw, 0]
@@ -115,19 +116,23 @@ class Recorder(TorchFunctionMode):
         found = operator(func)
         if found.free or self._running is not None:
             return func(*args, **kwargs)
-        if func is F.batch_norm and _plain(args[0]):
+        if func is F.batch_norm and args and _plain(args[0]):
             return self._batch_norm(found, *args, **kwargs)
-        if found.name in _AUTOCAST and _autocast(args[0]):
+        given = _parts(args, kwargs)
+        if found.name in _AUTOCAST and given and _autocast(given[0]):
             args = tuple(self._cast(part) for part in args)
+            kwargs = {name: self._cast(part) for name, part in kwargs.items()}
+            given = _parts(args, kwargs)
         again = found.passes is not None and found.passes <= self._limit
+        again = again and repeats(found, args, kwargs)
         in_place = found.in_place or bool(kwargs.get("inplace", False))
         taken = self._captured(args, kwargs) if in_place and again else None
-        out = self._run(found, func, args, kwargs)
+        out = self._run(found, func, args, kwargs, given)
         several = isinstance(out, list | tuple)
         for index, made in enumerate(out if several else (out,)):
             if not _plain(made):
                 continue
-            weight = self._all_weights(args) if made.requires_grad else False
+            weight = self._all_weights(given) if made.requires_grad else False
             if made.requires_grad and not (again or weight):
                 continue
             known = self._values.get(_key(made))
@@ -137,25 +142,25 @@ class Recorder(TorchFunctionMode):
             value.weight = weight
             if found.ours:
                 value.store = Whole(made.detach())
-            elif again and made.storage_offset() == 0 and (in_place or not _among(made, args)):
+            elif again and made.storage_offset() == 0 and (in_place or not _among(made, given)):
                 taken = taken or self._captured(args, kwargs)
                 which = replace(found, in_place=in_place)
                 autocast = _autocast(made)
                 value.recipe = Recipe(func, which, *taken, index if several else None, autocast)
-        self._settle(found, args)
+        self._settle(found, given)
         return out
 
     def _run(
-        self, found: Operator, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+        self, found: Operator, func: Callable[..., Any], args: Any, kwargs: Any, given: list[Any]
     ) -> Any:
-        self._running, self._args = found, args
+        self._running, self._args = found, given
         try:
             return func(*args, **kwargs)
         except BaseException:
             self._late.clear()
             raise
         finally:
-            self._running, self._args = None, ()
+            self._running, self._args = None, []
 
     def _batch_norm(
         self,
@@ -171,26 +176,21 @@ class Recorder(TorchFunctionMode):
     ) -> Tensor:
         """F.batch_norm, which would count a batch twice that it is given again in training. What it
         calls on a CPU gives the batch's statistics as well."""
-        simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        again: Callable[..., Tensor] = F.batch_norm
         affine = weight, bias
-        if training and simple and input.numel() and _autocast(input) is None:
-            args: tuple[Any, ...] = (
-                *(input, *affine, running_mean, running_var, training, momentum, eps),
-            )
-            out, *statistics = self._run(found, torch.native_batch_norm, args, {})
-            known: tuple[Any, ...] = (input, *(each.detach() for each in statistics), *affine)
-            made_by: tuple[Any, ...] = (
-                normalized,
-                operator(normalized),
-                *self._captured(known, {}),
-            )
+        simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        if training and simple and input.numel() > input.size(1) and _autocast(input) is None:
+            args = [input, *affine, running_mean, running_var, training, momentum, eps]
+            out, *statistics = self._run(found, torch.native_batch_norm, args, {}, args)
+            again, known = normalized, (input, *(each.detach() for each in statistics), *affine)
         else:
-            args = (input, running_mean, running_var, *affine, training, momentum, eps)
-            out = self._run(found, F.batch_norm, args, {})
+            args = [input, running_mean, running_var, *affine, training, momentum, eps]
+            out = self._run(found, F.batch_norm, args, {}, args)
             counted = (None, None) if training else (running_mean, running_var)
-            known = (input, *counted, *affine, training, 0.0, eps)
-            made_by = (F.batch_norm, found, *self._captured(known, {}))
+            known = input, *counted, *affine, training, 0.0, eps
+        made_by = again, operator(again), *self._captured(known, {})
         value = self._values[_key(out)] = Value(out)
+        value.weight = self._all_weights(args)
         value.recipe = Recipe(*made_by, autocast=_autocast(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
@@ -242,7 +242,7 @@ class Recorder(TorchFunctionMode):
         value = self._values.get(_key(tensor))
         return value is not None and value.weight and value.holds(tensor)
 
-    def _all_weights(self, args: tuple[Any, ...]) -> bool:
+    def _all_weights(self, args: list[Any]) -> bool:
         tensors = [part for part in args if isinstance(part, Tensor)]
         return bool(tensors) and all(self._is_weight(part) for part in tensors)
 
@@ -262,14 +262,14 @@ class Recorder(TorchFunctionMode):
         kept = held.kept if isinstance(held, Cell) else held
         return self._contents.tensor(kept) if isinstance(kept, View) else kept
 
-    def _settle(self, found: Operator, args: tuple[Any, ...]) -> None:
+    def _settle(self, found: Operator, args: list[Any]) -> None:
         late, self._late = self._late, []
         for cell in late:
             made = not _among(cell.kept, args)
             cell.kept = self._kept(cell.kept, found, args, made=made)
 
     def _kept(
-        self, tensor: Tensor, found: Operator, args: tuple[Any, ...], *, made: bool = False
+        self, tensor: Tensor, found: Operator, args: list[Any], *, made: bool = False
     ) -> View | Tensor:
         """What stands for a saved tensor: a view of a value, or the tensor itself."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
@@ -282,7 +282,7 @@ class Recorder(TorchFunctionMode):
             return self._noted(tensor, found, kind, *self._stored(tensor, value, kind, args))
 
     def _stored(
-        self, tensor: Tensor, value: Value, kind: str, args: tuple[Any, ...]
+        self, tensor: Tensor, value: Value, kind: str, args: list[Any]
     ) -> tuple[View | Tensor, int, str]:
         """What stands for a tensor, the bytes that it adds, and the name of its store."""
         format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
@@ -330,10 +330,10 @@ class Recorder(TorchFunctionMode):
         value.uses += 1
         return View(value, tensor)
 
-    def _weighs(self, args: tuple[Any, ...]) -> bool:
+    def _weighs(self, args: list[Any]) -> bool:
         return any(isinstance(part, Tensor) and self._is_weight(part) for part in args)
 
-    def _cast_of(self, tensor: Tensor, args: tuple[Any, ...]) -> Tensor | None:
+    def _cast_of(self, tensor: Tensor, args: list[Any]) -> Tensor | None:
         """The weight of which autocast made this tensor, which the function saves."""
         if _autocast(tensor) is None:
             return None
@@ -399,14 +399,22 @@ def _is_whole(tensor: Tensor) -> bool:
     return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
-def _among(tensor: Tensor, args: tuple[Any, ...]) -> bool:
+def _parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """All arguments, those in lists too."""
+    found: list[Any] = []
+    for part in (*args, *kwargs.values()):
+        found += part if isinstance(part, list | tuple) else (part,)
+    return found
+
+
+def _among(tensor: Tensor, args: list[Any]) -> bool:
     tensors = (part for part in args if isinstance(part, Tensor) and _plain(part))
     return any(_key(part) == _key(tensor) for part in tensors)
 
 
-def _covered(tensor: Tensor, args: tuple[Any, ...]) -> int:
+def _covered(tensor: Tensor, args: list[Any]) -> int:
     """Bytes of the tensor and of what else a function takes out of the same storage."""
-    others = (part for part in tree_iter(args) if _plain(part) and part is not tensor)
+    others = (part for part in args if _plain(part) and part is not tensor)
     return max(tensor.nbytes, sum(int(p.nbytes) for p in others if _key(p) == _key(tensor)))
 
 
