@@ -243,7 +243,8 @@ class Recorder(TorchFunctionMode):
         return value is not None and value.weight and value.holds(tensor)
 
     def _all_weights(self, args: list[Any]) -> bool:
-        tensors = [part for part in args if isinstance(part, Tensor)]
+        """Whether a function computes from weights, and scalars: a norm, a mean."""
+        tensors = [part for part in args if isinstance(part, Tensor) and part.numel() != 1]
         return bool(tensors) and all(self._is_weight(part) for part in tensors)
 
     # Tensors that autograd saves, and what they are kept as.
@@ -379,8 +380,10 @@ def _strided(tensor: Tensor) -> bool:
 
 def _plain(part: Any) -> bool:
     """Whether it is a tensor whose content lies in a storage of its own kind."""
-    strided = type(part) in (Tensor, FakeTensor) and part.layout == torch.strided
-    return strided and not part.is_nested and part.device.type != "meta"
+    if type(part) not in (Tensor, FakeTensor) or part.layout != torch.strided:
+        return False
+    as_stored = not (part.is_conj() or part.is_neg() or part.is_inference())
+    return as_stored and not part.is_nested and part.device.type != "meta"
 
 
 def _bare(tensor: Tensor) -> Tensor:
