@@ -76,6 +76,7 @@ def step(
 ) -> dict[str, Tensor]:
     """The output, the gradients and the buffers after one step, by name, in doubles."""
     torch.manual_seed(0)
+    model.zero_grad()
     args = tuple(_own(part) for part in args)
     with around():
         out = model(*args, **kwargs)
