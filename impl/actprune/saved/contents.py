@@ -52,7 +52,7 @@ class Contents:
                     free.append(flat)
                 return part.of(flat)
             if isinstance(part, list | tuple):
-                return type(part)([real(each) for each in part])
+                return type(part)(real(each) for each in part)
             return part
 
         args = [real(part) for part in recipe.args]

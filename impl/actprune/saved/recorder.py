@@ -78,6 +78,7 @@ class Recorder(TorchFunctionMode):
         weights: Iterable[Tensor],
         formats: Formats,
         *,
+        inputs: Iterable[Any] = (),
         products: bool = False,
         draw: tuple[int, int] = (0, 0),
         log: list[Saved] | None = None,
@@ -86,6 +87,8 @@ class Recorder(TorchFunctionMode):
         self.formats, self.module, self.log = formats, "", log
         self._limit = PASSES + PRODUCT_PASSES * products
         self._weights = {_key(weight) for weight in weights if _strided(weight)}
+        self._inputs = {_key(part) for part in inputs if _plain(part)}
+        """What takes a gradient without being a weight."""
         self._values: dict[int, Value] = {}
         self._contents = Contents()
         self._running: Operator | None = None
@@ -220,7 +223,7 @@ class Recorder(TorchFunctionMode):
                 parents.append(value)
                 return View(value, part)
             if isinstance(part, list | tuple):
-                return type(part)([capture(each) for each in part])
+                return (list if isinstance(part, list) else tuple)(capture(each) for each in part)
             return part
 
         found = tuple(capture(part) for part in args)
@@ -235,12 +238,15 @@ class Recorder(TorchFunctionMode):
 
     def _is_weight(self, tensor: Tensor) -> bool:
         base = tensor if tensor._base is None else tensor._base
-        if isinstance(base, nn.Parameter) or (base.is_leaf and base.requires_grad):
+        if isinstance(base, nn.Parameter):
             return True
+        leaf = base.is_leaf and base.requires_grad
         if not _plain(tensor) or _key(tensor) in self._weights:
-            return _plain(tensor)
+            return _plain(tensor) or leaf
         value = self._values.get(_key(tensor))
-        return value is not None and value.weight and value.holds(tensor)
+        if value is not None and value.made and value.holds(tensor):
+            return value.weight
+        return leaf and _key(tensor) not in self._inputs
 
     def _all_weights(self, args: list[Any]) -> bool:
         """Whether a function computes from weights, and scalars: a norm, a mean."""
@@ -275,8 +281,11 @@ class Recorder(TorchFunctionMode):
         """What stands for a saved tensor: a view of a value, or the tensor itself."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             kind = ATTENTION if found.kind == LINEAR and not self._weighs(args) else found.kind
-            weight = self._cast_of(tensor, args) if made and found.kind in PRODUCTS else None
-            if weight is not None:
+            weights = self._cast_of(tensor, args) if made else []
+            if weights:
+                # there are casts of weights alone within these, and one may be the other's twin
+                sure = found.name in _AUTOCAST and len(weights) == 1
+                weight = weights[0] if sure else None
                 return self._noted(tensor, found, kind, *self._cast_again(tensor, weight))
             value = self._value(tensor)
             value.made = value.made or made
@@ -287,7 +296,7 @@ class Recorder(TorchFunctionMode):
     ) -> tuple[View | Tensor, int, str]:
         """What stands for a tensor, the bytes that it adds, and the name of its store."""
         format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
-        if not (value.made or tensor.requires_grad):
+        if not value.made and (tensor.is_leaf or not tensor.requires_grad):
             return bare, 0, "alive anyway"
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
             value = Value(tensor)  # a pruned tensor serves products alone
@@ -334,19 +343,20 @@ class Recorder(TorchFunctionMode):
     def _weighs(self, args: list[Any]) -> bool:
         return any(isinstance(part, Tensor) and self._is_weight(part) for part in args)
 
-    def _cast_of(self, tensor: Tensor, args: list[Any]) -> Tensor | None:
-        """The weight of which autocast made this tensor, which the function saves."""
+    def _cast_of(self, tensor: Tensor, args: list[Any]) -> list[Tensor]:
+        """The weights of which autocast may have made this tensor, which the function saves."""
         if _autocast(tensor) is None:
-            return None
-        for part in args:
-            same = isinstance(part, Tensor) and part.numel() == tensor.numel()
-            if same and part.dtype != tensor.dtype and self._is_weight(part):
-                return part  # type: ignore[no-any-return]
-        return None
+            return []
+        weights = (part for part in args if isinstance(part, Tensor) and part.dim())
+        return [
+            part
+            for part in weights
+            if part.dtype != tensor.dtype and _fits(tensor, part) and self._is_weight(part)
+        ]
 
-    def _cast_again(self, tensor: Tensor, weight: Tensor) -> tuple[View | Tensor, int, str]:
-        dense = torch.ops.aten.is_non_overlapping_and_dense(weight)
-        if not dense or tensor.untyped_storage().nbytes() != tensor.nbytes:
+    def _cast_again(self, tensor: Tensor, weight: Tensor | None) -> tuple[View | Tensor, int, str]:
+        dense = weight is not None and torch.ops.aten.is_non_overlapping_and_dense(weight)
+        if weight is None or not dense or not _is_whole(tensor):
             return _bare(tensor), tensor.nbytes, "weight"
         value = Value(tensor)
         value.shape, value.stride = weight.shape, weight.stride()
@@ -408,6 +418,14 @@ def _parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     for part in (*args, *kwargs.values()):
         found += part if isinstance(part, list | tuple) else (part,)
     return found
+
+
+def _fits(tensor: Tensor, weight: Tensor) -> bool:
+    """Whether it has as many values, or is some rows of it: queries', keys' or values'."""
+    if tensor.numel() == weight.numel():
+        return True
+    rows, *features = weight.shape
+    return tensor.dim() == 2 and [*tensor.shape[1:]] == features and rows % len(tensor) == 0
 
 
 def _among(tensor: Tensor, args: list[Any]) -> bool:
