@@ -23,7 +23,17 @@ from actprune.saved.operators import (
     operator,
     repeats,
 )
-from actprune.saved.stores import FLOATS, Coded, Pruned, Store, Whole, group_of, lossless
+from actprune.saved.stores import (
+    FLOATS,
+    Bits,
+    Coded,
+    Narrow,
+    Pruned,
+    Store,
+    Whole,
+    group_of,
+    lossless,
+)
 from actprune.saved.values import Given, Recipe, Value, View
 
 SMALL = 16384
@@ -90,6 +100,8 @@ class Recorder(TorchFunctionMode):
         self._inputs = {_key(part) for part in inputs if _plain(part)}
         """What takes a gradient without being a weight."""
         self._values: dict[int, Value] = {}
+        self._buffers: dict[int, list[Given]] = {}
+        """What recipes read of them: some are updated in the forward pass."""
         self._contents = Contents()
         self._running: Operator | None = None
         self._args: list[Any] = []
@@ -107,6 +119,7 @@ class Recorder(TorchFunctionMode):
         super().__exit__(*problem)  # type: ignore[no-untyped-call]
         self._hooks.__exit__(*problem)
         self._values.clear()
+        self._buffers.clear()
         self._last_cast = None
 
     # Functions: which one runs, and what it makes of what.
@@ -129,7 +142,11 @@ class Recorder(TorchFunctionMode):
         again = found.passes is not None and found.passes <= self._limit
         again = again and repeats(found, args, kwargs)
         in_place = found.in_place or bool(kwargs.get("inplace", False))
-        taken = self._captured(args, kwargs) if in_place and again else None
+        if in_place and args and isinstance(args[0], Tensor) and _strided(args[0]):
+            for held in self._buffers.pop(_key(args[0]), ()):
+                held.keep()
+            again = again and _key(args[0]) not in self._weights
+        taken = self._captured(args, kwargs, args[:1]) if in_place and again else None
         out = self._run(found, func, args, kwargs, given)
         several = isinstance(out, list | tuple)
         for index, made in enumerate(out if several else (out,)):
@@ -211,14 +228,25 @@ class Recorder(TorchFunctionMode):
             self._last_cast = part, cast
         return self._last_cast[1]
 
-    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taken:
+    def _captured(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], written: tuple[Any, ...] = ()
+    ) -> Taken:
         """Arguments as a recipe holds them, and the values among them."""
         parents: list[Value] = []
 
+        def small(part: Tensor) -> bool:
+            return part.nbytes <= SMALL
+
         def capture(part: Any) -> Any:
             if isinstance(part, Tensor):
-                if not _plain(part) or _key(part) in self._weights or part.nbytes <= SMALL:
-                    return Given(_bare(part), part._version)
+                target = any(part is each for each in written)
+                if not _plain(part) or _key(part) in self._weights or (small(part) and not target):
+                    if part.is_inference() or (_plain(part) and small(part)):
+                        part = part.detach().clone()  # others may write to it, or it is of more
+                    held = Given(_bare(part), part._version)
+                    if not isinstance(part, nn.Parameter) and _strided(part):
+                        self._buffers.setdefault(_key(part), []).append(held)
+                    return held
                 value = self._value(part)
                 parents.append(value)
                 return View(value, part)
@@ -257,7 +285,7 @@ class Recorder(TorchFunctionMode):
 
     def _pack(self, tensor: Tensor) -> Any:
         if not _plain(tensor) or self._is_weight(tensor):
-            return _bare(tensor)
+            return Given(_bare(tensor), tensor._version)
         value = self._values.get(_key(tensor))
         if self._running is not None and (value is None or not value.holds(tensor)):
             cell = Cell(tensor)  # perhaps a result, which is known when the function is done
@@ -267,7 +295,7 @@ class Recorder(TorchFunctionMode):
 
     def _unpack(self, held: Any) -> Tensor:
         kept = held.kept if isinstance(held, Cell) else held
-        return self._contents.tensor(kept) if isinstance(kept, View) else kept
+        return self._contents.tensor(kept) if isinstance(kept, View) else kept.now()
 
     def _settle(self, found: Operator, args: list[Any]) -> None:
         late, self._late = self._late, []
@@ -277,7 +305,7 @@ class Recorder(TorchFunctionMode):
 
     def _kept(
         self, tensor: Tensor, found: Operator, args: list[Any], *, made: bool = False
-    ) -> View | Tensor:
+    ) -> View | Given:
         """What stands for a saved tensor: a view of a value, or the tensor itself."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             kind = ATTENTION if found.kind == LINEAR and not self._weighs(args) else found.kind
@@ -299,11 +327,13 @@ class Recorder(TorchFunctionMode):
         if not value.made and (tensor.is_leaf or not tensor.requires_grad):
             return bare, 0, "alive anyway"
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
-            value = Value(tensor)  # a pruned tensor serves products alone
+            known, value = value, Value(tensor)  # a pruned tensor serves products alone
+            value.made, value.shape, value.stride = known.made, known.shape, known.stride
+            self._values[_key(tensor)] = value
+        if isinstance(format, Dense) and not isinstance(value.store, Whole | Bits | Narrow):
+            return self._whole(value, tensor), bytes_, "dense"
         if value.store is not None:
             return self._view(value, tensor), 0, f"shares {value.store.name}"
-        if isinstance(format, Dense):
-            return bare, bytes_, "dense"
         if bytes_ <= SMALL:
             if tensor.untyped_storage().nbytes() == bytes_:
                 value.store = Whole(_flat(bare))
@@ -312,7 +342,7 @@ class Recorder(TorchFunctionMode):
         prunes = codable and not isinstance(format, Codes)
         if not prunes and value.cost(self._limit) is not None:
             return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
-        whole = tensor.untyped_storage().nbytes()
+        whole, base = tensor.untyped_storage().nbytes(), value
         if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
             tensor = bare.contiguous()
             value = Value(tensor)
@@ -326,7 +356,8 @@ class Recorder(TorchFunctionMode):
         else:
             store = lossless(_flat(tensor.detach()))
         if store is None or store.nbytes >= tensor.untyped_storage().nbytes():
-            return bare, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
+            kept = self._whole(base, bare) if base is value else bare
+            return kept, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
         value.store, value.recipe = store, None
         return self._view(value, tensor), store.nbytes, store.name
 
@@ -335,6 +366,11 @@ class Recorder(TorchFunctionMode):
         self._draw[2] += 1
         draw = torch.tensor([format.seed + self._draw[0], *self._draw[1:]])
         return Pruned(_flat(tensor.detach()), features, format, draw)
+
+    def _whole(self, value: Value, tensor: Tensor) -> View:
+        """The tensor itself, for all that it serves: its storage is alive from now on."""
+        value.store, value.recipe = Whole(_flat(_bare(tensor))), None
+        return self._view(value, tensor)
 
     def _view(self, value: Value, tensor: Tensor) -> View:
         value.uses += 1
@@ -366,7 +402,7 @@ class Recorder(TorchFunctionMode):
 
     def _noted(
         self, tensor: Tensor, found: Operator, kind: str, kept: View | Tensor, held: int, store: str
-    ) -> View | Tensor:
+    ) -> View | Given:
         if self.log is not None:
             error = None
             if isinstance(kept, View) and tensor.dtype in FLOATS:
@@ -376,7 +412,7 @@ class Recorder(TorchFunctionMode):
                 kept.value.uses += 1
             nbytes = tensor.nbytes
             self.log.append(Saved(self.module, found.name, kind, nbytes, held, store, error))
-        return kept
+        return kept if isinstance(kept, View) else Given(kept, tensor._version)
 
 
 def _key(tensor: Tensor) -> int:

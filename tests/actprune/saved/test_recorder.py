@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from tests.twins import Net, log, same_step, step, twin
+from tests.twins import Net, assert_equal, log, lossless, same_step, step, twin
 
 
 def linear(inputs: int = 8, outputs: int = 8) -> nn.Linear:
@@ -63,7 +63,7 @@ def test_weights_are_kept_however_they_are_computed() -> None:
             a=linear(), w=weight(8, 8), v=weight(8, 8), **norms,
         )  # fmt: skip
         other = same_step(net, rows())
-        coded = [saved for saved in log(other) if saved.store == "kept"]
+        coded = [saved for saved in log(other) if saved.store == "kept" and saved.nbytes > 4]
         assert [saved.kind for saved in coded] == ["linear"], number
 
 
@@ -112,8 +112,11 @@ def test_batch_normalization_counts_a_batch_once(
     parts = {"c": nn.Conv2d(4, 4, 3), "d": nn.Conv2d(4, 4, 3), "n": nn.BatchNorm2d(4)}
     net = Net(function, **parts).train(train)
     images = torch.randn(3, 4, 7, 7).contiguous(memory_format=memory_format)
-    other = same_step(net, images, **({"around": bf16, "tolerance": 0.03} if autocast else {}))
-    same_step(Net(function, **parts).to(memory_format=memory_format), images)
+    other = same_step(
+        net, images, **({"around": bf16, "tolerance": 0.03} if autocast else {"tolerance": 1e-6})
+    )
+    net = net.to(memory_format=memory_format)
+    same_step(net, images, tolerance=1e-6)
     assert not autocast or "again by batch_norm" not in stores(other, "conv2d")
 
 
@@ -197,3 +200,153 @@ def test_a_leaf_of_nobody_is_a_weight() -> None:
     net = Net(lambda m, x: m.a(x) @ prompt, a=linear())
     other = same_step(net, rows())
     assert stores(other, "matmul") == ["kept"]
+
+
+def pair(**more: Any) -> dict[str, Any]:
+    return {"a": linear(), "b": linear(), **more}
+
+
+def test_changes_in_place() -> None:
+    def views(m: Net, x: Tensor) -> Any:
+        h = m.a(x) * 2
+        h[0].mul_(2)
+        h[:, :1].add_(1)
+        h[:, 4:] += h[:, :4].detach()
+        h[1] = 3
+        return m.b(h).tanh() * h.detach()
+
+    def flags(m: Net, x: Tensor) -> Any:
+        h = (F.relu(m.a(x), True) + x).masked_fill_(x > 1, 0.5)
+        h = F.silu(F.dropout(h, 0.5, True, True) + x, inplace=True)
+        h += x
+        return m.b(h).sigmoid_()
+
+    def data(m: Net, x: Tensor) -> Any:
+        h = m.a(x) * 1
+        y = h.detach().exp()
+        h.data.mul_(2)
+        h.add_(1)
+        return m.b(h) * torch.tanh(h * 3) + y
+
+    def running(m: Net, x: Tensor) -> Any:
+        """What it reads of a buffer is what was there."""
+        h = m.a(x).exp()
+        y = h - m.mean
+        m.mean.mul_(0.9).add_(h.detach().mean(0))
+        return m.b(h.tanh()) + y * y + y.tanh()
+
+    for small in (0, 64):
+        for function in (views, flags, data, running):
+            same_step(Net(function, **pair(mean=torch.zeros(8))), rows(), small=small)
+
+
+def test_backward_twice_and_under_autocast() -> None:
+    def function(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        mask, order = h > 0, h.argsort(1)
+        y = m.b(F.relu(h, False)) * F.silu(h, False) * F.gelu(h, approximate="tanh")
+        z = torch.where(mask, h, y) + h.gather(1, order)
+        return m.b(z * 2).tanh() * (mask * 2.0) * y * (order * 0.5)
+
+    net = Net(function, **pair())
+    x = rows()
+
+    def twice(model: nn.Module) -> dict[str, Tensor]:
+        model.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward(retain_graph=True)
+        with bf16():
+            loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    for spec in ("@*=>codes:bits=4", "recompute+@*=>codes:bits=4"):
+        other = twin(net, spec)
+        with lossless():
+            assert_equal(twice(other), twice(net))
+
+
+def test_gradients_of_gradients_and_within_the_forward_pass() -> None:
+    def function(m: Net, x: Tensor) -> Any:
+        return F.softplus(m.b(F.gelu(m.a(x)).tanh())) * x
+
+    net, x = Net(function, **pair()), rows(requires_grad=True)
+
+    def penalty(model: nn.Module) -> dict[str, Tensor]:
+        model.zero_grad()
+        out = model(x).square().sum()
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        (out + grad.square().sum()).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    other = twin(net)
+    with lossless():
+        assert_equal(penalty(other), penalty(net), 1e-6)
+
+    def forces(m: Net, x: Tensor) -> Any:
+        x = x.detach().requires_grad_()
+        energy = m.b(F.silu(m.a(x))) * x
+        return torch.autograd.grad(energy.sum(), x, create_graph=True)[0].tanh() + energy
+
+    def within(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        h.pow(3).sum().backward(retain_graph=True)
+        return m.b(h).tanh()
+
+    for function in (forces, within):
+        same_step(Net(function, **pair()), rows(), tolerance=1e-6)
+
+
+def test_inputs_of_inference_mode() -> None:
+    with torch.inference_mode():
+        bias = rows()
+    same_step(Net(lambda m, x: m.b((bias * 2 + m.a(x)).tanh() + bias), **pair()), rows())
+
+
+def test_what_is_kept_is_watched_for_changes_as_dense_watches() -> None:
+    for change in ("weight", "input", "dense"):
+        net = Net(lambda m, x: m.b(m.a(x)).exp(), **pair())
+        for model in (net, twin(net, "@activation=>codes:bits=4")):
+            x = rows()
+            out = model(x)
+            with torch.no_grad():
+                {"weight": model.b.weight, "input": x, "dense": out}[change].mul_(2)
+            with pytest.raises(RuntimeError, match=r"in.?place"):
+                out.sum().backward()
+
+
+def test_a_pruned_tensor_serves_products_alone() -> None:
+    def function(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        out = m.b(h)
+        for scale in (2, 3):
+            out = out + F.layer_norm(h * scale, (8,)).tanh() * h
+        return m.b(h) + out
+
+    net = Net(function, **pair())
+    other = twin(net, "@linear=>csr:sparsity=0.5;@*=>codes:bits=4")
+    with lossless():
+        step(other, rows())
+    for saved in log(other):
+        assert not saved.error or saved.store == "csr:sparsity=0.5"
+
+
+def test_what_a_rule_keeps_dense_serves_all() -> None:
+    def before(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        return F.layer_norm(h, (8,)) + m.b(h)
+
+    def after(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        return m.b(h) + F.layer_norm(h, (8,))
+
+    for function in (before, after):
+        other = same_step(
+            Net(function, **pair()), torch.randn(6000, 8), spec="@norm=>dense;@*=>codes:bits=4"
+        )
+        assert "dense" in stores(other, "layer_norm")
+    other = twin(Net(after, **pair()), "@norm=>dense;@*=>codes:bits=2")
+    x = torch.randn(6000, 8)
+    found, exact = step(other, x), step(Net(after, a=other.a, b=other.b), x)
+    assert "dense" in stores(other, "layer_norm")
+    assert_equal(found, exact, 1e-6)  # what was coded first is kept whole as well
