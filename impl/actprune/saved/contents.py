@@ -1,7 +1,7 @@
 """The backward pass: values decoded, or made again by their recipes."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class Contents:
     def tensor(self, view: View) -> Tensor:
         """Return a saved tensor."""
         view.value.uses -= 1
-        with torch.no_grad():
+        with torch.no_grad(), _without_autocast():
             return view.of(self._flat(view.value)[0])
 
     def _flat(self, value: Value) -> tuple[Tensor, bool]:
@@ -52,7 +52,7 @@ class Contents:
                     free.append(flat)
                 return part.of(flat)
             if isinstance(part, list | tuple):
-                return type(part)([real(each) for each in part])
+                return type(part)(real(each) for each in part)
             return part
 
         args = [real(part) for part in recipe.args]
@@ -125,17 +125,27 @@ def _reusing(
     made: Tensor | None = None
     if name == "normalized":
         made = normalized(args[0] if fits(args[0]) else args[0].clone(), *args[1:])
-    elif name in _UNARY and args and fits(args[0]):
+    elif name in _UNARY and len(args) == 1 and fits(args[0]):
         made = _UNARY[name](*args, **{key: v for key, v in kwargs.items() if key != "inplace"})
     elif name in _BINARY and len(args) == 2 and not kwargs:
         for part, other in (args, args[::-1]):
-            if fits(part) and (not isinstance(other, Tensor) or other.dtype == part.dtype):
+            kind = getattr(other, "dtype", type(other))
+            if fits(part) and part.is_floating_point() and kind in (part.dtype, int, float):
                 return _BINARY[name](part, other, out=part)
     return made
 
 
 def _shares(part: Tensor, flat: Tensor) -> bool:
     return bool(part.untyped_storage()._cdata == flat.untyped_storage()._cdata)
+
+
+def _without_autocast() -> Any:
+    """Autocast around the backward pass is none of the forward pass's."""
+    stack = ExitStack()
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
 
 
 def _autocast(recipe: Recipe) -> Any:

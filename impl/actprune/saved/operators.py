@@ -1,6 +1,6 @@
 """What a function of torch is to the tensors around it, by its name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -83,3 +83,10 @@ def operator(func: Callable[..., Any]) -> Operator:
     free = name in _FREE.split() and not in_place
     passes = 2 if func is F.batch_norm else _COSTS.get(name)
     return Operator(name, _KINDS.get(name, REST), passes, in_place, free, ours)
+
+
+def repeats(found: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call gives the same once more, and changes nothing but its result."""
+    flag = {"batch_norm": (5, "training"), "scaled_dot_product_attention": (4, "dropout_p")}
+    at, name = flag.get(found.name, (0, ""))
+    return not (name and kwargs.get(name, args[at] if len(args) > at else False))

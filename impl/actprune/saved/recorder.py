@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_iter
 
 from actprune.formats import Codes, Dense, Format
 from actprune.saved.contents import Contents, normalized
@@ -23,8 +22,19 @@ from actprune.saved.operators import (
     REST,
     Operator,
     operator,
+    repeats,
 )
-from actprune.saved.stores import FLOATS, Coded, Pruned, Store, Whole, group_of, lossless
+from actprune.saved.stores import (
+    FLOATS,
+    Bits,
+    Coded,
+    Narrow,
+    Pruned,
+    Store,
+    Whole,
+    group_of,
+    lossless,
+)
 from actprune.saved.values import Given, Recipe, Value, View
 
 SMALL = 16384
@@ -79,6 +89,7 @@ class Recorder(TorchFunctionMode):
         weights: Iterable[Tensor],
         formats: Formats,
         *,
+        inputs: Iterable[Any] = (),
         products: bool = False,
         draw: tuple[int, int] = (0, 0),
         log: list[Saved] | None = None,
@@ -87,10 +98,15 @@ class Recorder(TorchFunctionMode):
         self.formats, self.module, self.log = formats, "", log
         self._limit = PASSES + PRODUCT_PASSES * products
         self._weights = {_key(weight) for weight in weights if _strided(weight)}
+        self._inputs = {_key(part) for part in inputs if _plain(part)}
+        """What takes a gradient without being a weight."""
         self._values: dict[int, Value] = {}
+        self._buffers: dict[int, list[Given]] = {}
+        """What recipes read of them: some are updated in the forward pass."""
         self._contents = Contents()
         self._running: Operator | None = None
-        self._args: tuple[Any, ...] = ()
+        self._args: list[Any] = []
+        """Of the function that runs: all of them, those in lists too."""
         self._late: list[Cell] = []
         self._last_cast: tuple[Tensor, Tensor] | None = None
         self._draw = [*draw, 0]
@@ -108,6 +124,7 @@ class Recorder(TorchFunctionMode):
         self._hooks.__exit__(*problem)
         self._hooks = None
         self._values.clear()
+        self._buffers.clear()
         self._last_cast = None
 
     # Functions: which one runs, and what it makes of what.
@@ -120,19 +137,27 @@ class Recorder(TorchFunctionMode):
         found = operator(func)
         if found.free or self._running is not None:
             return func(*args, **kwargs)
-        if func is F.batch_norm and _plain(args[0]):
+        if func is F.batch_norm and args and _plain(args[0]):
             return self._batch_norm(found, *args, **kwargs)
-        if found.name in _AUTOCAST and _autocast(args[0]):
+        given = _parts(args, kwargs)
+        if found.name in _AUTOCAST and given and _autocast(given[0]):
             args = tuple(self._cast(part) for part in args)
+            kwargs = {name: self._cast(part) for name, part in kwargs.items()}
+            given = _parts(args, kwargs)
         again = found.passes is not None and found.passes <= self._limit
+        again = again and repeats(found, args, kwargs)
         in_place = found.in_place or bool(kwargs.get("inplace", False))
-        taken = self._captured(args, kwargs) if in_place and again else None
-        out = self._run(found, func, args, kwargs)
+        if in_place and args and isinstance(args[0], Tensor) and _strided(args[0]):
+            for held in self._buffers.pop(_key(args[0]), ()):
+                held.keep()
+            again = again and _key(args[0]) not in self._weights
+        taken = self._captured(args, kwargs, args[:1]) if in_place and again else None
+        out = self._run(found, func, args, kwargs, given)
         several = isinstance(out, list | tuple)
         for index, made in enumerate(out if several else (out,)):
             if not _plain(made):
                 continue
-            weight = self._all_weights(args) if made.requires_grad else False
+            weight = self._all_weights(given) if made.requires_grad else False
             if made.requires_grad and not (again or weight):
                 continue
             known = self._values.get(_key(made))
@@ -142,25 +167,25 @@ class Recorder(TorchFunctionMode):
             value.weight = weight
             if found.ours:
                 value.store = Whole(made.detach())
-            elif again and made.storage_offset() == 0 and (in_place or not _among(made, args)):
+            elif again and made.storage_offset() == 0 and (in_place or not _among(made, given)):
                 taken = taken or self._captured(args, kwargs)
                 which = replace(found, in_place=in_place)
                 autocast = _autocast(made)
                 value.recipe = Recipe(func, which, *taken, index if several else None, autocast)
-        self._settle(found, args)
+        self._settle(found, given)
         return out
 
     def _run(
-        self, found: Operator, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+        self, found: Operator, func: Callable[..., Any], args: Any, kwargs: Any, given: list[Any]
     ) -> Any:
-        self._running, self._args = found, args
+        self._running, self._args = found, given
         try:
             return func(*args, **kwargs)
         except BaseException:
             self._late.clear()
             raise
         finally:
-            self._running, self._args = None, ()
+            self._running, self._args = None, []
 
     def _batch_norm(
         self,
@@ -176,24 +201,23 @@ class Recorder(TorchFunctionMode):
     ) -> Tensor:
         """F.batch_norm, which would count a batch twice that it is given again in training. What it
         calls on a CPU gives the batch's statistics as well."""
-        simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        again: Callable[..., Tensor] = F.batch_norm
         affine = weight, bias
-        if training and simple and input.numel() and _autocast(input) is None:
-            args: tuple[Any, ...] = (
-                *(input, *affine, running_mean, running_var, training, momentum, eps),
-            )
-            out, *statistics = self._run(found, torch.native_batch_norm, args, {})
-            known: tuple[Any, ...] = (input, *(each.detach() for each in statistics), *affine)
-            made_by: Any = normalized, operator(normalized), self._captured(known, {})
+        simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        if training and simple and input.numel() > input.size(1) and _autocast(input) is None:
+            args = [input, *affine, running_mean, running_var, training, momentum, eps]
+            out, *statistics = self._run(found, torch.native_batch_norm, args, {}, args)
+            again, known = normalized, (input, *(each.detach() for each in statistics), *affine)
         else:
-            args = (input, running_mean, running_var, *affine, training, momentum, eps)
-            out = self._run(found, F.batch_norm, args, {})
+            args = [input, running_mean, running_var, *affine, training, momentum, eps]
+            out = self._run(found, F.batch_norm, args, {}, args)
             counted = (None, None) if training else (running_mean, running_var)
-            known = (input, *counted, *affine, training, 0.0, eps)
-            made_by = F.batch_norm, found, self._captured(known, {})
+            known = input, *counted, *affine, training, 0.0, eps
+        captured, named, parents = self._captured(known, {})
         value = self._values[_key(out)] = Value(out)
-        func, made, (args, kwargs, parents) = made_by
-        value.recipe = Recipe(func, made, args, kwargs, parents, None, _autocast(out))
+        value.weight = self._all_weights(args)
+        made_by = again, operator(again), captured, named, parents
+        value.recipe = Recipe(*made_by, None, _autocast(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
 
@@ -210,19 +234,30 @@ class Recorder(TorchFunctionMode):
             self._last_cast = part, cast
         return self._last_cast[1]
 
-    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taken:
+    def _captured(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], written: tuple[Any, ...] = ()
+    ) -> Taken:
         """Arguments as a recipe holds them, and the values among them."""
         parents: list[Value] = []
 
+        def small(part: Tensor) -> bool:
+            return part.nbytes <= SMALL
+
         def capture(part: Any) -> Any:
             if isinstance(part, Tensor):
-                if not _plain(part) or _key(part) in self._weights or part.nbytes <= SMALL:
-                    return Given(_bare(part), part._version)
+                target = any(part is each for each in written)
+                if not _plain(part) or _key(part) in self._weights or (small(part) and not target):
+                    if part.is_inference() or (_plain(part) and small(part)):
+                        part = part.detach().clone()  # others may write to it, or it is of more
+                    held = Given(_bare(part), part._version)
+                    if not isinstance(part, nn.Parameter) and _strided(part):
+                        self._buffers.setdefault(_key(part), []).append(held)
+                    return held
                 value = self._value(part)
                 parents.append(value)
                 return View(value, part)
             if isinstance(part, list | tuple):
-                return type(part)([capture(each) for each in part])
+                return (list if isinstance(part, list) else tuple)(capture(each) for each in part)
             return part
 
         found = tuple(capture(part) for part in args)
@@ -237,22 +272,26 @@ class Recorder(TorchFunctionMode):
 
     def _is_weight(self, tensor: Tensor) -> bool:
         base = tensor if tensor._base is None else tensor._base
-        if isinstance(base, nn.Parameter) or (base.is_leaf and base.requires_grad):
+        if isinstance(base, nn.Parameter):
             return True
+        leaf = base.is_leaf and base.requires_grad
         if not _plain(tensor) or _key(tensor) in self._weights:
-            return _plain(tensor)
+            return _plain(tensor) or leaf
         value = self._values.get(_key(tensor))
-        return value is not None and value.weight and value.holds(tensor)
+        if value is not None and value.made and value.holds(tensor):
+            return value.weight
+        return leaf and _key(tensor) not in self._inputs
 
-    def _all_weights(self, args: tuple[Any, ...]) -> bool:
-        tensors = [part for part in args if isinstance(part, Tensor)]
+    def _all_weights(self, args: list[Any]) -> bool:
+        """Whether a function computes from weights, and scalars: a norm, a mean."""
+        tensors = [part for part in args if isinstance(part, Tensor) and part.numel() != 1]
         return bool(tensors) and all(self._is_weight(part) for part in tensors)
 
     # Tensors that autograd saves, and what they are kept as.
 
     def _pack(self, tensor: Tensor) -> Any:
         if not _plain(tensor) or self._is_weight(tensor):
-            return _bare(tensor)
+            return Given(_bare(tensor), tensor._version)
         value = self._values.get(_key(tensor))
         if self._running is not None and (value is None or not value.holds(tensor)):
             cell = Cell(tensor)  # perhaps a result, which is known when the function is done
@@ -260,38 +299,43 @@ class Recorder(TorchFunctionMode):
             return cell
         return Cell(self._kept(tensor, self._running or _UNKNOWN, self._args))
 
-    def _settle(self, found: Operator, args: tuple[Any, ...]) -> None:
+    def _settle(self, found: Operator, args: list[Any]) -> None:
         late, self._late = self._late, []
         for cell in late:
             made = not _among(cell.kept, args)
             cell.kept = self._kept(cell.kept, found, args, made=made)
 
     def _kept(
-        self, tensor: Tensor, found: Operator, args: tuple[Any, ...], *, made: bool = False
-    ) -> View | Tensor:
+        self, tensor: Tensor, found: Operator, args: list[Any], *, made: bool = False
+    ) -> View | Given:
         """What stands for a saved tensor: a view of a value, or the tensor itself."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             kind = ATTENTION if found.kind == LINEAR and not self._weighs(args) else found.kind
-            weight = self._cast_of(tensor, args) if made and found.kind in PRODUCTS else None
-            if weight is not None:
+            weights = self._cast_of(tensor, args) if made else []
+            if weights:
+                # there are casts of weights alone within these, and one may be the other's twin
+                sure = found.name in _AUTOCAST and len(weights) == 1
+                weight = weights[0] if sure else None
                 return self._noted(tensor, found, kind, *self._cast_again(tensor, weight))
             value = self._value(tensor)
             value.made = value.made or made
             return self._noted(tensor, found, kind, *self._stored(tensor, value, kind, args))
 
     def _stored(
-        self, tensor: Tensor, value: Value, kind: str, args: tuple[Any, ...]
+        self, tensor: Tensor, value: Value, kind: str, args: list[Any]
     ) -> tuple[View | Tensor, int, str]:
         """What stands for a tensor, the bytes that it adds, and the name of its store."""
         format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
-        if not (value.made or tensor.requires_grad):
+        if not value.made and (tensor.is_leaf or not tensor.requires_grad):
             return bare, 0, "alive anyway"
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
-            value = Value(tensor)  # a pruned tensor serves products alone
+            known, value = value, Value(tensor)  # a pruned tensor serves products alone
+            value.made, value.shape, value.stride = known.made, known.shape, known.stride
+            self._values[_key(tensor)] = value
+        if isinstance(format, Dense) and not isinstance(value.store, Whole | Bits | Narrow):
+            return self._whole(value, tensor), bytes_, "dense"
         if value.store is not None:
             return self._view(value, tensor), 0, f"shares {value.store.name}"
-        if isinstance(format, Dense):
-            return bare, bytes_, "dense"
         if bytes_ <= SMALL:
             if tensor.untyped_storage().nbytes() == bytes_:
                 value.store = Whole(_flat(bare))
@@ -300,7 +344,7 @@ class Recorder(TorchFunctionMode):
         prunes = codable and not isinstance(format, Codes)
         if not prunes and value.cost(self._limit) is not None:
             return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
-        whole = tensor.untyped_storage().nbytes()
+        whole, base = tensor.untyped_storage().nbytes(), value
         if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
             tensor = bare.contiguous()
             value = Value(tensor)
@@ -314,7 +358,8 @@ class Recorder(TorchFunctionMode):
         else:
             store = lossless(_flat(tensor.detach()))
         if store is None or store.nbytes >= tensor.untyped_storage().nbytes():
-            return bare, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
+            kept = self._whole(base, bare) if base is value else bare
+            return kept, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
         value.store, value.recipe = store, None
         return self._view(value, tensor), store.nbytes, store.name
 
@@ -324,26 +369,32 @@ class Recorder(TorchFunctionMode):
         draw = torch.tensor([format.seed + self._draw[0], *self._draw[1:]])
         return Pruned(_flat(tensor.detach()), features, format, draw)
 
+    def _whole(self, value: Value, tensor: Tensor) -> View:
+        """The tensor itself, for all that it serves: its storage is alive from now on."""
+        value.store, value.recipe = Whole(_flat(_bare(tensor))), None
+        return self._view(value, tensor)
+
     def _view(self, value: Value, tensor: Tensor) -> View:
         value.uses += 1
         return View(value, tensor)
 
-    def _weighs(self, args: tuple[Any, ...]) -> bool:
+    def _weighs(self, args: list[Any]) -> bool:
         return any(isinstance(part, Tensor) and self._is_weight(part) for part in args)
 
-    def _cast_of(self, tensor: Tensor, args: tuple[Any, ...]) -> Tensor | None:
-        """The weight of which autocast made this tensor, which the function saves."""
+    def _cast_of(self, tensor: Tensor, args: list[Any]) -> list[Tensor]:
+        """The weights of which autocast may have made this tensor, which the function saves."""
         if _autocast(tensor) is None:
-            return None
-        for part in args:
-            same = isinstance(part, Tensor) and part.numel() == tensor.numel()
-            if same and part.dtype != tensor.dtype and self._is_weight(part):
-                return part  # type: ignore[no-any-return]
-        return None
+            return []
+        weights = (part for part in args if isinstance(part, Tensor) and part.dim())
+        return [
+            part
+            for part in weights
+            if part.dtype != tensor.dtype and _fits(tensor, part) and self._is_weight(part)
+        ]
 
-    def _cast_again(self, tensor: Tensor, weight: Tensor) -> tuple[View | Tensor, int, str]:
-        dense = torch.ops.aten.is_non_overlapping_and_dense(weight)
-        if not dense or tensor.untyped_storage().nbytes() != tensor.nbytes:
+    def _cast_again(self, tensor: Tensor, weight: Tensor | None) -> tuple[View | Tensor, int, str]:
+        dense = weight is not None and torch.ops.aten.is_non_overlapping_and_dense(weight)
+        if weight is None or not dense or not _is_whole(tensor):
             return _bare(tensor), tensor.nbytes, "weight"
         value = Value(tensor)
         value.shape, value.stride = weight.shape, weight.stride()
@@ -353,7 +404,7 @@ class Recorder(TorchFunctionMode):
 
     def _noted(
         self, tensor: Tensor, found: Operator, kind: str, kept: View | Tensor, held: int, store: str
-    ) -> View | Tensor:
+    ) -> View | Given:
         if self.log is not None:
             error = None
             if isinstance(kept, View) and tensor.dtype in FLOATS:
@@ -363,13 +414,13 @@ class Recorder(TorchFunctionMode):
                 kept.value.uses += 1
             nbytes = tensor.nbytes
             self.log.append(Saved(self.module, found.name, kind, nbytes, held, store, error))
-        return kept
+        return kept if isinstance(kept, View) else Given(kept, tensor._version)
 
 
 def _unpacked(contents: Contents, held: Any) -> Tensor:
     """The tensor that autograd asks for again."""
     kept = held.kept if isinstance(held, Cell) else held
-    return contents.tensor(kept) if isinstance(kept, View) else kept
+    return contents.tensor(kept) if isinstance(kept, View) else kept.now()
 
 
 def _key(tensor: Tensor) -> int:
@@ -383,8 +434,10 @@ def _strided(tensor: Tensor) -> bool:
 
 def _plain(part: Any) -> bool:
     """Whether it is a tensor whose content lies in a storage of its own kind."""
-    strided = type(part) in (Tensor, FakeTensor) and part.layout == torch.strided
-    return strided and not part.is_nested and part.device.type != "meta"
+    if type(part) not in (Tensor, FakeTensor) or part.layout != torch.strided:
+        return False
+    as_stored = not (part.is_conj() or part.is_neg() or part.is_inference())
+    return as_stored and not part.is_nested and part.device.type != "meta"
 
 
 def _bare(tensor: Tensor) -> Tensor:
@@ -403,14 +456,30 @@ def _is_whole(tensor: Tensor) -> bool:
     return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
-def _among(tensor: Tensor, args: tuple[Any, ...]) -> bool:
+def _parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """All arguments, those in lists too."""
+    found: list[Any] = []
+    for part in (*args, *kwargs.values()):
+        found += part if isinstance(part, list | tuple) else (part,)
+    return found
+
+
+def _fits(tensor: Tensor, weight: Tensor) -> bool:
+    """Whether it has as many values, or is some rows of it: queries', keys' or values'."""
+    if tensor.numel() == weight.numel():
+        return True
+    rows, *features = weight.shape
+    return tensor.dim() == 2 and [*tensor.shape[1:]] == features and rows % len(tensor) == 0
+
+
+def _among(tensor: Tensor, args: list[Any]) -> bool:
     tensors = (part for part in args if isinstance(part, Tensor) and _plain(part))
     return any(_key(part) == _key(tensor) for part in tensors)
 
 
-def _covered(tensor: Tensor, args: tuple[Any, ...]) -> int:
+def _covered(tensor: Tensor, args: list[Any]) -> int:
     """Bytes of the tensor and of what else a function takes out of the same storage."""
-    others = (part for part in tree_iter(args) if _plain(part) and part is not tensor)
+    others = (part for part in args if _plain(part) and part is not tensor)
     return max(tensor.nbytes, sum(int(p.nbytes) for p in others if _key(p) == _key(tensor)))
 
 

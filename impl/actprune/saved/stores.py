@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -30,12 +29,25 @@ class Store(Protocol):
         """The tensor; a new one, but for `Whole`."""
 
 
-@dataclass(frozen=True)
+def unchanged(tensor: Tensor, version: int) -> Tensor:
+    """Return a tensor, which autograd's own check does not see. Raises RuntimeError as that does:
+    where it was changed in place since it had this version."""
+    if tensor._version != version:
+        raise RuntimeError(
+            "a tensor that the backward pass computes from has been changed in place since the "
+            f"forward pass: shape {tuple(tensor.shape)}, version {tensor._version}, "
+            f"expected {version}"
+        )
+    return tensor
+
+
 class Whole:
     """The tensor itself."""
 
-    kept: Tensor
-    name: str = "whole"
+    name = "whole"
+
+    def __init__(self, kept: Tensor) -> None:
+        self.kept, self.version = kept, kept._version
 
     @property
     def nbytes(self) -> int:
@@ -43,8 +55,8 @@ class Whole:
         return self.kept.nbytes
 
     def flat(self) -> Tensor:
-        """Not to be written to."""
-        return self.kept
+        """Not to be written to. Raises RuntimeError where somebody did."""
+        return unchanged(self.kept, self.version)
 
 
 class Coded:

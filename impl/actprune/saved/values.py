@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from actprune.saved.operators import Operator
-from actprune.saved.stores import Store
+from actprune.saved.stores import Pruned, Store, unchanged
 
 
 class Value:
@@ -38,6 +38,8 @@ class Value:
 
     def cost(self, limit: int) -> int | None:
         """Passes over memory that make it again; None where it can't be, or takes over `limit`."""
+        if isinstance(self.store, Pruned):
+            return None  # it serves products alone
         if self.store is not None:
             return 0 if self.store.name == "whole" else 1
         if self.recipe is None:
@@ -68,7 +70,7 @@ class View:
         return flat.as_strided(self.size, self.stride, self.offset)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Given:
     """A tensor that is alive anyway: a weight, the batch, or one too small to matter."""
 
@@ -77,13 +79,12 @@ class Given:
 
     def now(self) -> Tensor:
         """The tensor. Raises RuntimeError where it was changed in place since."""
-        if self.tensor._version != self.version:
-            raise RuntimeError(
-                "a tensor that the backward pass computes from has been changed in place since "
-                f"the forward pass: shape {tuple(self.tensor.shape)}, version "
-                f"{self.tensor._version}, expected {self.version}"
-            )
-        return self.tensor
+        return unchanged(self.tensor, self.version)
+
+    def keep(self) -> None:
+        """Hold a copy from now on, as somebody is about to change the tensor."""
+        self.tensor = self.now().detach().clone()
+        self.version = self.tensor._version
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_iter
 
 from actprune.formats import Dense, Format, PruningFormat
 from actprune.saved.operators import KINDS, PRODUCTS
@@ -87,6 +88,7 @@ class Saving(Replacement):
         self.steps += 1
         weights = (*self.module.parameters(), *self.module.buffers())
         options: dict[str, Any] = {"products": self.products, "draw": (0, self.steps)}
+        options["inputs"] = tree_iter((args, kwargs))
         recorder = Recorder(weights, self.formats, **options, log=self.log)
         around = recording()
         _RECORDING.recorder = recorder

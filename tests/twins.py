@@ -1,0 +1,129 @@
+"""A model and its twin to which a spec is applied, whose gradients tests compare."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from actprune.saved import recorder
+from actprune.saved.recorder import Saved
+from actprune.strategies.grammar import RECOMMENDED, apply
+
+
+class Kept:
+    """A store of codes that loses nothing, so that only what surrounds it can be wrong."""
+
+    name = "kept"
+
+    def __init__(self, flat: Tensor, bits: int, group: int) -> None:
+        self.kept = flat.clone()
+
+    @property
+    def nbytes(self) -> int:
+        """Fewer than any tensor has."""
+        return 0
+
+    def flat(self) -> Tensor:
+        """One's own, as that of codes is."""
+        return self.kept.clone()
+
+
+@contextmanager
+def lossless(small: int = 0) -> Iterator[None]:
+    """Let codes lose nothing, and reach every tensor over `small` bytes."""
+    with mock.patch.object(recorder, "Coded", Kept), mock.patch.object(recorder, "SMALL", small):
+        yield
+
+
+class Net(nn.Module):
+    """A function of modules, parameters and buffers, which it finds by their names."""
+
+    def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(self, *args)
+
+
+def twin(model: nn.Module, spec: str = RECOMMENDED) -> nn.Module:
+    """A copy with the spec applied, that logs what is saved."""
+    made = apply(copy.deepcopy(model), spec)
+    made.forward.log = []
+    return made
+
+
+def log(model: nn.Module) -> list[Saved]:
+    """What a forward pass of a twin saved."""
+    found: list[Saved] = model.forward.log  # type: ignore[assignment]
+    return found
+
+
+def step(
+    model: nn.Module,
+    *args: Any,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    **kwargs: Any,
+) -> dict[str, Tensor]:
+    """The output, the gradients and the buffers after one step, by name, in doubles."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    args = tuple(_own(part) for part in args)
+    with around():
+        out = model(*args, **kwargs)
+    out = getattr(out, "logits", out)
+    wide = (torch.view_as_real(out.resolve_conj()) if out.is_complex() else out).double()
+    ((wide - 1) ** 2).mean().backward()
+    inputs = {f"input {at}": part for at, part in enumerate(args) if isinstance(part, Tensor)}
+    leaves = [*model.named_parameters(), *inputs.items()]
+    grads = {f"gradient of {name}": leaf.grad for name, leaf in leaves if leaf.grad is not None}
+    buffers = {f"buffer {name}": buffer for name, buffer in model.named_buffers()}
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in ({"output": out} | grads | buffers).items()
+    }
+
+
+def _own(part: Any) -> Any:
+    if not isinstance(part, Tensor):
+        return part
+    return part.detach().clone().requires_grad_(part.requires_grad)
+
+
+def assert_equal(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float = 0.0
+) -> None:
+    """Every tensor is what it is in the other, to a relative error."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        got, whole = (each.to_dense() if each.is_sparse else each for each in (found[name], tensor))
+        torch.testing.assert_close(
+            got, whole, rtol=0, atol=tolerance * float(whole.abs().max().clamp(min=1e-30))
+            if whole.numel() else 0, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
+
+
+def same_step(
+    model: nn.Module,
+    *args: Any,
+    spec: str = RECOMMENDED,
+    small: int = 0,
+    tolerance: float = 0.0,
+    **kwargs: Any,
+) -> nn.Module:
+    """Assert that a twin without loss steps as the model does; the twin."""
+    other = twin(model, spec)
+    expected = step(model, *args, **kwargs)
+    with lossless(small):
+        found = step(other, *args, **kwargs)
+    assert_equal(found, expected, tolerance)
+    return other
