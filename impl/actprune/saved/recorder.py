@@ -37,6 +37,7 @@ from actprune.saved.stores import (
 )
 from actprune.saved.values import Given, Recipe, Value, View
 
+_STRIDED = torch.strided
 SMALL = 16384
 """Bytes up to which a tensor is kept as it is."""
 PASSES = 6
@@ -157,13 +158,14 @@ class Recorder(TorchFunctionMode):
         for index, made in enumerate(out if several else (out,)):
             if not _plain(made):
                 continue
-            weight = self._all_weights(given) if made.requires_grad else False
+            key = _key(made)
+            known = self._values.get(key)
+            if (known is not None and known.holds(made)) or key in self._weights:
+                continue  # a view
+            weight = made.requires_grad and self._all_weights(given)
             if made.requires_grad and not (again or weight):
                 continue
-            known = self._values.get(_key(made))
-            if _key(made) in self._weights or (known is not None and known.holds(made)):
-                continue  # a view
-            value = self._values[_key(made)] = Value(made)
+            value = self._values[key] = Value(made)
             value.weight = weight
             if found.ours:
                 value.store = Whole(made.detach())
@@ -284,8 +286,13 @@ class Recorder(TorchFunctionMode):
 
     def _all_weights(self, args: list[Any]) -> bool:
         """Whether a function computes from weights, and scalars: a norm, a mean."""
-        tensors = [part for part in args if isinstance(part, Tensor) and part.numel() != 1]
-        return bool(tensors) and all(self._is_weight(part) for part in tensors)
+        found = False
+        for part in args:
+            if isinstance(part, Tensor) and part.numel() != 1:
+                if not self._is_weight(part):
+                    return False
+                found = True
+        return found
 
     # Tensors that autograd saves, and what they are kept as.
 
@@ -434,10 +441,11 @@ def _strided(tensor: Tensor) -> bool:
 
 def _plain(part: Any) -> bool:
     """Whether it is a tensor whose content lies in a storage of its own kind."""
-    if type(part) not in (Tensor, FakeTensor) or part.layout != torch.strided:
+    kind = type(part)
+    if kind is not Tensor and kind is not FakeTensor:
         return False
-    as_stored = not (part.is_conj() or part.is_neg() or part.is_inference())
-    return as_stored and not part.is_nested and part.device.type != "meta"
+    other = part.is_neg() or part.is_conj() or part.is_inference() or part.is_nested
+    return not other and part.layout is _STRIDED and part.device.type != "meta"
 
 
 def _bare(tensor: Tensor) -> Tensor:
