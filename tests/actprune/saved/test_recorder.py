@@ -350,3 +350,15 @@ def test_what_a_rule_keeps_dense_serves_all() -> None:
     found, exact = step(other, x), step(Net(after, a=other.a, b=other.b), x)
     assert "dense" in stores(other, "layer_norm")
     assert_equal(found, exact, 1e-6)  # what was coded first is kept whole as well
+
+
+def test_a_store_for_products_goes_where_the_tensor_is_kept_dense_later() -> None:
+    def function(m: Net, x: Tensor) -> Any:
+        h = m.a(x)
+        return m.b(h) + F.layer_norm(h, (8,))
+
+    net = Net(function, **pair())
+    other = twin(net, "@linear=>csr:sparsity=0.5")
+    x = rows()
+    with lossless():
+        assert_equal(step(other, x), step(net, x))  # and so nothing is pruned
