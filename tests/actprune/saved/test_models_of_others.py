@@ -12,7 +12,12 @@ from tests.others import timm
 from tests.twins import log, lossless, same_step, step, twin
 
 Made = tuple[nn.Module, Tensor]
-WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+WIDE: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 100,
+}
 
 
 def of_timm(name: str, size: int, **options: Any) -> Callable[[], Made]:

@@ -189,7 +189,7 @@ def test_an_error_in_a_forward_pass_leaves_nothing_behind() -> None:
     other = twin(model, "a@*=>codes:bits=8;@*=>codes:bits=4")
     with pytest.raises(RuntimeError):
         other(rows())
-    assert not torch.overrides._get_current_function_mode_stack()  # type: ignore[attr-defined]
+    assert not torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     x = torch.randn(8, 8)
     with lossless():
         found = step(other, x)
@@ -229,7 +229,7 @@ def test_sizes_alone() -> None:
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_a_compiled_model_is_refused() -> None:
-    models = [torch.compile(apply(mlp()), backend="eager"), apply(mlp())]
+    models: list[Any] = [torch.compile(apply(mlp()), backend="eager"), apply(mlp())]
     models += [torch.compile(nn.Sequential(mlp(), apply(mlp())), backend="eager")]
     models[1].compile(backend="eager")
     for model in models:
