@@ -335,12 +335,12 @@ class Recorder(TorchFunctionMode):
         format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
         if not value.made and (tensor.is_leaf or not tensor.requires_grad):
             return bare, 0, "alive anyway"
+        if isinstance(format, Dense) and not isinstance(value.store, Whole | Bits | Narrow):
+            return self._whole(value, tensor), bytes_, "dense"  # in place of a store for others
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
             known, value = value, Value(tensor)  # a pruned tensor serves products alone
             value.made, value.shape, value.stride = known.made, known.shape, known.stride
             self._values[_key(tensor)] = value
-        if isinstance(format, Dense) and not isinstance(value.store, Whole | Bits | Narrow):
-            return self._whole(value, tensor), bytes_, "dense"
         if value.store is not None:
             return self._view(value, tensor), 0, f"shares {value.store.name}"
         if bytes_ <= SMALL:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback as _get_compiler
 from torch.utils._pytree import tree_iter
 
 from actprune.formats import Dense, Format, PruningFormat
@@ -77,7 +78,8 @@ class Saving(Replacement):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces, dense where nothing is saved and under functorch."""
-        if torch.compiler.is_compiling():
+        # Dynamo takes an error that it traces for a graph break, and runs the forward once more
+        if torch.compiler.is_compiling() or _get_compiler() is not None:
             raise RuntimeError(
                 "torch.compile: rules on what autograd saves (@) do not reach a compiled graph; "
                 "compile without them, or prune linear layers alone (actprune.convert)"
