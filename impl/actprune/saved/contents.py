@@ -10,12 +10,16 @@ from torch import Tensor
 from actprune.saved.values import Given, Recipe, Value, View
 
 
+RECENT = 2
+"""Values that are held for neighbours: what a product of two takes."""
+
+
 class Contents:
     """The contents of values while a backward pass asks for them."""
 
     def __init__(self) -> None:
-        self._recent: tuple[Value, Tensor] | None = None
-        """The last value that will be asked for again, so that neighbours decode it once."""
+        self._recent: dict[Value, Tensor] = {}
+        """The last values that will be asked for again, so that neighbours decode them once."""
 
     def tensor(self, view: View) -> Tensor:
         """Return a saved tensor."""
@@ -25,18 +29,18 @@ class Contents:
 
     def _flat(self, value: Value) -> tuple[Tensor, bool]:
         """A value's content (n,), and whether nobody else holds it."""
-        if self._recent is not None and self._recent[0] is value:
-            flat = self._recent[1]
-            if value.uses <= 0:
-                self._recent = None
-            return flat, False
+        known = self._recent.get(value) if value.uses > 0 else self._recent.pop(value, None)
+        if known is not None:
+            return known, False
         if value.store is not None:
             flat, own = value.store.flat(), value.store.name != "whole"
         else:
             assert value.recipe is not None
             flat, own = self._made(value, value.recipe), True
         if value.uses > 0 and own:
-            self._recent, own = (value, flat), False
+            while len(self._recent) >= RECENT:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[value], own = flat, False
         return flat, own
 
     def _made(self, value: Value, recipe: Recipe) -> Tensor:
