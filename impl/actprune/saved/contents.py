@@ -9,7 +9,6 @@ from torch import Tensor
 
 from actprune.saved.values import Given, Recipe, Value, View
 
-
 RECENT = 2
 """Values that are held for neighbours: what a product of two takes."""
 

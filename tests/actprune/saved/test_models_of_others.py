@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.others import timm
+from tests import others
 from tests.twins import log, lossless, same_step, step, twin
 
 Made = tuple[nn.Module, Tensor]
@@ -22,7 +22,7 @@ WIDE: dict[str, Any] = {
 
 def of_timm(name: str, size: int, **options: Any) -> Callable[[], Made]:
     def make() -> Made:
-        return timm().create_model(name, num_classes=10, **options), torch.randn(2, 3, size, size)
+        return others.package("timm").create_model(name, num_classes=10, **options), torch.randn(2, 3, size, size)
 
     return make
 
