@@ -353,7 +353,7 @@ class Recorder(TorchFunctionMode):
             return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
         whole, base = tensor.untyped_storage().nbytes(), value
         if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
-            tensor = bare.contiguous()
+            tensor = bare.clone(memory_format=torch.contiguous_format)
             value = Value(tensor)
         store: Store | None
         if prunes:
