@@ -248,11 +248,15 @@ class Recorder(TorchFunctionMode):
         def capture(part: Any) -> Any:
             if isinstance(part, Tensor):
                 target = any(part is each for each in written)
-                if not _plain(part) or _key(part) in self._weights or (small(part) and not target):
-                    if part.is_inference() or (_plain(part) and small(part)):
+                lent = self._lent(part)
+                plain = _plain(part) or lent
+                owned = plain and _key(part) in self._weights
+                if not plain or owned or (small(part) and not target):
+                    if part.is_inference() or lent or (_plain(part) and small(part)):
                         part = part.detach().clone()  # others may write to it, or it is of more
+                        return Given(part, part._version)
                     held = Given(_bare(part), part._version)
-                    if not isinstance(part, nn.Parameter) and _strided(part):
+                    if owned:
                         self._buffers.setdefault(_key(part), []).append(held)
                     return held
                 value = self._value(part)
@@ -264,6 +268,11 @@ class Recorder(TorchFunctionMode):
 
         found = tuple(capture(part) for part in args)
         return found, {name: capture(part) for name, part in kwargs.items()}, parents
+
+    def _lent(self, part: Tensor) -> bool:
+        """Whether it is a parameter that is none of the model's own: FSDP2 gathers it for the
+        module that it is of, and frees it when that has run."""
+        return type(part) is nn.Parameter and _strided(part) and _key(part) not in self._weights
 
     def _value(self, tensor: Tensor) -> Value:
         """What the storage of a tensor holds now; it was not made here where it is not known."""
@@ -353,7 +362,7 @@ class Recorder(TorchFunctionMode):
             return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
         whole, base = tensor.untyped_storage().nbytes(), value
         if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
-            tensor = bare.contiguous()
+            tensor = bare.clone(memory_format=torch.contiguous_format)
             value = Value(tensor)
         store: Store | None
         if prunes:

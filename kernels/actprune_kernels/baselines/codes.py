@@ -21,7 +21,9 @@ def _rows(
     first, last = start // group, -(-stop // group)
     unpack = backend(codes.device).unpack
     flat: Tensor = unpack(codes[first:last], bits, group, (last - first) * group, dtype)
-    return flat[start - first * group : stop - first * group].view(-1, features)
+    return flat[start - first * group : stop - first * group].view(
+        piece.stop - piece.start, features
+    )
 
 
 grad_weight, row_dot, _ = by_rows(_rows)

@@ -27,6 +27,8 @@ SPECS = [
     "bsr:block=5x3,sparsity=0.7,values=int2",
     "csr:sparsity=0.7,values=int8",
     "quant:bits=4",
+    "codes:bits=4",
+    "codes:bits=8,group=64",
     "quant:bits=2,group=7",
     "bitmap:sparsity=0.7",
     "topk:sparsity=0.7",
@@ -37,13 +39,16 @@ SPECS = [
 
 @st.composite
 def specs(draw: st.DrawFn, sparsity: float | None = None, *, coded: bool = True) -> str:
-    lossy = ("quant", "nm") if sparsity is not None else ()
+    lossy = ("quant", "nm", "codes") if sparsity is not None else ()
     name = draw(st.sampled_from([name for name in FORMATS if name not in lossy]))
     if name == "dense":
         return name
     if name == "quant":
         bits, group = draw(st.sampled_from([8, 4, 2])), draw(st.sampled_from([1, 7, 64]))
         return f"quant:bits={bits},group={group}"
+    if name == "codes":
+        bits, group = draw(st.sampled_from([8, 4, 2])), draw(st.sampled_from([32, 72, 128]))
+        return f"codes:bits={bits},group={group}"
     if name == "nm":
         return f"nm:{draw(st.sampled_from(['1:2', '2:4', '3:8', '1:16', '15:16']))}"
     s = draw(st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.999])) if sparsity is None else sparsity
@@ -113,7 +118,7 @@ def test_a_store_describes_itself(
     assert store.shape == tuple(x.shape)
     assert store.dtype == dtype
     assert store.device == x.device
-    coded = spec.startswith("quant")
+    coded = spec.startswith(("quant", "codes"))
     assert store.nnz == (x.numel() if coded else parse(_same(spec)).compress(x).buffers[0].numel())
     assert store.nbytes == sum(b.numel() * b.element_size() for b in store.buffers)
     for buffer in store.buffers:  # nothing larger is kept alive behind a view

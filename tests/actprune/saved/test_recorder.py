@@ -363,3 +363,13 @@ def test_a_store_for_products_goes_where_the_tensor_is_kept_dense_later() -> Non
     x = rows()
     with lossless():
         assert_equal(step(other, x), step(net, x))  # and so nothing is pruned
+
+
+def test_a_slice_is_stored_without_the_rest() -> None:
+    net = Net(lambda m, x: m.b(m.a(x)[:1000]).tanh(), **pair())
+    for spec, most in (("@*=>codes:bits=4", 0.16), ("@linear=>csr:sparsity=0.9", 0.3)):
+        other = twin(net, spec)
+        step(other, torch.randn(6000, 8))
+        (sliced,) = [saved for saved in log(other) if saved.nbytes == 1000 * 8 * 4][:1]
+        assert sliced.function == "linear"
+        assert sliced.held < most * sliced.nbytes

@@ -5,6 +5,7 @@ import io
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from actprune import InputError, apply, read, undo
 from actprune.strategies.base import replacements
 from actprune.strategies.saving import Saving, Within
+from tests.ranks import torchrun
 from tests.twins import Net, assert_equal, log, lossless, same_step, step, twin
 
 RULE = "@*=>codes:bits=4"
@@ -242,3 +244,8 @@ def test_kinds_of_replacements() -> None:
     model = apply(mlp(), "0@linear=>dense;@*=>codes:bits=4")
     assert [type(one) for one in replacements(model)] == [Saving]
     assert [type(one) for one in replacements(model[0])] == [Within]
+
+
+def test_ranks_compute_what_one_process_does() -> None:
+    script = Path(__file__).parents[2] / "saving_ranks.py"
+    assert torchrun(2, script).count("the same") == 2
