@@ -45,21 +45,8 @@ class Contents:
     def _made(self, value: Value, recipe: Recipe) -> Tensor:
         """The content that a recipe gives, in the memory of an argument where that is free."""
         free: list[Tensor] = []
-
-        def real(part: Any) -> Any:
-            if isinstance(part, Given):
-                return part.now()
-            if isinstance(part, View):
-                flat, own = self._flat(part.value)
-                if own and recipe.parents.count(part.value) == 1:
-                    free.append(flat)
-                return part.of(flat)
-            if isinstance(part, list | tuple):
-                return type(part)(real(each) for each in part)
-            return part
-
-        args = [real(part) for part in recipe.args]
-        kwargs = {name: real(part) for name, part in recipe.kwargs.items()}
+        args = [self._real(part, recipe, free) for part in recipe.args]
+        kwargs = {name: self._real(part, recipe, free) for name, part in recipe.kwargs.items()}
         if recipe.operator.in_place:
             return self._in_place(recipe, args, kwargs, free)
         made = _reusing(recipe.operator.name, args, kwargs, value, free)
@@ -73,6 +60,19 @@ class Contents:
             ).copy_(made)
         count = made.untyped_storage().nbytes() // made.itemsize
         return made.as_strided((count,), (1,), 0)
+
+    def _real(self, part: Any, recipe: Recipe, free: list[Tensor]) -> Any:
+        """An argument of a recipe; what nobody else holds is added to `free`."""
+        if isinstance(part, Given):
+            return part.now()
+        if isinstance(part, View):
+            flat, own = self._flat(part.value)
+            if own and recipe.parents.count(part.value) == 1:
+                free.append(flat)
+            return part.of(flat)
+        if isinstance(part, list | tuple):
+            return type(part)(self._real(each, recipe, free) for each in part)
+        return part
 
     def _in_place(
         self, recipe: Recipe, args: list[Any], kwargs: dict[str, Any], free: list[Tensor]

@@ -241,33 +241,32 @@ class Recorder(TorchFunctionMode):
     ) -> Taken:
         """Arguments as a recipe holds them, and the values among them."""
         parents: list[Value] = []
+        # a function within this one that called itself would hold the values until it is collected
+        found = tuple(self._capture(part, written, parents) for part in args)
+        named = {name: self._capture(part, written, parents) for name, part in kwargs.items()}
+        return found, named, parents
 
-        def small(part: Tensor) -> bool:
-            return part.nbytes <= SMALL
-
-        def capture(part: Any) -> Any:
-            if isinstance(part, Tensor):
-                target = any(part is each for each in written)
-                lent = self._lent(part)
-                plain = _plain(part) or lent
-                owned = plain and _key(part) in self._weights
-                if not plain or owned or (small(part) and not target):
-                    if part.is_inference() or lent or (_plain(part) and small(part)):
-                        part = part.detach().clone()  # others may write to it, or it is of more
-                        return Given(part, part._version)
-                    held = Given(_bare(part), part._version)
-                    if owned:
-                        self._buffers.setdefault(_key(part), []).append(held)
-                    return held
-                value = self._value(part)
-                parents.append(value)
-                return View(value, part)
-            if isinstance(part, list | tuple):
-                return (list if isinstance(part, list) else tuple)(capture(each) for each in part)
+    def _capture(self, part: Any, written: tuple[Any, ...], parents: list[Value]) -> Any:
+        if isinstance(part, list | tuple):
+            taken = [self._capture(each, written, parents) for each in part]
+            return taken if isinstance(part, list) else tuple(taken)
+        if not isinstance(part, Tensor):
             return part
-
-        found = tuple(capture(part) for part in args)
-        return found, {name: capture(part) for name, part in kwargs.items()}, parents
+        plain, lent = _plain(part), self._lent(part)
+        owned = (plain or lent) and _key(part) in self._weights
+        small = part.nbytes <= SMALL
+        target = small and any(part is each for each in written)
+        if (plain or lent) and not owned and (target or not small):
+            value = self._value(part)
+            parents.append(value)
+            return View(value, part)
+        if lent or part.is_inference() or (plain and small):
+            part = part.detach().clone()  # others may write to it, or it is of more
+            return Given(part, part._version)
+        held = Given(_bare(part), part._version)
+        if owned:
+            self._buffers.setdefault(_key(part), []).append(held)
+        return held
 
     def _lent(self, part: Tensor) -> bool:
         """Whether it is a parameter that is none of the model's own: FSDP2 gathers it for the

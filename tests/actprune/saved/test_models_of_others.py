@@ -22,14 +22,16 @@ WIDE: dict[str, Any] = {
 
 def of_timm(name: str, size: int, **options: Any) -> Callable[[], Made]:
     def make() -> Made:
-        return others.package("timm").create_model(name, num_classes=10, **options), torch.randn(2, 3, size, size)
+        return others.package("timm").create_model(name, num_classes=10, **options), torch.randn(
+            2, 3, size, size
+        )
 
     return make
 
 
 def of_transformers(name: str, task: str, **options: Any) -> Callable[[], Made]:
     def make() -> Made:
-        timm()  # it imports torchvision, too
+        others.mend_torchvision()
         library = pytest.importorskip("transformers")
         config = getattr(library, f"{name}Config")(**options)
         return getattr(library, f"{name}{task}")(config), torch.randint(0, 100, (2, 16))

@@ -1,6 +1,9 @@
 """Gradients are dense's own where a store loses nothing, whatever a model computes."""
 
+import gc
+import weakref
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -8,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from actprune import apply
+from actprune.saved.stores import Coded
 from tests.twins import Net, assert_equal, log, lossless, same_step, step, twin
 
 
@@ -373,3 +378,25 @@ def test_a_slice_is_stored_without_the_rest() -> None:
         (sliced,) = [saved for saved in log(other) if saved.nbytes == 1000 * 8 * 4][:1]
         assert sliced.function == "linear"
         assert sliced.held < most * sliced.nbytes
+
+
+def test_what_is_kept_goes_with_the_graph_and_waits_for_no_collector() -> None:
+    model = apply(nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64)))
+    kept: list[weakref.ref[Any]] = []
+    pack = Coded.__init__
+
+    def noted(self: Coded, *args: Any) -> None:
+        pack(self, *args)
+        kept.append(weakref.ref(self))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with mock.patch.object(Coded, "__init__", noted):
+            loss = model(torch.randn(128, 64)).square().mean()
+        assert [ref() is not None for ref in kept] == [True]
+        loss.backward()
+        del loss
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()
