@@ -35,9 +35,21 @@ from actprune.saved.stores import (
     group_of,
     lossless,
 )
+from actprune.saved.tensors import (
+    among,
+    autocast_of,
+    covered,
+    fits,
+    flat_of,
+    is_plain,
+    is_strided,
+    is_whole,
+    key_of,
+    parts_of,
+    without_graph,
+)
 from actprune.saved.values import Given, Recipe, Value, View
 
-_STRIDED = torch.strided
 SMALL = 16384
 """Bytes up to which a tensor is kept as it is."""
 PASSES = 6
@@ -98,8 +110,8 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.formats, self.module, self.log = formats, "", log
         self._limit = PASSES + PRODUCT_PASSES * products
-        self._weights = {_key(weight) for weight in weights if _strided(weight)}
-        self._inputs = {_key(part) for part in inputs if _plain(part)}
+        self._weights = {key_of(weight) for weight in weights if is_strided(weight)}
+        self._inputs = {key_of(part) for part in inputs if is_plain(part)}
         """What takes a gradient without being a weight."""
         self._values: dict[int, Value] = {}
         self._buffers: dict[int, list[Given]] = {}
@@ -138,30 +150,32 @@ class Recorder(TorchFunctionMode):
         found = operator(func)
         if found.free or self._running is not None:
             return func(*args, **kwargs)
-        if func is F.batch_norm and args and _plain(args[0]):
+        if func is F.batch_norm and args and is_plain(args[0]):
             return self._batch_norm(found, *args, **kwargs)
-        given = _parts(args, kwargs)
-        if found.name in _AUTOCAST and given and _autocast(given[0]):
+        given = parts_of(args, kwargs)
+        if found.name in _AUTOCAST and given and autocast_of(given[0]):
             args = tuple(self._cast(part) for part in args)
             kwargs = {name: self._cast(part) for name, part in kwargs.items()}
-            given = _parts(args, kwargs)
+            given = parts_of(args, kwargs)
         again = found.passes is not None and found.passes <= self._limit
         again = again and repeats(found, args, kwargs)
         in_place = found.in_place or bool(kwargs.get("inplace", False))
-        if in_place and args and isinstance(args[0], Tensor) and _strided(args[0]):
-            for held in self._buffers.pop(_key(args[0]), ()):
+        if in_place and args and isinstance(args[0], Tensor) and is_strided(args[0]):
+            for held in self._buffers.pop(key_of(args[0]), ()):
                 held.keep()
-            again = again and _key(args[0]) not in self._weights
+            again = again and key_of(args[0]) not in self._weights
         taken = self._captured(args, kwargs, args[:1]) if in_place and again else None
         out = self._run(found, func, args, kwargs, given)
         several = isinstance(out, list | tuple)
         for index, made in enumerate(out if several else (out,)):
-            if not _plain(made):
+            if not is_plain(made):
                 continue
-            key = _key(made)
+            key = key_of(made)
             known = self._values.get(key)
             if (known is not None and known.holds(made)) or key in self._weights:
                 continue  # a view
+            if not in_place and among(made, given):
+                continue  # a view of what is not known, or changed by who does not say so
             weight = made.requires_grad and self._all_weights(given)
             if made.requires_grad and not (again or weight):
                 continue
@@ -169,10 +183,10 @@ class Recorder(TorchFunctionMode):
             value.weight = weight
             if found.ours:
                 value.store = Whole(made.detach())
-            elif again and made.storage_offset() == 0 and (in_place or not _among(made, given)):
+            elif again and made.storage_offset() == 0:
                 taken = taken or self._captured(args, kwargs)
-                which = replace(found, in_place=in_place)
-                autocast = _autocast(made)
+                which = found if in_place == found.in_place else replace(found, in_place=in_place)
+                autocast = autocast_of(made)
                 value.recipe = Recipe(func, which, *taken, index if several else None, autocast)
         self._settle(found, given)
         return out
@@ -206,7 +220,7 @@ class Recorder(TorchFunctionMode):
         again: Callable[..., Tensor] = F.batch_norm
         affine = weight, bias
         simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
-        if training and simple and input.numel() > input.size(1) and _autocast(input) is None:
+        if training and simple and input.numel() > input.size(1) and autocast_of(input) is None:
             args = [input, *affine, running_mean, running_var, training, momentum, eps]
             out, *statistics = self._run(found, torch.native_batch_norm, args, {}, args)
             again, known = normalized, (input, *(each.detach() for each in statistics), *affine)
@@ -216,17 +230,17 @@ class Recorder(TorchFunctionMode):
             counted = (None, None) if training else (running_mean, running_var)
             known = input, *counted, *affine, training, 0.0, eps
         captured, named, parents = self._captured(known, {})
-        value = self._values[_key(out)] = Value(out)
+        value = self._values[key_of(out)] = Value(out)
         value.weight = self._all_weights(args)
         made_by = again, operator(again), captured, named, parents
-        value.recipe = Recipe(*made_by, None, _autocast(out))
+        value.recipe = Recipe(*made_by, None, autocast_of(out))
         self._settle(found, args)
         return out  # type: ignore[no-any-return]
 
     def _cast(self, part: Any) -> Any:
         """An activation in autocast's dtype: one cast for neighbours that read the same tensor,
         where autocast makes one each. Casts of weights are left to autocast, which shares them."""
-        if not (_plain(part) and part.dtype in FLOATS[:3]) or self._is_weight(part):
+        if not (is_plain(part) and part.dtype in FLOATS[:3]) or self._is_weight(part):
             return part
         dtype = torch.get_autocast_dtype(part.device.type)
         if part.dtype == dtype:
@@ -252,8 +266,8 @@ class Recorder(TorchFunctionMode):
             return taken if isinstance(part, list) else tuple(taken)
         if not isinstance(part, Tensor):
             return part
-        plain, lent = _plain(part), self._lent(part)
-        owned = (plain or lent) and _key(part) in self._weights
+        plain, lent = is_plain(part), self._lent(part)
+        owned = (plain or lent) and key_of(part) in self._weights
         small = part.nbytes <= SMALL
         target = small and any(part is each for each in written)
         if (plain or lent) and not owned and (target or not small):
@@ -263,34 +277,38 @@ class Recorder(TorchFunctionMode):
         if lent or part.is_inference() or (plain and small):
             part = part.detach().clone()  # others may write to it, or it is of more
             return Given(part, part._version)
-        held = Given(_bare(part), part._version)
+        held = Given(without_graph(part), part._version)
         if owned:
-            self._buffers.setdefault(_key(part), []).append(held)
+            self._buffers.setdefault(key_of(part), []).append(held)
         return held
 
     def _lent(self, part: Tensor) -> bool:
         """Whether it is a parameter that is none of the model's own: FSDP2 gathers it for the
         module that it is of, and frees it when that has run."""
-        return type(part) is nn.Parameter and _strided(part) and _key(part) not in self._weights
+        return type(part) is nn.Parameter and is_strided(part) and key_of(part) not in self._weights
 
     def _value(self, tensor: Tensor) -> Value:
         """What the storage of a tensor holds now; it was not made here where it is not known."""
-        value = self._values.get(_key(tensor))
+        value = self._values.get(key_of(tensor))
         if value is None or not value.holds(tensor):
-            value = self._values[_key(tensor)] = Value(tensor, made=False)
+            value = self._values[key_of(tensor)] = Value(tensor, made=False)
         return value
 
     def _is_weight(self, tensor: Tensor) -> bool:
-        base = tensor if tensor._base is None else tensor._base
-        if isinstance(base, nn.Parameter):
+        plain, base = is_plain(tensor), tensor._base
+        if type(tensor) is nn.Parameter or type(base) is nn.Parameter:
             return True
+        base = tensor if base is None else base
         leaf = base.is_leaf and base.requires_grad
-        if not _plain(tensor) or _key(tensor) in self._weights:
-            return _plain(tensor) or leaf
-        value = self._values.get(_key(tensor))
+        if not plain:
+            return leaf
+        where = key_of(tensor)
+        if where in self._weights:
+            return True
+        value = self._values.get(where)
         if value is not None and value.made and value.holds(tensor):
             return value.weight
-        return leaf and _key(tensor) not in self._inputs
+        return leaf and where not in self._inputs
 
     def _all_weights(self, args: list[Any]) -> bool:
         """Whether a function computes from weights, and scalars: a norm, a mean."""
@@ -305,9 +323,9 @@ class Recorder(TorchFunctionMode):
     # Tensors that autograd saves, and what they are kept as.
 
     def _pack(self, tensor: Tensor) -> Any:
-        if not _plain(tensor) or self._is_weight(tensor):
-            return Given(_bare(tensor), tensor._version)
-        value = self._values.get(_key(tensor))
+        if not is_plain(tensor) or self._is_weight(tensor):
+            return Given(without_graph(tensor), tensor._version)
+        value = self._values.get(key_of(tensor))
         if self._running is not None and (value is None or not value.holds(tensor)):
             cell = Cell(tensor)  # perhaps a result, which is known when the function is done
             self._late.append(cell)
@@ -317,7 +335,7 @@ class Recorder(TorchFunctionMode):
     def _settle(self, found: Operator, args: list[Any]) -> None:
         late, self._late = self._late, []
         for cell in late:
-            made = not _among(cell.kept, args)
+            made = not among(cell.kept, args)
             cell.kept = self._kept(cell.kept, found, args, made=made)
 
     def _kept(
@@ -340,7 +358,7 @@ class Recorder(TorchFunctionMode):
         self, tensor: Tensor, value: Value, kind: str, args: list[Any]
     ) -> tuple[View | Tensor, int, str]:
         """What stands for a tensor, the bytes that it adds, and the name of its store."""
-        format, bare, bytes_ = self.formats[kind], _bare(tensor), tensor.nbytes
+        format, bare, bytes_ = self.formats[kind], without_graph(tensor), tensor.nbytes
         if not value.made and (tensor.is_leaf or not tensor.requires_grad):
             return bare, 0, "alive anyway"
         if isinstance(format, Dense) and not isinstance(value.store, Whole | Bits | Narrow):
@@ -348,19 +366,19 @@ class Recorder(TorchFunctionMode):
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
             known, value = value, Value(tensor)  # a pruned tensor serves products alone
             value.made, value.shape, value.stride = known.made, known.shape, known.stride
-            self._values[_key(tensor)] = value
+            self._values[key_of(tensor)] = value
         if value.store is not None:
             return self._view(value, tensor), 0, f"shares {value.store.name}"
         if bytes_ <= SMALL:
             if tensor.untyped_storage().nbytes() == bytes_:
-                value.store = Whole(_flat(bare))
+                value.store = Whole(flat_of(bare))
             return bare, bytes_, "small"
         codable = tensor.dtype in FLOATS and (tensor.requires_grad or kind in PRODUCTS)
         prunes = codable and not isinstance(format, Codes)
         if not prunes and value.cost(self._limit) is not None:
             return self._view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
         whole, base = tensor.untyped_storage().nbytes(), value
-        if whole > 2 * _covered(tensor, args) or (prunes and not _is_whole(tensor)):
+        if whole > 2 * covered(tensor, args) or (prunes and not is_whole(tensor)):
             tensor = bare.clone(memory_format=torch.contiguous_format)
             value = Value(tensor)
         store: Store | None
@@ -369,9 +387,9 @@ class Recorder(TorchFunctionMode):
         elif codable:
             assert isinstance(format, Codes)
             group = group_of(value.shape, value.stride, format.group)
-            store = Coded(_flat(tensor.detach()), format.bits, group)
+            store = Coded(flat_of(tensor.detach()), format.bits, group)
         else:
-            store = lossless(_flat(tensor.detach()))
+            store = lossless(flat_of(tensor.detach()))
         if store is None or store.nbytes >= tensor.untyped_storage().nbytes():
             kept = self._whole(base, bare) if base is value else bare
             return kept, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
@@ -382,11 +400,11 @@ class Recorder(TorchFunctionMode):
         features = tensor.shape[-1] if tensor.dim() != 4 else tensor[0, 0].numel()
         self._draw[2] += 1
         draw = torch.tensor([format.seed + self._draw[0], *self._draw[1:]])
-        return Pruned(_flat(tensor.detach()), features, format, draw)
+        return Pruned(flat_of(tensor.detach()), features, format, draw)
 
     def _whole(self, value: Value, tensor: Tensor) -> View:
         """The tensor itself, for all that it serves: its storage is alive from now on."""
-        value.store, value.recipe = Whole(_flat(_bare(tensor))), None
+        value.store, value.recipe = Whole(flat_of(without_graph(tensor))), None
         return self._view(value, tensor)
 
     def _view(self, value: Value, tensor: Tensor) -> View:
@@ -398,22 +416,22 @@ class Recorder(TorchFunctionMode):
 
     def _cast_of(self, tensor: Tensor, args: list[Any]) -> list[Tensor]:
         """The weights of which autocast may have made this tensor, which the function saves."""
-        if _autocast(tensor) is None:
+        if autocast_of(tensor) is None:
             return []
         weights = (part for part in args if isinstance(part, Tensor) and part.dim())
         return [
             part
             for part in weights
-            if part.dtype != tensor.dtype and _fits(tensor, part) and self._is_weight(part)
+            if part.dtype != tensor.dtype and fits(tensor, part) and self._is_weight(part)
         ]
 
     def _cast_again(self, tensor: Tensor, weight: Tensor | None) -> tuple[View | Tensor, int, str]:
         dense = weight is not None and torch.ops.aten.is_non_overlapping_and_dense(weight)
-        if weight is None or not dense or not _is_whole(tensor):
-            return _bare(tensor), tensor.nbytes, "weight"
+        if weight is None or not dense or not is_whole(tensor):
+            return without_graph(tensor), tensor.nbytes, "weight"
         value = Value(tensor)
         value.shape, value.stride = weight.shape, weight.stride()
-        given = Given(_bare(weight), weight._version)
+        given = Given(without_graph(weight), weight._version)
         value.recipe = Recipe(Tensor.to, operator(Tensor.to), (given, tensor.dtype), {}, [])
         return View(value, tensor), 0, "again by to"
 
@@ -436,71 +454,3 @@ def _unpacked(contents: Contents, held: Any) -> Tensor:
     """The tensor that autograd asks for again."""
     kept = held.kept if isinstance(held, Cell) else held
     return contents.tensor(kept) if isinstance(kept, View) else kept.now()
-
-
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _strided(tensor: Tensor) -> bool:
-    plain = type(tensor) in (Tensor, nn.Parameter, FakeTensor, nn.Buffer)
-    return plain and tensor.layout == torch.strided and tensor.device.type != "meta"
-
-
-def _plain(part: Any) -> bool:
-    """Whether it is a tensor whose content lies in a storage of its own kind."""
-    kind = type(part)
-    if kind is not Tensor and kind is not FakeTensor:
-        return False
-    other = part.is_neg() or part.is_conj() or part.is_inference() or part.is_nested
-    return not other and part.layout is _STRIDED and part.device.type != "meta"
-
-
-def _bare(tensor: Tensor) -> Tensor:
-    """The tensor without the graph that made it, which would hold itself."""
-    return tensor if tensor.grad_fn is None else tensor.detach()
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """All of a tensor's storage (n,)."""
-    count = tensor.untyped_storage().nbytes() // tensor.itemsize
-    return tensor.as_strided((count,), (1,), 0)
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor is its storage, in order."""
-    return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-
-
-def _parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """All arguments, those in lists too."""
-    found: list[Any] = []
-    for part in (*args, *kwargs.values()):
-        found += part if isinstance(part, list | tuple) else (part,)
-    return found
-
-
-def _fits(tensor: Tensor, weight: Tensor) -> bool:
-    """Whether it has as many values, or is some rows of it: queries', keys' or values'."""
-    if tensor.numel() == weight.numel():
-        return True
-    rows, *features = weight.shape
-    return tensor.dim() == 2 and [*tensor.shape[1:]] == features and rows % len(tensor) == 0
-
-
-def _among(tensor: Tensor, args: list[Any]) -> bool:
-    tensors = (part for part in args if isinstance(part, Tensor) and _plain(part))
-    return any(_key(part) == _key(tensor) for part in tensors)
-
-
-def _covered(tensor: Tensor, args: list[Any]) -> int:
-    """Bytes of the tensor and of what else a function takes out of the same storage."""
-    others = (part for part in args if _plain(part) and part is not tensor)
-    return max(tensor.nbytes, sum(int(p.nbytes) for p in others if _key(p) == _key(tensor)))
-
-
-def _autocast(tensor: Any) -> tuple[str, torch.dtype] | None:
-    device = tensor.device.type if isinstance(tensor, Tensor) else "cpu"
-    if not torch.is_autocast_enabled(device):
-        return None
-    return device, torch.get_autocast_dtype(device)

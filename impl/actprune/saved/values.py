@@ -11,6 +11,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from actprune.saved.operators import Operator
 from actprune.saved.stores import Pruned, Store, unchanged
 
+_expired = torch.UntypedStorage._expired
+
 
 class Value:
     """The content of a storage at one time."""
@@ -34,7 +36,7 @@ class Value:
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether it is still the content of the storage of `tensor`, which is at its address."""
-        return self.version == tensor._version and not self.storage.expired()  # type: ignore[no-untyped-call]
+        return self.version == tensor._version and not _expired(self.storage.cdata)
 
     def cost(self, limit: int) -> int | None:
         """Passes over memory that make it again; None where it can't be, or takes over `limit`."""
