@@ -31,7 +31,13 @@ KERNELS = [
     "csr grad_weight",
     *(f"gelu {name}" for name in ("backward", "forward")),
     *(f"quantization {name}" for name in ("decode", "encode")),
-    *(f"selection {name}" for name in ("compact", "sample_ranks", "select_column", "select_row")),
+    *(
+        f"selection {name}"
+        for name in (
+            *("compact", "place_chunk", "sample_ranks", "scale_kept"),
+            *("select_column", "select_row"),
+        )
+    ),
 ]
 ARCHES = [80, 90, 100]
 Figures = dict[tuple[str, int], dict[str, int]]

@@ -177,4 +177,4 @@ def test_every_baseline_has_one_form_for_all_devices() -> None:
     from actprune.formats import BASELINES
 
     folder = PACKAGES["actprune_kernels"] / "baselines"
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "dense", *BASELINES}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "dense", "codes", *BASELINES}

@@ -50,8 +50,10 @@ from actprune.saved.tensors import (
 )
 from actprune.saved.values import Given, Recipe, Value, View
 
-SMALL = 16384
+SMALL = 4096
 """Bytes up to which a tensor is kept as it is."""
+STATISTIC = 16
+"""So many times fewer values than a function takes: they are kept as they are."""
 PASSES = 6
 """Copies of its result that making a value again may cost: about what coding it would."""
 Formats = Mapping[str, Format]
@@ -369,10 +371,12 @@ class Recorder(TorchFunctionMode):
             self._values[key_of(tensor)] = value
         if value.store is not None:
             return self._view(value, tensor), 0, f"shares {value.store.name}"
-        if bytes_ <= SMALL:
+        if bytes_ <= SMALL or self._is_statistic(tensor, args):
             if tensor.untyped_storage().nbytes() == bytes_:
                 value.store = Whole(flat_of(bare))
-            return bare, bytes_, "small"
+            elif 2 * bytes_ < tensor.untyped_storage().nbytes():
+                bare = bare.clone()  # the rest of its storage need not live
+            return bare, bytes_, "small" if bytes_ <= SMALL else "statistic"
         codable = tensor.dtype in FLOATS and (tensor.requires_grad or kind in PRODUCTS)
         prunes = codable and not isinstance(format, Codes)
         if not prunes and value.cost(self._limit) is not None:
@@ -395,6 +399,12 @@ class Recorder(TorchFunctionMode):
             return kept, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
         value.store, value.recipe = store, None
         return self._view(value, tensor), store.nbytes, store.name
+
+    def _is_statistic(self, tensor: Tensor, args: list[Any]) -> bool:
+        """Whether it is a mean, a norm, a sum of exponentials: few values, of which each decides
+        about many others."""
+        others = (part for part in args if is_plain(part) and not self._is_weight(part))
+        return STATISTIC * tensor.numel() <= max((part.numel() for part in others), default=0)
 
     def _pruned(self, tensor: Tensor, format: Format) -> Store:
         features = tensor.shape[-1] if tensor.dim() != 4 else tensor[0, 0].numel()

@@ -103,5 +103,5 @@ def test_products_are_pruned_wherever_they_stand(name: str) -> None:
     stores = {saved.store for saved in log(other) if saved.kind == "linear"}
     assert any("bsr" in store for store in stores)
     # what is left is kept for somebody else anyway, or the indices of experts
-    known = "bsr", "whole", "narrow"
+    known = "bsr", "whole", "narrow", "statistic"
     assert all(any(name in store for name in known) for store in stores), stores
