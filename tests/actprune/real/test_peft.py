@@ -67,3 +67,27 @@ def test_merging_and_unloading_leave_pruned_layers() -> None:
         merged = model.merge_and_unload()
         torch.testing.assert_close(merged(x), expected, rtol=1e-4, atol=1e-4)
     assert list(pruned(merged)) == ["0", "2"]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_everything_that_lora_saves_of_a_llama_is_reached() -> None:
+    transformers = pytest.importorskip("transformers", reason="no transformers (extra `models`)")
+    config = transformers.LlamaConfig(
+        hidden_size=128,
+        intermediate_size=344,
+        vocab_size=200,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    torch.manual_seed(0)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    model = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)  # at zero it would hide every error
+    batch = {"input_ids": torch.randint(0, 200, (4, 128))}
+    found = survey(model, batch)
+    assert 0 < found.error < 0.1
+    frozen = [each for each in found.saved if each.module.endswith(("o_proj", "gate_proj"))]
+    assert not frozen  # frozen weights need no inputs
+    assert found.held < 0.2 * saved_bytes(model, **batch)

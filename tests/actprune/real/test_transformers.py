@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from actprune import convert, pruned, saved_bytes
 from actprune_bench.measure.tolerance import relative_error
-from tests import others
 
-others.mend_torchvision()
 transformers: Any = pytest.importorskip("transformers", reason="no transformers (extra `models`)")
 WHOLE = "bsr:block=1x8,sparsity=0"
 PRUNED = "bsr:block=1x8,sparsity=0.75,select=priority,values=int4"

@@ -1,0 +1,5 @@
+"""These packages import torchvision, whose build may not fit a CPU's torch."""
+
+from tests import others
+
+others.mend_torchvision()
