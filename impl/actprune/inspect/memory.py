@@ -11,6 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from actprune.strategies.base import replacements
+from actprune.strategies.saving import Saving
+
 
 class _Held:
     """One saved tensor, alive for as long as the graph holds it."""
@@ -69,6 +72,8 @@ def saved_bytes(
     own = list(owner.parameters()) if isinstance(owner, nn.Module) else []
     excluded = {_key(tensor) for tensor in (*own, *weights)}
     made = _Made()
+    if isinstance(owner, nn.Module):  # rules with @ keep stores that autograd is not given
+        hidden = hidden or any(isinstance(one, Saving) for one in replacements(owner))
     with made if hidden else nullcontext():
         found, output = saved_tensors(fn, *args, **kwargs)
     sizes: dict[int, int] = {}

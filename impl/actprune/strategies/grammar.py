@@ -61,7 +61,8 @@ class Plan:
     def hides(self) -> bool:
         """Whether it keeps tensors that autograd does not hold (saved_bytes' `hidden`)."""
         compiles = any(strategy.compiles for strategy in self.strategies)
-        return not compiles and any(strategy.hides for strategy in self.strategies)
+        hides = bool(self.saved) or any(strategy.hides for strategy in self.strategies)
+        return hides and not compiles
 
     @property
     def format(self) -> Format | None:
