@@ -200,7 +200,7 @@ def _prune(linear: nn.Module, name: str, format: Format) -> None:
     assert isinstance(linear, Pruned)
     first = placed(torch.tensor([format.seed, zlib.crc32(name.encode()), 0]), linear)
     linear.spec, linear.draw = format.spec, first if format.stochastic else None
-    linear.trained = any(parameter.requires_grad for parameter in linear.parameters())
+    linear.trained = any(p.requires_grad for p in linear.parameters() if p.dim() > 1)
 
 
 def _restore(linear: nn.Module) -> None:
