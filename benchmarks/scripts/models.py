@@ -3,7 +3,8 @@
 ``python -m benchmarks.scripts.models --json FILE`` needs timm and transformers (random weights,
 nothing is downloaded). For each model and spec: bytes alive between forward and backward and the
 most alive in both as shares of dense's, the relative L2 error of the whole gradient, the step as a
-ratio to dense's (medians of interleaved steps, one thread of a CPU), all beside checkpointing.
+ratio to dense's (medians of interleaved steps), all beside checkpointing. On a CPU a step is the
+processor time of its one thread, page faults included: what else the machine does is not in it.
 
 On a CPU bytes are those of storages that operators made and that are still alive; on CUDA they are
 the allocator's.
@@ -231,15 +232,16 @@ def _times(
     variants: dict[str, tuple[nn.Module, Step]], steps: int, device: str
 ) -> dict[str, list[float]]:
     taken: dict[str, list[float]] = {spec: [] for spec in variants}
+    now = time.perf_counter if device == "cuda" else time.process_time
     for number in range(steps + 1 if steps else 0):
         for spec, (model, step) in variants.items():
             model.zero_grad(set_to_none=True)
             _wait(device)
-            begin = time.perf_counter()
+            begin = now()
             step().backward()  # type: ignore[no-untyped-call]
             _wait(device)
             if number:
-                taken[spec].append((time.perf_counter() - begin) * 1e3)
+                taken[spec].append((now() - begin) * 1e3)
     return taken
 
 
