@@ -4,6 +4,7 @@ import copy
 import inspect
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def step_peak(
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     memo = {id(t): fake.from_tensor(t) for t in (*model.parameters(), *model.buffers())}
     twin = apply(undo(copy.deepcopy(model, memo)), spec)
-    faked = tree_map_only(Tensor, fake.from_tensor, batch)
+    faked = tree_map_only(Tensor, partial(_faked, fake), batch)
     try:
         with fake, torch.compiler.set_stance("force_eager"):
             return _peak(twin, faked, loss, optimizer)
@@ -60,6 +61,12 @@ def step_peak(
         raise
     except Exception:  # whatever fake tensors cannot do; what is really wrong is raised again
         return _peak(apply(undo(copy.deepcopy(model)), spec), batch, loss, optimizer)
+
+
+def _faked(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
+    """A tensor without memory; one that is expanded counts as if it were not."""
+    made = fake.from_tensor(tensor)
+    return made.contiguous() if 0 in tensor.stride() else made
 
 
 def _peak(model: nn.Module, batch: Any, loss: Loss | None, optimizer: Optimizer | None) -> int:
