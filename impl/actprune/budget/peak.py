@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
@@ -100,8 +100,9 @@ class _Alive(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.updating and func is torch.ops.aten._local_scalar_dense.default:
-            return 1.0  # the count of steps, which a fake tensor does not tell
+        read = self.updating and func is torch.ops.aten._local_scalar_dense.default
+        if read and isinstance(args[0], FakeTensor):
+            return 0.5  # a count of steps or a power of a decay: any does
         out = func(*args, **(kwargs or {}))
         for part in tree_iter(out):
             self.add(part)
