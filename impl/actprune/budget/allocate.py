@@ -32,7 +32,7 @@ Pair = tuple[str, str]
 _PROBES = 7
 """Plans whose peak is predicted on the way to the one that fills the budget."""
 _BLOCKS = 4
-"""Modules of a list that are divided into its first half and the rest."""
+"""Modules of a list, at least, that is divided into its first half and the rest."""
 
 
 @dataclass(frozen=True)
@@ -234,10 +234,11 @@ def _first_half(model: nn.Module) -> list[str]:
         name: len(module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList | nn.Sequential) and name
+        if all(child.isdigit() for child, _ in module.named_children())
     }
-    longest = max(lists, key=lambda name: lists[name], default="")
-    half = min(lists.get(longest, 0) // 2, 10)
-    return [f"{glob.escape(longest)}.[0-{half - 1}]"] if half >= _BLOCKS // 2 else []
+    longest = max(lists, key=lists.__getitem__, default="")
+    count = lists.get(longest, 0)
+    return [f"{glob.escape(longest)}.[0-{min(count // 2, 10) - 1}]"] if count >= _BLOCKS else []
 
 
 def _occurring(found: Survey, globs: Sequence[str]) -> list[Pair]:

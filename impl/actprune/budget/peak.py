@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -55,12 +57,23 @@ def step_peak(
     twin = apply(undo(copy.deepcopy(model, memo)), spec)
     faked = tree_map_only(Tensor, partial(_faked, fake), batch)
     try:
-        with fake, torch.compiler.set_stance("force_eager"):
+        with _quiet(), fake, torch.compiler.set_stance("force_eager"):
             return _peak(twin, faked, loss, optimizer)
     except InputError:
         raise
     except Exception:  # whatever fake tensors cannot do; what is really wrong is raised again
         return _peak(apply(undo(copy.deepcopy(model)), spec), batch, loss, optimizer)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log of what fake tensors cannot do."""
+    log = logging.getLogger(FakeTensorMode.__module__)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _faked(fake: FakeTensorMode, tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """allocate: the whole step within its budget, on any model and batch; the least that there is."""
 
 import copy
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import actprune
 from actprune import InputError
 from actprune.budget import peak
-from actprune.budget.allocate import allocate
+from actprune.budget.allocate import _globs, allocate
 from actprune.budget.peak import step_peak
 
 MIB = 2**20
@@ -196,6 +197,17 @@ def test_groups_are_told_apart() -> None:
     assert made.peak <= budget
     rules = actprune.read(made.spec).saved
     assert {rule.glob for rule in rules} <= {"blocks.0", "*.fc1", "*"}
+
+
+def test_by_default_the_first_half_of_the_blocks_is_told_apart() -> None:
+    named = nn.Sequential(OrderedDict((f"part{i}", Block(64)) for i in range(6)))
+    model = nn.ModuleDict({"stem": named, "few": nn.ModuleList(Block(64) for _ in range(3))})
+    assert _globs(model, None) == ["*"], "parts with names of their own are no blocks of a list"
+    model["b[0]"] = nn.ModuleList(Block(8) for _ in range(4))
+    assert _globs(model, None) == ["b[[]0].[0-1]", "*"]
+    model["more"] = nn.ModuleList(Block(8) for _ in range(30))
+    assert _globs(model, None) == ["more.[0-9]", "*"]
+    assert _globs(model, ["few.*", "*", "stem.*"]) == ["few.*", "*"]
 
 
 def test_a_sample_serves_where_the_batch_is_large() -> None:
