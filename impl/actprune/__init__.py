@@ -6,7 +6,8 @@
 and the rest of a training script stays as it is.
 """
 
-from actprune.budget.allocate import Allocation, Profile, allocate, profile
+from actprune.budget.allocate import Allocation, allocate
+from actprune.budget.profile import Profile, profile
 from actprune.budget.sizes import parse_bytes
 from actprune.formats import FORMATS, Compressed, Format, parse
 from actprune.inspect.fidelity import LayerFidelity, fidelity

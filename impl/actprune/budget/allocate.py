@@ -1,283 +1,250 @@
-"""A format for each layer within a budget of bytes, chosen by the weight gradient's error."""
+"""What everything that autograd saves is kept as, so that a whole step fits into a budget."""
 
 import glob
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
+from itertools import takewhile
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from actprune.budget.knapsack import Errors, Sizes, choose
-from actprune.formats import Format, parse
-from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
-from actprune.strategies.grammar import plan, undo
+from actprune.budget.knapsack import choose
+from actprune.budget.peak import Optimizer, step_peak
+from actprune.budget.sizes import parse_bytes
+from actprune.formats import Format, PruningFormat, parse
+from actprune.inspect.gradients import Loss
+from actprune.inspect.survey import Survey, dense_gradients, surveyed
+from actprune.saved.operators import KINDS, PRODUCTS
+from actprune.strategies.grammar import read
+from actprune.strategies.saving import Rule
 from actprune_common.errors import InputError, expected
 
-VALUES = ("same", "int8", "int4", "int2")
-CANDIDATES = (
-    "dense",
-    *(f"bsr:block=1x32,sparsity=0,values={values}" for values in VALUES[1:]),
-    *(
-        f"bsr:block=1x32,sparsity={sparsity},select=priority,values={values}"
-        for sparsity in (0.5, 0.75, 0.9)
-        for values in VALUES
-    ),
-)
-"""Unbiased block-sparse stores, their values whole or in fewer bits, and dense."""
-_DRAWS = 2
-"""Random selections over which an error is averaged."""
+CANDIDATES = ("dense", "codes:bits=8", "codes:bits=4")
+"""From the least error to the fewest bytes."""
+Level = Mapping[str, str]
+"""What each kind is kept as, everywhere."""
+Pair = tuple[str, str]
+"""A glob on module names, and a kind of function."""
+_PROBES = 7
+"""Plans whose peak is predicted on the way to the one that fills the budget."""
+_BLOCKS = 4
+"""Modules of a list, at least, that is divided into its first half and the rest."""
 
 
 @dataclass(frozen=True)
-class Allocation(Mapping[str, str]):
-    """Layers, or globs on their names, to specs: what `actprune.convert` takes.
+class Allocation:
+    """A spec with which a whole training step fits into a budget.
 
     Example:
-        >>> actprune.Allocation({"fc1": "csr", "*": "dense"}, nbytes=64, error=0.1).spec
-        'fc1=>csr:sparsity=0.9;*=>dense'
+        >>> layers = [part for _ in range(6) for part in (nn.Linear(64, 64), nn.GELU())]
+        >>> made = actprune.allocate(nn.Sequential(*layers), torch.randn(4096, 64), "8MiB")
+        >>> made.peak <= made.budget < made.dense_peak
+        True
     """
 
-    formats: dict[str, str]
-    nbytes: int
-    """Stored by these layers for one backward pass of the profiled batch."""
+    spec: str
+    """What `apply` takes."""
+    budget: int
+    peak: int
+    """Predicted bytes at the peak of a step."""
+    dense_peak: int
+    """The same of the plain model."""
     error: float
-    """Sum over the layers of ‖ĝ - g‖² / ‖g‖²: weight gradients ĝ as profiled, g dense."""
-
-    @property
-    def spec(self) -> str:
-        """As the text of a plan, which stands wherever a spec does."""
-        return plan(self.formats).spec
-
-    def __getitem__(self, name: str) -> str:
-        return self.formats[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.formats)
-
-    def __len__(self) -> int:
-        return len(self.formats)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What every candidate costs every group of layers.
-
-    Example:
-        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
-        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense", "csr"])
-        >>> made.allocate(400).formats
-        {'*': 'csr:sparsity=0.9'}
-    """
-
-    groups: tuple[str, ...]
-    """Globs; a layer of its own is the glob that matches its name alone."""
-    specs: tuple[str, ...]
-    nbytes: Sizes
-    """(groups, specs)"""
-    errors: Errors
-    """(groups, specs), each the sum of the layers' ‖ĝ - g‖² / ‖g‖²."""
-
-    def allocate(self, budget: int) -> Allocation:
-        """The spec of each group, so that the error is least within `budget` bytes.
-
-        It is within 1 % of the least that there is. Raises InputError below the least bytes.
-        """
-        if isinstance(budget, bool) or not isinstance(budget, int):
-            raise InputError(
-                f"budget: expected a whole number of bytes, got {budget!r}; "
-                "actprune.parse_bytes reads 4MiB"
-            )
-        least = int(self.nbytes.min(1).sum())
-        if budget < least:
-            what = "the least that the candidates can keep of this batch"
-            raise expected("budget", f"at least {least} bytes, {what}", budget)
-        return self._allocation(choose(self.nbytes, self.errors, budget))
-
-    def uniform(self, spec: str) -> Allocation:
-        """The same spec for all. Raises InputError where it is no candidate."""
-        wanted = parse(spec).spec
-        if wanted not in self.specs:
-            raise InputError(f"spec: expected one of {', '.join(self.specs)}, got {wanted}")
-        return self._allocation([self.specs.index(wanted)] * len(self.groups))
-
-    def _allocation(self, chosen: Sequence[int]) -> Allocation:
-        rows = np.arange(len(self.groups))
-        return Allocation(
-            {group: self.specs[i] for group, i in zip(self.groups, chosen, strict=True)},
-            int(self.nbytes[rows, chosen].sum()),
-            float(self.errors[rows, chosen].sum()),
-        )
+    """‖ĝ - g‖ / ‖g‖ of all gradients ĝ of the batch, g dense."""
 
 
 def allocate(
     model: nn.Module,
-    batch: Sequence[Tensor],
-    budget: int,
+    batch: Any,
+    budget: int | str,
     *,
     groups: str | Iterable[str] | None = None,
     candidates: Iterable[str | Format] = CANDIDATES,
-    loss: Loss = loss_of,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    sample: Any = None,
 ) -> Allocation:
-    """Choose a format for each linear layer of a model, so that all keep at most `budget` bytes.
+    """Choose what is kept for the backward pass, so that a whole training step fits a budget.
 
-    The sum of the layers' relative squared errors of the weight gradient is within 1 % of the
-    least. For several budgets, `profile` once.
-
-    Args:
-        model: any with an nn.Linear; it stays as it is.
-        batch: what `loss(model, *batch)` takes, by default images (batch, ...) and labels (batch,).
-        budget: bytes over all layers, for one backward pass of this batch.
-        groups: globs on layer names, the layers of each sharing a format; without it each layer has
-            its own.
-        candidates: formats to choose from.
-        loss: a scalar to differentiate; by default the cross-entropy.
-
-    Returns:
-        A spec for each group, which `convert` takes, with its bytes and error.
-
-    Raises:
-        InputError: as `profile`, where the budget is no whole number, and where it is below what
-            the candidates can reach, with the least possible.
-
-    Example:
-        >>> model, batch = nn.Linear(64, 10), (torch.randn(4, 64), torch.tensor([1, 2, 3, 4]))
-        >>> chosen = actprune.allocate(model, batch, 400, candidates=["dense", "csr:sparsity=0.8"])
-        >>> actprune.convert(model, chosen).spec, chosen.nbytes
-        ('csr:sparsity=0.8', 385)
-    """
-    return profile(model, batch, groups=groups, candidates=candidates, loss=loss).allocate(budget)
-
-
-def profile(
-    model: nn.Module,
-    batch: Sequence[Tensor],
-    *,
-    groups: str | Iterable[str] | None = None,
-    candidates: Iterable[str | Format] = CANDIDATES,
-    loss: Loss = loss_of,
-) -> Profile:
-    """Compress every linear layer's activation of one batch in every way, on a copy of a model.
-
-    Counted are layers whose weight has a gradient; bytes are those of their stores, a dense one's
-    its input.
+    Where dense fits, that is it. Else each kind of function in each group of modules takes one of
+    the candidates; where the least of them do not fit either, products are run again as well
+    (`recompute+`). Peaks are predicted on fake tensors, errors measured by a step for each choice.
 
     Args:
-        model: any with an nn.Linear; it stays as it is.
-        batch: what `loss(model, *batch)` takes, by default images (batch, ...) and labels
-            (batch,); one forward and backward pass in training mode.
-        groups: globs on layer names, of which the first that matches decides; the layers of each
-            share a format, and others are left as they are. Without it each layer has its own.
-        candidates: formats to measure.
-        loss: a scalar to differentiate; by default the cross-entropy.
+        model: any; it stays as it is.
+        batch: what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments.
+        budget: for all that is alive at the peak of a step, in bytes or as text: "24GiB".
+        groups: globs on module names, of which the first that matches decides; all others are one
+            more. By default the first half of the longest list of blocks.
+        candidates: formats, from the least error to the fewest bytes. Those that prune are for
+            products alone.
+        loss: called with the model and the batch's parts, as `survey` does it.
+        optimizer: the one that trains the model, or what makes one of its parameters, such as
+            `torch.optim.AdamW`: its state and its step are part of the budget.
+        sample: a smaller batch to measure errors on, where the dense model cannot run the whole.
 
     Returns:
-        Bytes and errors by group and candidate.
+        A spec, which `apply` takes, with its predicted peak and measured error.
 
     Raises:
-        InputError: there is no candidate or a wrong one, no such layer, a glob matches none, or a
-            gradient is not finite.
+        InputError: the budget is no size, or below the least that there is, which it says; a glob
+            or a candidate is wrong.
 
     Example:
-        >>> batch = torch.randn(4, 64), torch.tensor([1, 2, 3, 4])
-        >>> made = actprune.profile(nn.Linear(64, 10), batch, candidates=["dense"])
-        >>> made.nbytes.tolist(), made.errors.tolist()
-        ([[1024]], [[0.0]])
+        >>> model, batch = nn.Sequential(nn.Linear(64, 64), nn.GELU()), torch.randn(4096, 64)
+        >>> made = actprune.allocate(model, batch, "1GiB", optimizer=torch.optim.AdamW)
+        >>> made.spec
+        'dense'
+        >>> model = actprune.apply(model, made.spec)
     """
+    size, globs, levels = _size(budget), _globs(model, groups), _levels(candidates)
+    peak = cache(partial(step_peak, model, batch, loss=loss, optimizer=optimizer))
+    dense = peak("dense")
+    if dense <= size:
+        return Allocation("dense", size, dense, dense, 0.0)
+    ladder = [("", level) for level in levels] + [("recompute+", levels[-1])]
+    place = next((i for i, rung in enumerate(ladder) if peak(_text(*rung)) <= size), None)
+    if place is None:
+        fewest = min(dense, *(peak(_text(*rung)) for rung in ladder))
+        what = f"at least {fewest} bytes, the least that a step on this batch can take"
+        raise expected("budget", what, size)
+    better = levels[max(min(place, len(levels) - 1) - 1, 0)]
+    errors = _Errors(model, batch if sample is None else sample, loss)
+    choice = _Choice(*ladder[place], better, globs, errors)
+    fitting = _filling(choice, lambda spec: peak(spec) <= size)
+    spec = min(reversed(fitting), key=errors)
+    return Allocation(spec, size, peak(spec), dense, errors(spec))
+
+
+class _Errors:
+    """The error of each spec, on one batch."""
+
+    def __init__(self, model: nn.Module, batch: Any, loss: Loss | None) -> None:
+        gradients = dense_gradients(model, batch, loss)
+        again = partial(surveyed, model, batch, loss=loss, gradients=lambda: gradients)
+        self.survey: Callable[[str], Survey] = cache(again)
+
+    def __call__(self, spec: str) -> float:
+        return self.survey(spec).error
+
+
+class _Choice:
+    """Which kinds in which groups are kept better than a level at which all of them fit.
+
+    What each of them costs is measured by keeping it alone better: stores are shared, so one that
+    is kept better while all else is dense would cost and help nothing.
+    """
+
+    def __init__(
+        self, prefix: str, base: Level, better: Level, globs: Sequence[str], errors: _Errors
+    ) -> None:
+        self.prefix, self.base, self.better, self.globs = prefix, base, better, globs
+        found = errors.survey(_text(prefix, base))
+        self.pairs = [p for p in _occurring(found, globs) if base[p[1]] != better[p[1]]]
+        self.nbytes = np.zeros((len(self.pairs), 2), np.int64)
+        self.errors = np.zeros((len(self.pairs), 2))
+        for row, pair in enumerate(self.pairs):
+            one = errors.survey(self.spec([pair]))
+            self.nbytes[row] = 0, max(0, one.held - found.held)
+            self.errors[row] = max(0.0, found.error**2 - one.error**2), 0
+
+    def within(self, limit: int) -> str:
+        """Return the spec of least error that holds `limit` bytes more than the level."""
+        chosen = choose(self.nbytes, self.errors, limit)
+        return self.spec([p for p, taken in zip(self.pairs, chosen, strict=True) if taken])
+
+    def spec(self, raised: Sequence[Pair]) -> str:
+        """Return the text in which these alone are kept better."""
+        return _text(self.prefix, self.base, self.globs, dict.fromkeys(raised, self.better))
+
+
+def _filling(choice: _Choice, fits: Callable[[str], bool]) -> list[str]:
+    """Specs that fit, each of which holds more than the one before; the level itself is first."""
+    low, high = 0, int(choice.nbytes.sum())
+    found = [_text(choice.prefix, choice.base)]
+    for _ in range(_PROBES if choice.pairs else 0):
+        middle = (low + high) // 2
+        spec = choice.within(middle)
+        if spec in found or fits(spec):
+            low = middle
+            found.append(spec)
+        else:
+            high = middle
+    return found
+
+
+def _size(budget: int | str) -> int:
+    if isinstance(budget, str):
+        return parse_bytes(budget)
+    if isinstance(budget, bool) or not isinstance(budget, int):
+        raise expected("budget", "whole bytes, or a text such as 24GiB", repr(budget))
+    return budget
+
+
+def _levels(candidates: Iterable[str | Format]) -> list[Level]:
+    """What each kind is kept as, candidate by candidate; those that prune are for products."""
     formats = [parse(candidate) for candidate in candidates]
     if not formats:
         raise InputError("candidates: expected at least one format, got none")
-    layers = _layers(model, batch, formats, loss)
-    members = _members(list(layers), groups)
-    costs = [[layers[name] for name in names] for names in members.values()]
-    return Profile(
-        tuple(members),
-        tuple(format.spec for format in formats),
-        np.array([sum(cost.nbytes for cost in of_group) for of_group in costs]),
-        np.array([sum(cost.errors() for cost in of_group) for of_group in costs]),
-    )
+    levels: list[Level] = []
+    level = dict.fromkeys(KINDS, "dense")
+    for format in formats:
+        prunes = isinstance(format, PruningFormat)
+        level = level | dict.fromkeys(PRODUCTS if prunes else KINDS, format.spec)
+        levels.append(level)
+    return levels
 
 
-@dataclass
-class _Cost:
-    """The bytes and squared errors of one layer over its uses, by candidate."""
-
-    layer: str
-    formats: Sequence[Format]
-    nbytes: Sizes
-    squares: Errors
-    gradient: Tensor | None = None
-
-    def watch(self, _: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
-        """The layer has run: measure when the gradient of what it gave is known."""
-        x = args[0] if args else kwargs["input"]
-        if out.requires_grad:
-            out.register_hook(partial(self.measure, x.detach()))  # type: ignore[no-untyped-call]
-
-    def measure(self, x: Tensor, grad_output: Tensor) -> None:
-        """x: (..., features), grad_output: (..., out_features), which may be autocast's."""
-        dy = grad_output.reshape(-1, grad_output.shape[-1])
-        x = x.reshape(-1, x.shape[-1]).to(dy.dtype).contiguous()
-        dense = dy.t() @ x
-        self.gradient = dense if self.gradient is None else self.gradient + dense
-        for i, format in enumerate(self.formats):
-            draws = _DRAWS if format.stochastic else 1
-            for count in range(draws):
-                draw = torch.tensor([format.seed, zlib.crc32(self.layer.encode()), count])
-                store = format.compress(x, draw)
-                off = store.grad_weight(dy) - dense
-                self.squares[i] += float(off.double().square().sum()) / draws
-            self.nbytes[i] += store.nbytes
-
-    def errors(self) -> Errors:
-        assert self.gradient is not None
-        norm = float(self.gradient.double().norm())
-        relative: Errors = self.squares / (norm**2 or 1.0)
-        return relative
+def _text(
+    prefix: str,
+    level: Level,
+    globs: Sequence[str] = ("*",),
+    raised: Mapping[Pair, Level] = MappingProxyType({}),
+) -> str:
+    """As a spec, in which the last glob is of all that the others do not name."""
+    rules, rest = [], level["rest"]
+    for kind in KINDS:
+        *formats, last = [raised.get((glob, kind), level)[kind] for glob in globs]
+        while formats and formats[-1] == last:  # what follows says the same
+            formats.pop()
+        rules += [f"{g}@{kind}=>{format}" for g, format in zip(globs, formats, strict=False)]
+        if last != rest:
+            rules.append(f"@{kind}=>{last}")
+    return read(prefix + ";".join([*rules, f"@*=>{rest}"])).spec
 
 
-def _layers(
-    model: nn.Module, batch: Sequence[Tensor], formats: Sequence[Format], loss: Loss
-) -> dict[str, _Cost]:
-    """What each linear layer that takes part in the loss would cost."""
-    plain, count = undo(training_copy(model)), len(formats)
-    costs: dict[str, _Cost] = {}
-    if not all(tensor.numel() for tensor in batch):
-        raise InputError("batch: expected at least one sample, got none")
-    for name, layer in plain.named_modules():
-        if type(layer) is nn.Linear and layer.weight.requires_grad:
-            costs[name] = _Cost(name, formats, np.zeros(count, np.int64), np.zeros(count))
-            layer.register_forward_hook(costs[name].watch, with_kwargs=True)
-    if costs:
-        backpropagate(plain, batch, loss)
-    used = {name: cost for name, cost in costs.items() if cost.gradient is not None}
-    if not used:
-        text = "expected an nn.Linear whose weight takes part in the loss, found none"
-        raise InputError(f"model: {text}")
-    for name, cost in used.items():
-        if not np.isfinite(cost.errors()).all():
-            raise InputError(f"model: the weight gradient of {name!r} is not finite on this batch")
-    return used
-
-
-def _members(layers: Sequence[str], groups: str | Iterable[str] | None) -> dict[str, list[str]]:
-    """The layers of each glob, in their order; each layer's own without `groups`."""
+def _globs(model: nn.Module, groups: str | Iterable[str] | None) -> list[str]:
+    """Globs on the names of modules; the last is of all."""
     if groups is None:
-        return {glob.escape(name) or "*": [name] for name in layers}
-    members: dict[str, list[str]] = {}
-    taken: set[str] = set()
-    for group in [groups] if isinstance(groups, str) else groups:
-        matching = [name for name in layers if fnmatchcase(name, group)]
-        if not matching:
-            known = ", ".join(layers[:6])
-            raise InputError(f"groups: {group!r} matches no layer with a gradient, such as {known}")
-        if left := [name for name in matching if name not in taken]:
-            members[group] = left
-            taken.update(left)
-    if not members:
-        raise InputError("groups: expected at least one glob, got none")
-    return members
+        groups = _first_half(model)
+    found = [groups] if isinstance(groups, str) else list(groups)
+    for group in found:
+        if not any(fnmatchcase(name, group) for name, _ in model.named_modules()):
+            raise InputError(f"groups: {group!r} matches no module of the model")
+    return [*dict.fromkeys(takewhile(lambda group: group != "*", found)), "*"]
+
+
+def _first_half(model: nn.Module) -> list[str]:
+    """The first half of the longest list of modules that there is, ten at most."""
+    lists = {
+        name: len(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential) and name
+        if all(child.isdigit() for child, _ in module.named_children())
+    }
+    longest = max(lists, key=lists.__getitem__, default="")
+    count = lists.get(longest, 0)
+    return [f"{glob.escape(longest)}.[0-{min(count // 2, 10) - 1}]"] if count >= _BLOCKS else []
+
+
+def _occurring(found: Survey, globs: Sequence[str]) -> list[Pair]:
+    """The kinds for which something is saved, by the group that it is in."""
+    pairs: dict[Pair, None] = {}
+    for each in found.saved:
+        groups = (g for g in globs if Rule(g, "*", parse("dense")).names(each.module, each.kind))
+        pairs[next(groups), each.kind] = None
+    return list(pairs)

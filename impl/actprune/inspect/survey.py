@@ -1,7 +1,7 @@
 """What each module of a model keeps: without a batch by its layers, with one all that is saved."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, overload
@@ -131,6 +131,22 @@ def _by_layers(model: nn.Module) -> dict[str, str]:
 
 
 def _by_batch(model: nn.Module, batch: Any, spec: str | None, loss: Loss | None) -> Survey:
+    return surveyed(model, batch, spec, loss, lambda: dense_gradients(model, batch, loss))
+
+
+def dense_gradients(model: nn.Module, batch: Any, loss: Loss | None) -> dict[str, Tensor]:
+    """Return the gradient of each parameter, by name, of a plain copy of a model."""
+    return _gradients(undo(copy.deepcopy(model)), batch, loss)
+
+
+def surveyed(
+    model: nn.Module,
+    batch: Any,
+    spec: str | None,
+    loss: Loss | None,
+    gradients: Callable[[], dict[str, Tensor]],
+) -> Survey:
+    """Return the survey of a batch by `dense_gradients`, which many specs may share."""
     twin = copy.deepcopy(model)
     applied = any(isinstance(one, Saving) for one in replacements(twin))
     if spec is not None or not applied:
@@ -141,7 +157,7 @@ def _by_batch(model: nn.Module, batch: Any, spec: str | None, loss: Loss | None)
     saving.log = []
     with _names(twin):
         found = _gradients(twin, batch, loss)
-    dense = _gradients(undo(copy.deepcopy(model)), batch, loss)
+    dense = gradients()
     square = {name: float((found[name] - g).double().square().sum()) for name, g in dense.items()}
     whole = {name: float(g.double().square().sum()) for name, g in dense.items()}
     errors: dict[str, float] = {}
@@ -158,13 +174,17 @@ def _ratio(squares: Any, wholes: Any) -> float:
 
 
 def _gradients(model: nn.Module, batch: Any, loss: Loss | None) -> dict[str, Tensor]:
-    """Of each parameter, by name, in one step that draws as any other does."""
+    backward(model, batch, loss)
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def backward(model: nn.Module, batch: Any, loss: Loss | None) -> None:
+    """Leave fresh gradients in a model's parameters, by one step that draws as any other does."""
     model.zero_grad(set_to_none=True)
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices)), torch.enable_grad():
         torch.manual_seed(0)
         _loss_of(model, batch, loss).backward()  # type: ignore[no-untyped-call]
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _loss_of(model: nn.Module, batch: Any, loss: Loss | None) -> Tensor:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from actprune.budget.allocate import allocate
+from actprune_bench.advise.factory import OPTIMIZER, Given
 from actprune_bench.data import DataShape
 from actprune_bench.measure.peak import predicted_peak
 from actprune_bench.training.config import TrainConfig
@@ -146,6 +148,18 @@ def sentence(advice: Advice) -> str:
         f"Take {taken.setting.spec}: {_mib(taken.peak)} of {budget} ({share:.0%} of dense's "
         f"{_mib(advice.dense_peak)}), {_accuracy(taken.setting)}, at "
         f"{taken.setting.step_ratio:.2f} of dense's step time."
+    )
+
+
+def chosen(given: Given, budget: int) -> str:
+    """What `allocate` chooses for a model of one's own, in words. Raises InputError."""
+    made = allocate(given.model, given.batch, budget, optimizer=OPTIMIZER)
+    if made.spec == "dense":
+        return f"Dense fits: {_mib(made.peak)} of {_mib(budget)}. Keep everything."
+    return (
+        f"Take {made.spec}: {_mib(made.peak)} of {_mib(budget)} "
+        f"({made.peak / made.dense_peak:.0%} of dense's {_mib(made.dense_peak)}), at a gradient "
+        f"error of {made.error:.2%} on this batch."
     )
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from actprune.layers.sharding import shard
-from actprune.strategies.grammar import read
+from actprune.strategies.grammar import RECOMMENDED, read
 from actprune_bench.advise.advice import recorded
+from actprune_bench.advise.factory import Given
 from actprune_bench.data import DataShape
 from actprune_bench.measure.peak import predicted_peak
 from actprune_bench.measure.predict import predict_sharded
@@ -32,6 +33,7 @@ ASSUMED = {
     "fsdp": "fully_shard on every block and on the rest, reshard_after_forward and mixed precision "
     "as they are by default; parameters, gradients and AdamW's two moments are sharded",
 }
+ANY_MODEL = ("dense", "@*=>codes:bits=8", RECOMMENDED, f"recompute+{RECOMMENDED}")
 _SECANTS = 8
 """Predictions after which the search for the largest batch halves what is left."""
 
@@ -42,12 +44,14 @@ class Setup:
 
     model: str
     batch: int
-    """Images over all devices."""
+    """Images, or other samples, over all devices."""
     devices: int
     parallel: str
     memory: int
     """Bytes of a device."""
     shape: DataShape
+    given: Given | None = None
+    """A model of one's own, `model` being its factory, `batch` its samples."""
 
     def __post_init__(self) -> None:
         """Raise InputError on values that cannot be planned."""
@@ -61,7 +65,10 @@ class Setup:
             raise InputError(f"devices: expected 1 with parallel none, got {self.devices}")
         if self.batch % self.devices:
             raise expected("batch", f"a multiple of {self.devices} devices", self.batch)
-        check(TrainConfig, {"model": self.model})
+        if self.given is None:
+            check(TrainConfig, {"model": self.model})
+        elif self.parallel == "fsdp":
+            raise InputError("parallel: expected none or ddp for a model of your own, got 'fsdp'")
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,13 @@ class Planned:
     """Over all devices; 0 where not even one image per device fits."""
 
 
-def default_specs() -> list[str]:
-    """Dense and the recorded settings; those with a strategy, under bf16 too."""
+def default_specs(given: Given | None = None) -> list[str]:
+    """Dense and the recorded settings; those with a strategy, under bf16 too.
+
+    For a model of one's own, what serves any.
+    """
+    if given is not None:
+        return list(ANY_MODEL)
     known = dict.fromkeys(["dense", *(setting.spec for setting in recorded())])
     under = [f"bf16+{s}" for s in known if "+" in s and not s.startswith("bf16+")]
     return list(dict.fromkeys([*known, *under]))
@@ -103,6 +115,9 @@ def plan(
 
 def peak(setup: Setup, spec: str, count: int) -> int:
     """Predicted bytes of one device at the peak of a step on `count` images of its own."""
+    if setup.given is not None:
+        buckets = sum(p.nbytes for p in setup.given.model.parameters() if p.requires_grad)
+        return setup.given.peak(spec, count) + buckets * (setup.parallel == "ddp")
     config = check(TrainConfig, {"model": setup.model, "batch_size": count, "spec": spec})
     if setup.parallel == "fsdp":
         return _sharded_peak(config, setup)
@@ -144,8 +159,9 @@ def _guess(known: dict[int, int], budget: int, low: int, high: int | None) -> in
 
 def dumped(setup: Setup, planned: Sequence[Planned]) -> str:
     """As JSON: the setup, what is assumed, a record per spec."""
-    values = asdict(setup) | {"channels": setup.shape.channels, "classes": setup.shape.num_classes}
-    del values["shape"]
+    values = {key: v for key, v in vars(setup).items() if key not in ("shape", "given")}
+    if setup.given is None:
+        values |= {"channels": setup.shape.channels, "classes": setup.shape.num_classes}
     records = [asdict(one) | {"share": round(one.peak / setup.memory, 6)} for one in planned]
     values |= {"torch": torch.__version__, "assumed": ASSUMED[setup.parallel], "plans": records}
     return json.dumps(values, indent=1) + "\n"

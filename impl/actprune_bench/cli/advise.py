@@ -7,17 +7,19 @@ import typer
 from rich.console import Console
 
 from actprune import parse_bytes
-from actprune_bench.advise.advice import Advice, advise, recorded, sentence, settings_of
-from actprune_bench.cli.common import OfImages, predicting, terminal
+from actprune_bench.advise.advice import Advice, advise, chosen, recorded, sentence, settings_of
+from actprune_bench.advise.factory import given, images, is_factory
+from actprune_bench.cli.common import Batch, Model, OfImages, predicting, terminal
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import spec_table
+from actprune_common.errors import InputError
 from actprune_common.results import read
 
 
 def command(
-    model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_s24, ...")],
-    batch: Annotated[int, typer.Option(help="Images in a batch.", min=1)],
+    model: Model,
     budget: Annotated[str, typer.Option(help="Memory of a training step: 4GiB, 800MiB, ...")],
+    batch: Batch = None,
     channels: OfImages = 3,
     classes: OfImages = 1000,
     results: Annotated[
@@ -25,14 +27,25 @@ def command(
         typer.Option(metavar="FILE", help="A results.json; repeat. Else what is recorded."),
     ] = None,
 ) -> None:
-    """Say which setting fits a budget of memory, by predicted peaks and recorded runs."""
+    """Say which setting fits a budget of memory, by predicted peaks and recorded runs.
+
+    For a model of your own it chooses one, kind by kind, by the error of the gradients.
+
+    Example: actprune advise --model my.models:vit --batch 64x3x224x224 --budget 24GiB
+    """
     size = parse_bytes(budget)
+    if is_factory(model):
+        if results:
+            raise InputError("results: expected none for a model of your own, whose error is seen")
+        typer.echo(chosen(given(model, batch), size))
+        return
+    count = images(batch)
     known = [setting for path in results or [] for setting in settings_of(read(path))]
     settings = known if results else recorded()
     console = terminal()
     with predicting(console) as progress:
         shape = DataShape(channels, classes)
-        advice = advise(model, batch, size, settings, shape=shape, progress=progress)
+        advice = advise(model, count, size, settings, shape=shape, progress=progress)
     _print(advice, console)
 
 

@@ -27,6 +27,18 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option(metavar="RxFxO", help="Rows x features x out_features; repeat for several."),
 ]
+Model = Annotated[
+    str,
+    typer.Option(help="resmlp_tiny, resmlp_s12, ...; or package.module:factory of your own model."),
+]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|SHAPE",
+        help="Images over all devices; of your own model a shape (4x3x224x224, 4x128:int64), "
+        "without it what the factory returns beside the model.",
+    ),
+]
 OfImages = Annotated[int, typer.Option(help="Of the images.", min=1)]
 Out = Annotated[
     Path | None,

@@ -8,17 +8,18 @@ from rich.console import Console
 
 from actprune import parse_bytes
 from actprune_bench.advise import planning
+from actprune_bench.advise.factory import given, images, is_factory
 from actprune_bench.advise.planning import Planned, Setup
 from actprune_bench.cli import common
-from actprune_bench.cli.common import Formats, Json, OfImages
+from actprune_bench.cli.common import Batch, Formats, Json, Model, OfImages
 from actprune_bench.data import DataShape
 from actprune_bench.report.table import breakable, spec_table
 
 
 def command(
-    model: Annotated[str, typer.Option(help="resmlp_tiny, resmlp_s12, resmlp_b24, ...")],
-    batch: Annotated[int, typer.Option(help="Images in a batch, over all devices.")],
+    model: Model,
     device_memory: Annotated[str, typer.Option(metavar="SIZE", help="Of each: 80GiB, 800MiB, ...")],
+    batch: Batch = None,
     devices: Annotated[int, typer.Option(help="GPUs, or other devices of equal size.")] = 1,
     parallel: Annotated[str, typer.Option(help="none, ddp or fsdp.")] = "none",
     format: Formats = None,
@@ -26,12 +27,17 @@ def command(
     classes: OfImages = 1000,
     json: Json = None,
 ) -> None:
-    """Predict each format's peak per device, without a GPU, and the largest batch that fits."""
+    """Predict each format's peak per device, without a GPU, and the largest batch that fits.
+
+    Example: actprune plan --model my.models:vit --batch 64x3x224x224 --device-memory 24GiB
+    """
     memory = parse_bytes(device_memory, "device-memory")
-    setup = Setup(model, batch, devices, parallel, memory, DataShape(channels, classes))
+    own = given(model, batch) if is_factory(model) else None
+    count = images(batch) if own is None else own.count
+    setup = Setup(model, count, devices, parallel, memory, DataShape(channels, classes), own)
     console = common.terminal()
     with common.predicting(console) as progress:
-        planned = planning.plan(setup, format or planning.default_specs(), progress=progress)
+        planned = planning.plan(setup, format or planning.default_specs(own), progress=progress)
     _print(setup, planned, console)
     if json is not None:
         json.write_text(planning.dumped(setup, planned), encoding="utf-8")

@@ -1,7 +1,9 @@
-"""allocate: within its budget, as measured; better than one spec for all; wrong input by name."""
+"""allocate: the whole step within its budget, on any model and batch; the least that there is."""
 
 import copy
-from collections.abc import Sequence
+from collections import OrderedDict
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,17 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import actprune
-from actprune import FORMATS, InputError, convert, pruned, saved_bytes
-from actprune.budget.allocate import CANDIDATES, Profile, allocate, profile
-from actprune.strategies.grammar import apply, read
-from actprune_bench.data import load_data
-from actprune_bench.models import ResMLP
-from actprune_bench.training import TrainConfig, build
-from actprune_bench.training.step import as_input
+from actprune import InputError
+from actprune.budget import peak
+from actprune.budget.allocate import _globs, allocate
+from actprune.budget.peak import step_peak
 
-UNIFORM = "bsr:block=1x32,sparsity=0.9,select=priority"
-KINDS = ("*.attn", "*.fc1", "*.fc2", "head")
-Batch = tuple[Tensor, Tensor]
+MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
@@ -28,215 +25,224 @@ def one_thread(fixed_torch: None) -> None:
     torch.set_num_threads(1)
 
 
-def tiny() -> ResMLP:
-    model, _ = build(TrainConfig())
-    return model
+class Block(nn.Module):
+    """What transformers are made of, but for attention."""
 
-
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    """Embedded images."""
-    train = load_data("embedded", 32, 32, 10).train
-    return as_input(train.images(torch.arange(32))), train.labels[:32]
-
-
-@pytest.fixture(scope="module")
-def measured(batch: Batch) -> Profile:
-    """Of a fresh resmlp_tiny, all candidates."""
-    torch.set_num_threads(1)
-    return profile(tiny(), batch)
-
-
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
-def test_the_budget_is_kept_in_saved_bytes(measured: Profile, batch: Batch, share: float) -> None:
-    images, _ = batch
-    least = measured.allocate(int(measured.nbytes.min(1).sum()))
-    budget = int(share * measured.uniform("dense").nbytes)
-    made = measured.allocate(budget)
-    assert 0.8 * budget < made.nbytes <= budget
-    for strategy in ("", "lean+"):
-        saved = [saved_bytes(apply(tiny(), strategy + a.spec), images) for a in (made, least)]
-        assert saved[0] - saved[1] == made.nbytes - least.nbytes
-
-
-def test_the_bytes_are_all_that_linears_save() -> None:
-    model = nn.Sequential(nn.Linear(64, 96), nn.Linear(96, 32), nn.Linear(32, 10))
-    x, labels = torch.randn(256, 64), torch.arange(256) % 10
-    budget = 50_000
-    made = actprune.allocate(model, (x, labels), budget)
-    assert convert(model, made) is model
-    assert saved_bytes(model, x) == made.nbytes <= budget
-
-
-def test_a_larger_budget_never_has_more_error(measured: Profile) -> None:
-    dense = measured.uniform("dense").nbytes
-    made = [measured.allocate(dense * share // 1000) for share in range(12, 1001, 13)]
-    errors = [each.error for each in made]
-    assert errors == sorted(errors, reverse=True)
-    assert measured.allocate(dense).error == 0
-    assert len({tuple(each.items()) for each in made}) > 20
-
-
-@pytest.mark.parametrize("spec", [UNIFORM, f"{UNIFORM},values=int4", f"{UNIFORM},values=int8"])
-def test_better_than_one_spec_for_all_of_equal_bytes(measured: Profile, spec: str) -> None:
-    uniform = measured.uniform(spec)
-    made = measured.allocate(uniform.nbytes)
-    assert made.nbytes <= uniform.nbytes
-    assert made.error < 0.5 * uniform.error
-
-
-def test_the_profiled_errors_are_those_of_the_gradients(batch: Batch) -> None:
-    csr = "csr:sparsity=0.8"  # no random selection, so nothing is left to chance
-    error = profile(tiny(), batch, candidates=["dense", csr]).errors[:, 1]
-    plain, sparse = tiny(), convert(tiny(), csr)
-    for model in (plain, sparse):
-        F.cross_entropy(model(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
-    for (name, layer), found in zip(pruned(sparse).items(), error, strict=True):
-        dense, ours = plain.get_submodule(name).weight.grad, layer.weight.grad
-        assert isinstance(dense, Tensor)
-        assert isinstance(ours, Tensor)
-        expected = float((ours - dense).square().sum() / dense.square().sum())
-        assert found == pytest.approx(expected, rel=1e-3)
-
-
-def test_kinds_share_a_format_and_are_written_as_a_plan(batch: Batch) -> None:
-    made = allocate(tiny(), batch, 2**20, groups=KINDS)
-    assert tuple(made) == KINDS
-    assert read(made.spec).spec == made.spec
-    assert [f"{glob}=>{spec}" for glob, spec in made.items()] == made.spec.split(";")
-    model = convert(tiny(), made)
-    assert {model.get_submodule(f"blocks.{i}.attn").spec for i in range(3)} == {made["*.attn"]}
-    only = allocate(tiny(), batch, 2**18, groups="*.mlp.*")
-    assert len(pruned(apply(tiny(), only.spec))) == 6
-    assert tuple(
-        profile(tiny(), batch, candidates=["csr"], groups=["*.fc?", "*", "head"]).groups
-    ) == (
-        "*.fc?",
-        "*",
-    )
-
-
-def test_the_model_is_left_as_it_was(batch: Batch) -> None:
-    model = convert(tiny(), f"{UNIFORM},values=int2").eval()
-    before = copy.deepcopy(model.state_dict())
-    again = allocate(model, batch, 2**20)
-    assert again == allocate(tiny(), batch, 2**20), "what was pruned is profiled as if it were not"
-    assert not model.training
-    assert len(pruned(model)) == 10
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-class Odd(nn.Module):
-    """A layer used twice, a frozen one, an unused one, a name with brackets, an input by name."""
-
-    def __init__(self) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict(
-            {"twice[a]": nn.Linear(16, 16), "frozen": nn.Linear(16, 16), "unused": nn.Linear(4, 4)}
-        )
-        self.layers["frozen"].requires_grad_(False)
+        self.norm = nn.LayerNorm(features)
+        self.fc1, self.fc2 = nn.Linear(features, 2 * features), nn.Linear(2 * features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers["twice[a]"](self.layers["twice[a]"](x).relu_())
-        return F.gelu(self.layers["frozen"](input=out))
+        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return out
 
 
-def squared(model: nn.Module, x: Tensor) -> Tensor:
-    loss: Tensor = model(x).float().square().sum()
-    return loss
+class Model(nn.Module):
+    """Takes its batch by name."""
+
+    def __init__(self, blocks: int = 4, features: int = 64) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(features) for _ in range(blocks))
+        self.head = nn.Linear(features, 8)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.head(x) if scale is None else self.head(x) * scale
+        return out
 
 
-def test_odd_layers() -> None:
-    x = torch.randn(64, 16)
-    made = allocate(Odd(), (x,), 2 * x.nbytes, loss=squared)
-    assert (dict(made), made.nbytes, made.error) == (
-        {"layers.twice[[]a]": "dense"},
-        2 * x.nbytes,
-        0,
-    )
-    less = allocate(Odd(), (x,), x.nbytes, loss=squared)
-    assert list(pruned(convert(Odd(), less))) == ["layers.twice[a]"]
-    alone = allocate(nn.Linear(16, 4), (x,), x.nbytes // 2, loss=squared)
-    assert list(alone) == ["*"]
-    assert alone.spec == alone["*"]
+def tight(model: nn.Module, batch: Any) -> int:
+    """A budget for which dense is too much, and not by far."""
+    return int(0.8 * step_peak(model, batch))
 
 
-def test_autocast_stores_its_dtype() -> None:
-    def cast(model: nn.Module, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return squared(model, x)
-
-    x = torch.randn(64, 32)
-    found = profile(nn.Linear(32, 8), (x,), loss=cast, candidates=["dense", "csr:sparsity=0.5"])
-    assert found.nbytes[0, 0] == x.nbytes // 2
+X = torch.randn(2048, 64, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_has_no_gradient_costs_no_error() -> None:
-    x = torch.randn(8, 4)
-    found = profile(nn.Linear(4, 4), (x,), loss=lambda model, x: model(x).sum() * 0)
-    assert found.errors.max() == 0
+def test_the_step_is_within_the_budget_as_it_runs() -> None:
+    model = Model()
+    dense, spread = step_peak(model, X), {}
+    least = step_peak(model, X, "recompute+@*=>codes:bits=4")
+    assert least < 0.7 * dense
+    for share in (0.05, 0.3, 0.6, 0.9):
+        budget = int(least + share * (dense - least))
+        made = allocate(model, X, budget)
+        assert made.peak <= budget
+        assert made.peak == step_peak(model, X, made.spec), "what is predicted is what it takes"
+        assert made.dense_peak == dense
+        spread[share] = made
+    errors = [made.error for made in spread.values()]
+    assert errors[0] == max(errors)
+    assert len({made.spec for made in spread.values()}) == 4
+    assert errors[-1] < 0.5 * errors[0]
+    assert made.error == actprune.survey(model, X, made.spec).error
+
+
+def test_dense_where_it_fits_and_the_least_where_it_does_not() -> None:
+    model = Model(blocks=1)
+    made = allocate(model, X, "1GiB")
+    assert (made.spec, made.error, made.peak) == ("dense", 0.0, made.dense_peak)
+    with pytest.raises(InputError, match=r"^budget: expected at least \d+ bytes") as raised:
+        allocate(model, X, 1000)
+    least = int(str(raised.value).split()[4])
+    assert allocate(model, X, least).peak == least
+    with pytest.raises(InputError, match=f"the least that .* can take, got {least - 1}$"):
+        allocate(model, X, least - 1)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "batch", [(X,), {"x": X}, {"x": X, "scale": torch.ones(2048, 8)}], ids=["tuple", "dict", "two"]
+)
+def test_batches_of_any_kind(batch: Any) -> None:
+    model = Model()
+    made = allocate(model, batch, tight(model, batch))
+    assert made.spec != "dense"
+    actprune.apply(model, made.spec)
+    out = model(**batch) if isinstance(batch, dict) else model(*batch)
+    out.sum().backward()
+
+
+def test_the_optimizer_is_part_of_the_step() -> None:
+    model = nn.Linear(1024, 1024)
+    x, weights = torch.randn(2, 1024), 4 * (1024 * 1024 + 1024)
+    plain = step_peak(model, x)
+    assert 2 * weights < plain < 2.1 * weights
+    sgd = step_peak(model, x, optimizer=partial(torch.optim.SGD, lr=0.1))
+    assert sgd < 2.1 * weights
+    adam = step_peak(model, x, optimizer=torch.optim.AdamW)
+    assert adam > 4 * weights
+    assert adam == step_peak(model, x, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match=r"^budget: expected at least"):
+        allocate(model, x, int(2.1 * weights), optimizer=torch.optim.AdamW)
+    assert allocate(model, x, int(2.1 * weights)).spec == "dense"
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "NAdam", "RAdam", "RMSprop", "Adafactor"])
+def test_optimizers_run_without_memory(name: str) -> None:
+    model, x, optimizer = Model(blocks=1), X[:8], partial(getattr(torch.optim, name), lr=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peak, "_peak", seen := Seen(peak._peak))
+        predicted = step_peak(model, x, optimizer=optimizer)
+    assert seen.parameters == ["FakeTensor"]
+    assert predicted == peak._peak(copy.deepcopy(model), x, None, optimizer)
+
+
+class Seen:
+    """What kind of parameters a function was called with."""
+
+    def __init__(self, called: Any) -> None:
+        self.called, self.parameters = called, list[str]()
+
+    def __call__(self, model: nn.Module, *args: Any) -> Any:
+        self.parameters.append(type(next(model.parameters())).__name__)
+        return self.called(model, *args)
+
+
+def test_autocast_is_the_loss_of_whoever_asks() -> None:
+    def cast(model: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = model(x)
+            return out.float().square().mean()
+
+    model = Model()
+    dense = step_peak(model, X, loss=cast)
+    assert dense < 0.75 * step_peak(model, X)
+    made = allocate(model, X, int(0.75 * dense), loss=cast)
+    assert (made.peak, made.dense_peak) == (step_peak(model, X, made.spec, loss=cast), dense)
+    assert 0 < made.error < 0.02
+
+
+class Reads(nn.Module):
+    """A model whose forward pass depends on a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc1(x)
+        return F.gelu(out) if out.sum().item() > -1e9 else self.fc2(out)
+
+
+def test_a_model_that_reads_values_is_run_on_real_tensors() -> None:
+    dense = step_peak(Reads(), X)
+    assert allocate(Reads(), X, dense).peak == dense
+
+
+def test_the_peak_counts_what_is_alive() -> None:
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Tanh())
+    weights, x = 64 * 64 * 4, 2048 * 64 * 4
+    made = step_peak(model, X)
+    assert weights + 3 * x <= made <= 2 * weights + 6 * x
+    assert model[0].weight.grad is None
+    assert step_peak(model, X) == made
+
+
+def test_pruning_candidates_are_for_products() -> None:
+    model = Model()
+    names = ["dense", "bsr:block=1x32,sparsity=0.9,select=priority"]
+    budget = tight(model, X)
+    made = allocate(model, X, budget, candidates=names)
+    assert made.peak <= budget
+    assert "bsr" in made.spec
+    actprune.apply(model, made.spec)(X).sum().backward()
+
+
+def test_groups_are_told_apart() -> None:
+    model = Model()
+    budget = int(0.75 * step_peak(model, X))
+    made = allocate(model, X, budget, groups=["blocks.0", "*.fc1"])
+    assert made.peak <= budget
+    rules = actprune.read(made.spec).saved
+    assert {rule.glob for rule in rules} <= {"blocks.0", "*.fc1", "*"}
+
+
+def test_by_default_the_first_half_of_the_blocks_is_told_apart() -> None:
+    named = nn.Sequential(OrderedDict((f"part{i}", Block(64)) for i in range(6)))
+    model = nn.ModuleDict({"stem": named, "few": nn.ModuleList(Block(64) for _ in range(3))})
+    assert _globs(model, None) == ["*"], "parts with names of their own are no blocks of a list"
+    model["b[0]"] = nn.ModuleList(Block(8) for _ in range(4))
+    assert _globs(model, None) == ["b[[]0].[0-1]", "*"]
+    model["more"] = nn.ModuleList(Block(8) for _ in range(30))
+    assert _globs(model, None) == ["more.[0-9]", "*"]
+    assert _globs(model, ["few.*", "*", "stem.*"]) == ["few.*", "*"]
+
+
+def test_a_sample_serves_where_the_batch_is_large() -> None:
+    model = Model()
+    budget = tight(model, X)
+    made = allocate(model, X, budget, sample=X[:256])
+    assert made.peak <= budget
+    assert made.error > 0
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = actprune.apply(Model(), "@*=>codes:bits=8").eval()
+    before = copy.deepcopy(model.state_dict())
+    budget = tight(model, X)
+    assert step_peak(model, X) == step_peak(Model(), X), "what was applied is undone"
+    allocate(model, X, budget)
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert actprune.survey(model, X).held > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
     [
-        (
-            {"budget": 10},
-            r"^budget: expected at least \d+ bytes, the least that the candidates can keep "
-            r"of this batch, got 10$",
-        ),
-        (
-            {"budget": "4MiB"},
-            "^budget: expected a whole number of bytes, got '4MiB'; actprune.parse_bytes",
-        ),
-        ({"budget": float("inf")}, "^budget: expected a whole number of bytes, got inf"),
+        ({"budget": "much"}, "^budget: expected a size such as 4GiB or 800MB, got 'much'$"),
+        ({"budget": 1.5}, "^budget: expected whole bytes, or a text such as 24GiB, got 1.5$"),
+        ({"budget": True}, "^budget: expected whole bytes"),
         ({"candidates": []}, "^candidates: expected at least one format, got none$"),
-        (
-            {"candidates": ["ell"]},
-            f"^spec: expected a format of {', '.join(FORMATS)}, got 'ell'$",
-        ),
-        (
-            {"groups": ["head", "tail"]},
-            "^groups: 'tail' matches no layer with a gradient, such as blocks.0.attn, blocks.0.mlp",
-        ),
-        ({"groups": []}, "^groups: expected at least one glob, got none$"),
-        (
-            {"loss": lambda model, images, labels: model(images).sum() * float("nan")},
-            "^model: the weight gradient of 'blocks.0.attn' is not finite on this batch$",
-        ),
-        (
-            {"loss": lambda model, images, labels: model.norm.alpha.sum()},
-            "^model: expected an nn.Linear whose weight takes part in the loss, found none$",
-        ),
+        ({"candidates": ["ell"]}, "^spec: expected a format of "),
+        ({"groups": "tail"}, "^groups: 'tail' matches no module of the model$"),
+        ({"loss": lambda model, x: model(x).detach().sum()}, "does not require grad"),
     ],
 )
-def test_wrong_input_is_named(arguments: dict[str, object], message: str, batch: Batch) -> None:
-    options: dict[str, object] = {"budget": 2**30, "candidates": ["csr"]} | arguments
-    with pytest.raises(InputError, match=message):
-        allocate(tiny(), batch, **options)  # type: ignore[arg-type]
-
-
-def test_a_frozen_model_and_an_empty_batch_are_named(batch: Batch) -> None:
-    with pytest.raises(InputError, match=r"^model: expected an nn\.Linear whose weight takes part"):
-        allocate(tiny().requires_grad_(False), batch, 2**30)
-    images, labels = batch
-    with pytest.raises(InputError, match=r"^batch: expected at least one sample, got none$"):
-        allocate(tiny(), (images[:0], labels[:0]), 2**30)
-
-
-def test_the_least_budget_is_the_one_that_is_said(measured: Profile) -> None:
-    least = int(measured.nbytes.min(1).sum())
-    assert measured.allocate(least).nbytes == least
-    with pytest.raises(InputError, match=f"expected at least {least} bytes"):
-        measured.allocate(least - 1)
-    with pytest.raises(
-        InputError, match=r"spec: expected one of dense, bsr.*, got csr:sparsity=0.9"
-    ):
-        measured.uniform("csr")
-
-
-def test_the_candidates_are_canonical_and_all_unbiased() -> None:
-    specs: Sequence[str] = [actprune.parse(spec).spec for spec in CANDIDATES]
-    assert len(set(specs)) == len(specs) == 16
-    assert all("priority" in spec or "sparsity=0.0" in spec or spec == "dense" for spec in specs)
+def test_wrong_input_is_named(change: dict[str, Any], message: str) -> None:
+    error = RuntimeError if "loss" in change else InputError
+    with pytest.raises(error, match=message):
+        allocate(Model(blocks=1), X, **({"budget": MIB} | change))
