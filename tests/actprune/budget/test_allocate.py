@@ -1,7 +1,7 @@
 """allocate: the whole step within its budget, on any model and batch; the least that there is."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 from functools import partial
 from typing import Any
 
@@ -93,14 +93,18 @@ def test_dense_where_it_fits_and_the_least_where_it_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch", [(X,), {"x": X}, {"x": X, "scale": torch.ones(2048, 8)}], ids=["tuple", "dict", "two"]
+    "batch",
+    [(X,), {"x": X}, UserDict({"x": X, "scale": torch.ones(2048, 8)})],
+    ids=["tuple", "dict", "two"],
 )
 def test_batches_of_any_kind(batch: Any) -> None:
     model = Model()
+    if "scale" in batch:
+        assert step_peak(model, batch) >= step_peak(model, X) + batch["scale"].nbytes
     made = allocate(model, batch, tight(model, batch))
     assert made.spec != "dense"
     actprune.apply(model, made.spec)
-    out = model(**batch) if isinstance(batch, dict) else model(*batch)
+    out = model(*batch) if isinstance(batch, tuple) else model(**batch)
     out.sum().backward()
 
 
