@@ -4,7 +4,7 @@ import copy
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ def step_peak(
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     memo = {id(t): fake.from_tensor(t) for t in (*model.parameters(), *model.buffers())}
     twin = apply(undo(copy.deepcopy(model, memo)), spec)
+    batch = dict(batch) if isinstance(batch, Mapping) else batch  # a tokenizer's is of its own kind
     faked = tree_map_only(Tensor, partial(_faked, fake), batch)
     try:
         with _quiet(), fake, torch.compiler.set_stance("force_eager"):

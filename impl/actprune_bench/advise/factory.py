@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -83,7 +83,7 @@ def given(model: str, batch: str | None) -> Given:
         own = example(batch)
     if own is None:
         raise InputError(f"batch: expected {SHAPE}, for {model} returns a model alone")
-    return Given(made, own)
+    return Given(made, dict(own) if isinstance(own, Mapping) else own)
 
 
 def example(text: str) -> Tensor:

@@ -37,7 +37,10 @@ def command(
     if is_factory(model):
         if results:
             raise InputError("results: expected none for a model of your own, whose error is seen")
-        typer.echo(chosen(given(model, batch), size))
+        own, console = given(model, batch), terminal()
+        with console.status("measuring what each choice costs"):
+            said = chosen(own, size)
+        console.print(said, markup=False, soft_wrap=True)
         return
     count = images(batch)
     known = [setting for path in results or [] for setting in settings_of(read(path))]

@@ -1,7 +1,7 @@
 """allocate: the whole step within its budget, on any model and batch; the least that there is."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,10 @@ from actprune import InputError
 from actprune.budget import peak
 from actprune.budget.allocate import _globs, allocate
 from actprune.budget.peak import step_peak
+from actprune.inspect.gradients import loss_of
+from actprune_bench.measure.peak import predicted_peak
+from actprune_bench.training.config import TrainConfig
+from actprune_bench.training.step import build, example_batch
 
 MIB = 2**20
 
@@ -93,14 +97,18 @@ def test_dense_where_it_fits_and_the_least_where_it_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "batch", [(X,), {"x": X}, {"x": X, "scale": torch.ones(2048, 8)}], ids=["tuple", "dict", "two"]
+    "batch",
+    [(X,), {"x": X}, UserDict({"x": X, "scale": torch.ones(2048, 8)})],
+    ids=["tuple", "dict", "two"],
 )
 def test_batches_of_any_kind(batch: Any) -> None:
     model = Model()
+    if "scale" in batch:
+        assert step_peak(model, batch) >= step_peak(model, X) + batch["scale"].nbytes
     made = allocate(model, batch, tight(model, batch))
     assert made.spec != "dense"
     actprune.apply(model, made.spec)
-    out = model(**batch) if isinstance(batch, dict) else model(*batch)
+    out = model(*batch) if isinstance(batch, tuple) else model(**batch)
     out.sum().backward()
 
 
@@ -178,6 +186,18 @@ def test_the_peak_counts_what_is_alive() -> None:
     assert weights + 3 * x <= made <= 2 * weights + 6 * x
     assert model[0].weight.grad is None
     assert step_peak(model, X) == made
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["dense", "recompute+@*=>codes:bits=4", "bf16+checkpoint+dense", "lean+csr:sparsity=0.9"],
+)
+def test_the_peak_is_the_one_that_torch_tracks(spec: str) -> None:
+    plain = TrainConfig(batch_size=8)
+    model, _ = build(plain)
+    adamw = partial(torch.optim.AdamW, fused=True)
+    found = step_peak(model, example_batch(plain), spec, loss=loss_of, optimizer=adamw)
+    assert found == predicted_peak(TrainConfig(batch_size=8, spec=spec))
 
 
 def test_pruning_candidates_are_for_products() -> None:
