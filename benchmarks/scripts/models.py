@@ -41,9 +41,14 @@ _LIBRARIES: list[torch.library.Library] = []
 
 
 def mend_torchvision() -> None:
-    """Let timm be imported where torchvision is built for CUDA and torch is not."""
+    """Let timm and transformers be imported where torchvision is built for CUDA and torch is not.
+
+    Its operators then fail to load; two of their names are all that the import needs.
+    """
     try:
         import_module("torchvision")
+    except ModuleNotFoundError:
+        return
     except (ImportError, RuntimeError):
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]

@@ -1,5 +1,5 @@
 """These packages import torchvision, whose build may not fit a CPU's torch."""
 
-from tests import others
+from benchmarks.scripts.models import mend_torchvision
 
-others.mend_torchvision()
+mend_torchvision()

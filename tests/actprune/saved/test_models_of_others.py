@@ -31,7 +31,7 @@ def of_timm(name: str, size: int, **options: Any) -> Callable[[], Made]:
 
 def of_transformers(name: str, task: str, **options: Any) -> Callable[[], Made]:
     def make() -> Made:
-        others.mend_torchvision()
+        others.package("transformers")
         library = pytest.importorskip("transformers")
         config = getattr(library, f"{name}Config")(**options)
         return getattr(library, f"{name}{task}")(config), torch.randint(0, 100, (2, 16))
