@@ -17,6 +17,7 @@ from actprune.layers.foreign import (
     torch_alone,
     warn_of_adapters,
 )
+from actprune.layers.one_store import kept_of
 from actprune.layers.tensor_parallel import over_shards
 from actprune_common.errors import InputError, expected
 
@@ -39,7 +40,7 @@ class _PrunedLinear(torch.autograd.Function):
     ) -> Tensor:
         input_needs, weight_needs = ctx.needs_input_grad[:2]
         ctx.spec, ctx.features = spec, x.shape[1]
-        buffers = ops.compress(x, spec, draw, sample_importance) if weight_needs else ()
+        buffers = kept_of(x, spec, draw, sample_importance) if weight_needs else ()
         ctx.save_for_backward(weight if input_needs else None, *buffers)
         return F.linear(x, weight, bias)
 
