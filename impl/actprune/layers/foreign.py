@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import torch
@@ -47,16 +48,28 @@ def called_by_fx(module: nn.Module, *inputs: Any) -> Any:
 
 
 def warn_of_adapters() -> None:
-    """Say once that a layer was frozen since it was converted, where PEFT may have done it.
+    """Say that a layer was frozen since it was converted, where a layer of PEFT's calls it.
 
     Its adapters then train in the layer's place, and nobody has converted them.
     """
-    if not torch.compiler.is_compiling() and "peft" in sys.modules:
-        warnings.warn(
-            "layers that actprune.convert made were frozen since and keep nothing; adapters that "
-            "PEFT put on them keep their inputs dense until the model is converted again",
-            stacklevel=2,
-        )
+    if torch.compiler.is_compiling() or "peft" not in sys.modules:
+        return
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_CALLERS):
+        if frame is None:
+            return
+        if frame.f_globals.get("__name__", "").startswith("peft."):
+            warnings.warn(
+                "layers that actprune.convert made were frozen since and keep nothing; adapters "
+                "that PEFT put on them keep their inputs dense until the model is converted again",
+                stacklevel=2,
+            )
+            return
+        frame = frame.f_back
+
+
+_CALLERS = 8
+"""Between this module and the one around the layer: the layer's methods, and nn.Module's calls."""
 
 
 def over_jagged(multiply: Multiply, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
