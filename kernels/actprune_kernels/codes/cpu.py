@@ -1,5 +1,6 @@
 """By FBGEMM's operators; the rare groups that these do not code as the definition does, by that."""
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def pack(x: Tensor, bits: int, group: int) -> Tensor:
 def _pack_rows(groups: Tensor, bits: int) -> Tensor:
     """The rows of groups (rows, group) fp32."""
     codes: Tensor = getattr(torch.ops.quantized, f"{_OPERATORS[bits]}_prepack")(groups)
-    if len(groups) and not (_ordinary(groups, codes, bits) and bool(groups.sum().isfinite())):
+    if len(groups) and not (_ordinary(groups, codes, bits) and isfinite(groups.sum().item())):
         odd = _odd(groups.amin(1), groups.amax(1), bits) | ~groups.sum(1).isfinite()
         for rows in torch.split(odd.nonzero().view(-1), rows_at_once(groups.shape[1])):
             codes[rows] = naive.pack_rows(groups[rows], bits)
@@ -42,12 +43,16 @@ def _ordinary(groups: Tensor, codes: Tensor, bits: int) -> bool:
     if bits == 8:
         ends = _ends(codes, 8, np.float32)
         return bool(ends[:, 0].min() >= 2 * LEAST / 255 and np.abs(ends).max() < np.inf)
-    ends = _ends(codes, 4, np.int16)  # fp16, whose bits are in the order of the numbers
-    sizes = ends & 0x7FFF
-    if ends[:, 0].min() < 0x0400 or sizes.max() > 0x7BFF:
+    # fp16, whose bits are in the order of the numbers; a least value that is not finite shows in
+    # the scale as well
+    scales = _ends(codes, 4, np.int16)[:, 0].copy()
+    if scales.min() < 0x0400 or scales.max() > 0x7BFF:
         return False
-    none = (ends[:, 0] == 0x3C00) & (sizes[:, 1] < 0x0400)  # the scale of a constant group is 1
-    return not none.any() or not bool(groups[torch.from_numpy(none)].any())
+    constant = scales == 0x3C00  # such a group's scale is 1
+    if not constant.any():
+        return True
+    tiny = constant & (_ends(codes, 4, np.int16)[:, 1] & 0x7FFF < 0x0400)
+    return not tiny.any() or not bool(groups[torch.from_numpy(tiny)].any())
 
 
 def _ends(codes: Tensor, count: int, dtype: type[np.generic]) -> "np.ndarray[Any, Any]":
