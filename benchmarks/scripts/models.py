@@ -15,7 +15,6 @@ import gc
 import statistics
 import sys
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -23,10 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 import actprune
+from actprune.budget.peak import Alive
 from actprune_bench.records.environment import environment
 from actprune_common.files import write_json
 
@@ -113,41 +111,6 @@ def models() -> dict[str, Make]:
     }
 
 
-class Alive(TorchDispatchMode):
-    """The storages that operators make, by weak references, and how many bytes are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.storages: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self.bytes = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for made in tree_iter(out):
-            if isinstance(made, Tensor):
-                self._see(made.untyped_storage())
-        return out
-
-    def _see(self, storage: Any) -> None:
-        known = self.storages.get(storage._cdata)
-        if known is not None and known[0]() is not None:
-            return
-        size = storage.nbytes()
-
-        def gone(_: Any) -> None:
-            self.bytes -= size
-
-        self.storages[storage._cdata] = weakref.ref(storage, gone), size
-        self.bytes += size
-        self.peak = max(self.peak, self.bytes)
-
-    def held(self, others: Sequence[Tensor]) -> int:
-        """Bytes alive, those of `others` apart."""
-        excluded = {tensor.untyped_storage()._cdata for tensor in others}
-        alive = self.storages.items()
-        return sum(s for key, (ref, s) in alive if ref() is not None and key not in excluded)
-
-
 def held(model: nn.Module, step: Step) -> tuple[int, int]:
     """Bytes that the forward pass leaves for the backward pass, and the most alive in both."""
     model.zero_grad(set_to_none=True)
@@ -159,11 +122,12 @@ def held(model: nn.Module, step: Step) -> tuple[int, int]:
         kept = torch.cuda.memory_allocated() - before
         loss.backward()  # type: ignore[no-untyped-call]
         return kept, torch.cuda.max_memory_allocated() - before
-    alive = Alive()
+    alive = Alive("cpu")
     with alive:
         loss = step()
         gc.collect()
-        kept = alive.held([*own, loss])
+        apart = {tensor.untyped_storage()._cdata for tensor in (*own, loss)}
+        kept = sum(size for address, size in alive.sizes.items() if address not in apart)
         loss.backward()  # type: ignore[no-untyped-call]
     return kept, alive.peak
 

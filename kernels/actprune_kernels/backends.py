@@ -98,6 +98,17 @@ def kernels(folder: str, backend: str, device: torch.device, dtype: torch.dtype)
     return import_module(f"actprune_kernels.{folder}.{resolve(folder, backend, device, dtype)}")
 
 
+def of_any_dtype(folder: str, device: torch.device, name: str = "auto") -> ModuleType:
+    """The module of `folder` that serves `device`, whatever the dtype.
+
+    name: the backend of the kernels beside it; `naive` is the definition everywhere, and serves
+    devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
+    """
+    if name not in ("naive", "triton"):
+        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
+    return kernels(folder, name, device, torch.float32)
+
+
 def _automatic(has: Iterable[Backend], device: torch.device, dtype: torch.dtype) -> str:
     serving = [each for each in has if each.device == device.type]
     if not serving:

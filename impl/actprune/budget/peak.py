@@ -85,7 +85,7 @@ def _faked(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
 
 def _peak(model: nn.Module, batch: Any, loss: Loss | None, optimizer: Optimizer | None) -> int:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    alive = _Alive(next((p.device.type for p in parameters), "cpu"))
+    alive = Alive(next((p.device.type for p in parameters), "cpu"))
     for tensor in tree_iter((list(model.parameters()), list(model.buffers()), batch)):
         alive.add(tensor)
     if isinstance(optimizer, torch.optim.Optimizer):
@@ -105,13 +105,14 @@ def _peak(model: nn.Module, batch: Any, loss: Loss | None, optimizer: Optimizer 
     return alive.peak
 
 
-class _Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):
     """The bytes of all storages that are alive, and the most that there were."""
 
     def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.now, self.peak, self.updating = device, 0, 0, False
-        self._known: set[int] = set()
+        self.sizes: dict[int, int] = {}
+        """Of the storages that are alive, by address."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         read = self.updating and func is torch.ops.aten._local_scalar_dense.default
@@ -127,15 +128,14 @@ class _Alive(TorchDispatchMode):
         if not isinstance(part, Tensor) or part.device.type != self.device:
             return
         storage = part.untyped_storage()
-        if storage._cdata in self._known:
+        if storage._cdata in self.sizes:
             return
         size = storage.nbytes()
         size += -size % _GRAIN if self.device == "cuda" else 0
-        self._known.add(storage._cdata)
-        weakref.finalize(storage, self._freed, storage._cdata, size).atexit = False
+        self.sizes[storage._cdata] = size
+        weakref.finalize(storage, self._freed, storage._cdata).atexit = False
         self.now += size
         self.peak = max(self.peak, self.now)
 
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
+    def _freed(self, address: int) -> None:
+        self.now -= self.sizes.pop(address)

@@ -29,6 +29,6 @@ def backpropagate(model: nn.Module, batch: Sequence[Tensor], loss: Loss) -> None
     """
     model.zero_grad(set_to_none=True)
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)):
+    with torch.random.fork_rng(devices=sorted(devices)), torch.enable_grad():
         torch.manual_seed(0)
         loss(model, *batch).backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from actprune.inspect.gradients import Loss
+from actprune.inspect.gradients import Loss, backpropagate
 from actprune.layers.convert import pruned
 from actprune.layers.refusal import multiplying
 from actprune.saved.recorder import Saved
@@ -180,11 +180,7 @@ def _gradients(model: nn.Module, batch: Any, loss: Loss | None) -> dict[str, Ten
 
 def backward(model: nn.Module, batch: Any, loss: Loss | None) -> None:
     """Leave fresh gradients in a model's parameters, by one step that draws as any other does."""
-    model.zero_grad(set_to_none=True)
-    devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices)), torch.enable_grad():
-        torch.manual_seed(0)
-        _loss_of(model, batch, loss).backward()  # type: ignore[no-untyped-call]
+    backpropagate(model, (), lambda made: _loss_of(made, batch, loss))
 
 
 def _loss_of(model: nn.Module, batch: Any, loss: Loss | None) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actprune.layers.casting import without_autocast
+from actprune.saved.stores import Whole
 from actprune.saved.values import Given, Recipe, Value, View
 
 RECENT = 2
@@ -32,7 +34,7 @@ class Contents:
         if known is not None:
             return known, False
         if value.store is not None:
-            flat, own = value.store.flat(), value.store.name != "whole"
+            flat, own = value.store.flat(), not isinstance(value.store, Whole)
         else:
             assert value.recipe is not None
             flat, own = self._made(value, value.recipe), True
@@ -146,8 +148,7 @@ def _without_autocast() -> Any:
     """Autocast around the backward pass is none of the forward pass's."""
     stack = ExitStack()
     for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(without_autocast(torch.device(device)))
     return stack
 
 

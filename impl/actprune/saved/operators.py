@@ -7,15 +7,9 @@ from typing import Any
 
 import torch.nn.functional as F
 
-LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = [
-    "linear",
-    "conv",
-    "norm",
-    "activation",
-    "attention",
-    "rest",
-]
-KINDS = (LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST)
+KINDS = LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = (
+    *("linear", "conv", "norm", "activation", "attention", "rest"),
+)
 """What a tensor is saved for, as rules name it. A product of two activations is attention's."""
 PRODUCTS = (LINEAR, CONV)
 """The kinds whose gradients are linear in what they save."""

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from actprune.formats import Codes, Dense, Format
+from actprune.layers.draws import draw_for
 from actprune.saved.contents import Contents, normalized
 from actprune.saved.operators import (
     ATTENTION,
@@ -106,7 +107,6 @@ class Recorder(TorchFunctionMode):
         *,
         inputs: Iterable[Any] = (),
         products: bool = False,
-        draw: tuple[int, int] = (0, 0),
         log: list[Saved] | None = None,
     ) -> None:
         super().__init__()
@@ -124,7 +124,6 @@ class Recorder(TorchFunctionMode):
         """Of the function that runs: all of them, those in lists too."""
         self._late: list[Cell] = []
         self._last_cast: tuple[Tensor, Tensor] | None = None
-        self._draw = [*draw, 0]
         self._hooks: saved_tensors_hooks | None = None
 
     def __enter__(self) -> "Recorder":
@@ -408,8 +407,9 @@ class Recorder(TorchFunctionMode):
 
     def _pruned(self, tensor: Tensor, format: Format) -> Store:
         features = tensor.shape[-1] if tensor.dim() != 4 else tensor[0, 0].numel()
-        self._draw[2] += 1
-        draw = torch.tensor([format.seed + self._draw[0], *self._draw[1:]])
+        draw = None
+        if format.stochastic:  # what else reads the same tensor shares the store
+            draw = draw_for(format.first_draw().to(tensor.device), tensor)
         return Pruned(flat_of(tensor.detach()), features, format, draw)
 
     def _whole(self, value: Value, tensor: Tensor) -> View:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from actprune.saved.operators import Operator
-from actprune.saved.stores import Pruned, Store, unchanged
+from actprune.saved.stores import Pruned, Store, Whole, unchanged
 
 _expired = torch.UntypedStorage._expired
 
@@ -43,7 +43,7 @@ class Value:
         if isinstance(self.store, Pruned):
             return None  # it serves products alone
         if self.store is not None:
-            return 0 if self.store.name == "whole" else 1
+            return 0 if isinstance(self.store, Whole) else 1
         if self.recipe is None:
             return None
         cost = self.recipe.operator.passes or 0

@@ -18,7 +18,7 @@ from actprune.layers.convert import convert, revert
 from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies import STRATEGIES
 from actprune.strategies.base import Strategy, put_back
-from actprune.strategies.saving import AT, Rule, Saving, Within, rule_of, save
+from actprune.strategies.saving import AT, Rule, Saving, Within, check_modules, rule_of, save
 from actprune_common.errors import InputError, expected
 
 RECOMMENDED = "@*=>codes:bits=4"
@@ -139,12 +139,12 @@ def apply(
     chosen = read(spec)
     for strategy in chosen.strategies:
         strategy.check([format for _, format in chosen.rules], chosen.spec)
-    _check_saved(chosen)
+    check_modules(model, chosen.saved)
     undo(model)
     if any(not isinstance(format, Dense) for format in chosen.layers.values()):
         convert(model, chosen.layers, include, exclude)
     if chosen.saved:
-        save(model, chosen.saved, products=any(s.name == "recompute" for s in chosen.strategies))
+        save(model, chosen.saved)
     for strategy in reversed(chosen.strategies):
         strategy.apply(model)
     return model
@@ -174,14 +174,6 @@ def undo(model: Model) -> Model:
     for strategy in STRATEGIES.values():
         strategy.undo(model)
     return revert(model)
-
-
-def _check_saved(chosen: Plan) -> None:
-    names = [strategy.name for strategy in chosen.strategies]
-    if chosen.saved and "compile" in names:
-        raise InputError(f"spec: rules with @ do not reach a compiled graph, got {chosen.spec!r}")
-    if not chosen.saved and "recompute" in names:
-        raise InputError(f"spec: recompute expects rules with @, got {chosen.spec!r}")
 
 
 def _strategies(text: str) -> tuple[Strategy, ...]:

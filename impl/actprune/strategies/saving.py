@@ -68,12 +68,9 @@ def recording() -> Recorder | None:
 class Saving(Replacement):
     """A model's forward, in which what autograd saves is kept as rules say."""
 
-    def __init__(
-        self, module: nn.Module, formats: Mapping[str, Format], *, products: bool = False
-    ) -> None:
+    def __init__(self, module: nn.Module, formats: Mapping[str, Format]) -> None:
         super().__init__(module)
-        self.formats, self.products = formats, products
-        self.steps = 0
+        self.formats, self.products = formats, False
         self.log: list[Saved] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,11 +84,10 @@ class Saving(Replacement):
         transformed = torch._C._are_functorch_transforms_active()
         if not torch.is_grad_enabled() or transformed:
             return self.replaced(*args, **kwargs)
-        self.steps += 1
         weights = (*self.module.parameters(), *self.module.buffers())
-        options: dict[str, Any] = {"products": self.products, "draw": (0, self.steps)}
-        options["inputs"] = tree_iter((args, kwargs))
-        recorder = Recorder(weights, self.formats, **options, log=self.log)
+        inputs = tree_iter((args, kwargs))
+        options: dict[str, Any] = {"inputs": inputs, "products": self.products, "log": self.log}
+        recorder = Recorder(weights, self.formats, **options)
         around = recording()
         _RECORDING.recorder = recorder
         try:
@@ -120,14 +116,18 @@ class Within(Replacement):
             recorder.formats = before
 
 
-def save(model: nn.Module, rules: Sequence[Rule], *, products: bool = False) -> None:
-    """Let a model keep what autograd saves as rules say. Raises InputError, the model untouched."""
+def check_modules(model: nn.Module, rules: Sequence[Rule]) -> None:
+    """Raise InputError where a glob names no module of a model."""
     names = [name for name, _ in model.named_modules()]
     for each in rules:
         if each.glob != ANY and not any(fnmatchcase(name, each.glob) for name in names):
             raise InputError(f"spec: {each.glob!r} matches no module of the model")
-    replace(model, Saving(model, formats_in("", rules), products=products), innermost=True)
+
+
+def save(model: nn.Module, rules: Sequence[Rule]) -> None:
+    """Let a model keep what autograd saves as rules say."""
     found = {"": formats_in("", rules)}
+    replace(model, Saving(model, found[""]), innermost=True)
     for name, module in model.named_modules():
         if name:
             found[name] = formats_in(name, rules)

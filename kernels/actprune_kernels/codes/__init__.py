@@ -32,7 +32,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, of_any_dtype
 from actprune_kernels.sizes import index_dtype
 
 HAS = (NAIVE, CPU, TRITON)
@@ -49,14 +49,8 @@ LEAST on, where it shifts no value by more than a twentieth of a step."""
 
 
 def backend(device: torch.device, name: str = "auto") -> ModuleType:
-    """The module that serves `device`, whatever the dtype.
-
-    name: the backend of the kernels beside it; `naive` is the definition everywhere, and serves
-    devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
-    """
-    if name not in ("naive", "triton"):
-        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
-    return kernels("codes", name, device, torch.float32)
+    """The module that serves `device`, as backends.of_any_dtype says."""
+    return of_any_dtype("codes", device, name)
 
 
 def width(bits: int, group: int) -> int:

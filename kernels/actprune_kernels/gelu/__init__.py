@@ -20,7 +20,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels, of_any_dtype
 
 HAS = (NAIVE, CPU, TRITON)
 BITS = (2, 4)
@@ -57,8 +57,7 @@ def backend(device: torch.device, name: str = "auto") -> ModuleType:
     on CUDA where Triton cannot run. Raises ValueError where a backend that is named cannot.
     """
     if name == "auto":
-        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
         with suppress(ValueError):
-            return kernels("gelu", name, device, torch.float32)
+            return of_any_dtype("gelu", device)
         name = "naive"
     return kernels("gelu", name, device, torch.float32)

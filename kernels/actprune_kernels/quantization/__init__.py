@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actprune_kernels.backends import CPU, NAIVE, TRITON, kernels
+from actprune_kernels.backends import CPU, NAIVE, TRITON, of_any_dtype
 from actprune_kernels.sizes import factor
 
 HAS = (NAIVE, CPU, TRITON)
@@ -54,14 +54,8 @@ Parts = tuple[Tensor, ...]
 
 
 def backend(device: torch.device, name: str = "auto") -> ModuleType:
-    """The module that serves `device`, whatever the dtype.
-
-    name: the backend of the kernels beside it; `naive` is the definition everywhere, and serves
-    devices without kernels of their own. Raises ValueError where CUDA lacks what Triton needs.
-    """
-    if name not in ("naive", "triton"):
-        name = {"cpu": "cpu", "cuda": "triton"}.get(device.type, "naive")
-    return kernels("quantization", name, device, torch.float32)
+    """The module that serves `device`, as backends.of_any_dtype says."""
+    return of_any_dtype("quantization", device, name)
 
 
 def per_byte(kind: str) -> int:

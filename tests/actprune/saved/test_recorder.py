@@ -400,3 +400,28 @@ def test_what_is_kept_goes_with_the_graph_and_waits_for_no_collector() -> None:
         assert [ref() for ref in kept] == [None]
     finally:
         gc.enable()
+
+
+def test_statistics_are_kept_as_they_are() -> None:
+    """What a softmax, a norm, sums up decides about many values: of few there is little to gain."""
+    attention = Net(lambda m, x: F.scaled_dot_product_attention(m.a(x), x, x), a=linear(64, 64))
+    other = twin(attention)
+    other(torch.randn(8, 4, 128, 64, requires_grad=True))
+    kept = [saved for saved in log(other) if saved.store == "statistic"]
+    assert [saved.nbytes for saved in kept] == [8 * 4 * 128 * 4]  # the logarithms of sums
+    normed = twin(nn.Sequential(linear(64, 64), nn.LayerNorm(64)))
+    normed(torch.randn(4096, 64, requires_grad=True))
+    assert [saved.store for saved in log(normed) if saved.nbytes == 4096 * 4] == ["statistic"] * 2
+
+
+def test_a_small_view_leaves_the_rest_of_its_storage() -> None:
+    stem, head = linear(64, 64), linear(64, 2)
+    net = Net(lambda m, x: m.head(m.stem(x)[:, 0]), stem=stem, head=head)
+    storages = []
+    stem.register_forward_hook(lambda _, __, out: storages.append(out.untyped_storage()))
+    other = twin(net)
+    out = other(torch.randn(4, 256, 64))
+    made = weakref.ref(storages.pop())
+    assert made() is None
+    same_step(net, torch.randn(4, 256, 64))
+    assert out.requires_grad

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint
 
-from actprune import InputError, apply, read, undo
+from actprune import InputError, apply, pruned, read, saved_bytes, survey, undo
 from actprune.strategies.base import replacements
 from actprune.strategies.saving import Saving, Within
 from tests.ranks import torchrun
@@ -249,3 +249,29 @@ def test_kinds_of_replacements() -> None:
 def test_ranks_compute_what_one_process_does() -> None:
     script = Path(__file__).parents[2] / "saving_ranks.py"
     assert torchrun(2, script).count("the same") == 2
+
+
+def test_what_is_refused_leaves_the_model_as_it_was() -> None:
+    model = apply(nn.Sequential(nn.Linear(8, 8)), "csr:sparsity=0.5")
+    with pytest.raises(InputError, match="'blocks' matches no module"):
+        apply(model, "blocks@linear=>dense;@*=>codes:bits=4")
+    assert [layer.spec for layer in pruned(model).values()] == ["csr:sparsity=0.5"]
+
+
+def test_saved_bytes_are_those_that_the_survey_tells() -> None:
+    model = nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256))
+    x = torch.randn(512, 256, requires_grad=True)
+    dense, held = saved_bytes(model, x), survey(model, x).held
+    assert saved_bytes(apply(model), x) == held < 0.07 * dense
+
+
+def test_a_random_store_is_the_same_in_a_step_that_is_repeated() -> None:
+    spec = "@linear=>bsr:block=1x8,sparsity=0.5,select=priority"
+    model, x = apply(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), spec), torch.randn(64, 64)
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        model(x.clone().requires_grad_()).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == 4
+    assert all(map(torch.equal, *gradients))
