@@ -78,3 +78,23 @@ def test_a_tensor_that_is_kept_whole_is_watched() -> None:
         RuntimeError, match=r"changed in place since the forward pass: shape \(9,\)"
     ):
         store.flat()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((4, 197, 192), 96), ((4, 64, 56, 56), 112), ((8, 768), 128), ((5, 7), 128), ((3, 40), 40)],
+)
+def test_a_group_is_a_whole_part_of_a_row(shape: tuple[int, ...], expected: int) -> None:
+    x = torch.empty(shape)
+    assert group_of(x.shape, x.stride()) == expected
+    if x.dim() == 4:
+        last = x.to(memory_format=torch.channels_last)
+        assert group_of(last.shape, last.stride()) == 64  # a pixel's channels
+
+
+def test_a_small_row_is_not_lost_beside_a_large_one() -> None:
+    x = torch.randn(64, 192)
+    x[::2] /= 1000
+    back = Coded(x.view(-1), 4, group_of(x.shape, x.stride())).flat().view_as(x)
+    off = (back - x).norm(dim=1) / x.norm(dim=1)
+    assert float(off.max()) < 0.2

@@ -275,3 +275,12 @@ def test_a_random_store_is_the_same_in_a_step_that_is_repeated() -> None:
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     assert len(gradients[0]) == 4
     assert all(map(torch.equal, *gradients))
+
+
+def test_recompute_runs_products_again() -> None:
+    model, x = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 256), nn.GELU()), torch.randn(128, 64)
+    x.requires_grad_()
+    plain, again = (survey(model, x, f"{more}@*=>codes:bits=4") for more in ("", "recompute+"))
+    assert [saved.store for saved in plain.saved if saved.function == "gelu"] == ["codes:bits=4"]
+    assert [saved.store for saved in again.saved if saved.function == "gelu"] == ["again by linear"]
+    assert again.held < 0.4 * plain.held
