@@ -1,7 +1,9 @@
 """What every strategy is, and the replacement of a module's forward that most are made of."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, ClassVar
 
 from torch import nn
@@ -27,6 +29,12 @@ class Replacement:
         if self.beneath is not None:
             return self.beneath(*args, **kwargs)
         return type(self.module).forward(self.module, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of what it replaces: trainers ask a model's forward which inputs it takes."""
+        replaced = self.beneath or MethodType(type(self.module).forward, self.module)
+        return inspect.signature(replaced)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call what this one replaces, with what it does about it."""

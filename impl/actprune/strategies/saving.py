@@ -117,7 +117,12 @@ class Within(Replacement):
 
 
 def check_modules(model: nn.Module, rules: Sequence[Rule]) -> None:
-    """Raise InputError where a glob names no module of a model."""
+    """Raise InputError where a glob names no module, or training does not call the forward."""
+    if rules and (hasattr(model, "training_step") or type(model).forward is nn.Module.forward):
+        raise InputError(
+            f"model: expected one whose forward training calls, got {type(model).__name__}; apply "
+            "rules with @ to the module within that it calls"
+        )
     names = [name for name, _ in model.named_modules()]
     for each in rules:
         if each.glob != ANY and not any(fnmatchcase(name, each.glob) for name in names):

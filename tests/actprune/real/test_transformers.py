@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actprune import convert, pruned, saved_bytes
+from actprune import apply, convert, pruned, saved_bytes
 from actprune_bench.measure.tolerance import relative_error
+from tests.twins import lossless
 
 transformers: Any = pytest.importorskip("transformers", reason="no transformers (extra `models`)")
 WHOLE = "bsr:block=1x8,sparsity=0"
@@ -94,12 +95,31 @@ def test_trainer_accumulates(tmp_path: Path) -> None:
     trained(llama(PRUNED), tmp_path, **options)
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bf16": True}, {"gradient_accumulation_steps": 2}, {"gradient_checkpointing": True}],
+)
+def test_trainer_of_what_keeps_everything_in_stores(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """It asks the forward which inputs it takes; the steps are dense's where codes lose nothing."""
+    with lossless():
+        ours = trained(apply(llama()), tmp_path, **options)
+    limit = 0.3 if "bf16" in options else 1e-2
+    assert furthest(ours, trained(llama(), tmp_path, **options)) < limit
+
+
 def test_trainer_resumes_to_the_bit(tmp_path: Path) -> None:
     """Random selections too, of which the Trainer knows nothing."""
     whole = trained(llama(PRUNED), tmp_path)
     again = trained(llama(PRUNED), tmp_path, resume=True)
     for name, parameter in whole.items():
         assert torch.equal(again[name], parameter), name
+    coded = "@linear=>bsr:block=1x8,sparsity=0.5,select=priority;@*=>codes:bits=4"
+    whole = trained(apply(llama(), coded), tmp_path / "rules")
+    again = trained(apply(llama(), coded), tmp_path / "rules", resume=True)
+    assert all(torch.equal(again[name], parameter) for name, parameter in whole.items())
 
 
 def test_saved_and_loaded_it_is_the_plain_model(tmp_path: Path) -> None:

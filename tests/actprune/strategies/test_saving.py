@@ -1,6 +1,7 @@
 """Rules on what autograd saves: their text, how they are applied, what goes on around."""
 
 import copy
+import inspect
 import io
 import pickle
 import threading
@@ -284,3 +285,19 @@ def test_recompute_runs_products_again() -> None:
     assert [saved.store for saved in plain.saved if saved.function == "gelu"] == ["codes:bits=4"]
     assert [saved.store for saved in again.saved if saved.function == "gelu"] == ["again by linear"]
     assert again.held < 0.4 * plain.held
+
+
+def test_a_forward_tells_the_inputs_of_the_one_that_it_replaces() -> None:
+    class Named(nn.Linear):
+        def forward(self, input: Tensor, scale: float = 1.0) -> Tensor:
+            return super().forward(input) * scale
+
+    model = Named(8, 8)
+    expected = inspect.signature(model.forward)
+    assert inspect.signature(apply(model, "bf16+@*=>codes:bits=4").forward) == expected
+    assert list(expected.parameters) == ["input", "scale"]
+
+
+def test_a_container_without_a_forward_is_refused() -> None:
+    with pytest.raises(InputError, match="expected one whose forward training calls, got Module"):
+        apply(nn.ModuleList([nn.Linear(8, 8)]))
