@@ -3,8 +3,8 @@
     python fake_cell.py PLAN.json CELL_DIR
 
 The plan says for each cell id what its attempts do, the last of them for good: ok, crash, hang,
-eat (memory), oom (an error that says so), sigkill, silent (no record) or a number of seconds before
-ok; trained-ACT leaves the record first. Every start is a line in starts.txt beside the plan.
+eat (memory), oom (an error that says so), sigkill, silent (no record), wait (for a file "go" beside
+the plan, then ok) or a number of seconds before ok; trained-ACT leaves the record first. Every start is a line in starts.txt beside the plan.
 Imports nothing but the standard library.
 """
 
@@ -59,6 +59,8 @@ def main() -> None:
         raise MemoryError("the injected one")
     if act == "sigkill":
         os.kill(os.getpid(), signal.SIGKILL)
+    while act == "wait" and not (plan_path.parent / "go").exists():
+        time.sleep(0.02)
     if isinstance(act, int | float):
         time.sleep(act)
     if act != "silent":

@@ -78,16 +78,23 @@ def run(
 def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=2)
     doomed = cluster.add_node(num_cpus=2)
-    plan: dict[str, list[Any]] = {each: [1.0] for each in IDS}
+    plan: dict[str, list[Any]] = {each: ["wait"] for each in IDS}
     plan[IDS[1]] = ["crash", "ok"]
     plan[IDS[2]] = ["oom"]
     killed: list[int] = []
 
+    def waiting() -> list[int]:
+        path = tmp_path / "starts.txt"
+        lines = map(str.split, path.read_text().splitlines() if path.exists() else [])
+        return [int(pid) for name, _, pid in lines if plan[name] == ["wait"] and alive(int(pid))]
+
     def kill() -> None:
-        # when all four places are taken, two of them are of the doomed node
-        wait_until(lambda: sum(map(alive, pids(tmp_path))) == 4 if starts(tmp_path) else False)
-        killed.extend(filter(alive, pids(tmp_path)))
+        # when four that wait take all places, two of them are of the doomed node; none ends before
+        wait_until(lambda: len(waiting()) == 4)
+        killed.extend(waiting())
         cluster.remove_node(doomed, allow_graceful=False)
+        wait_until(lambda: sum(map(alive, killed)) == 2)
+        (tmp_path / "go").touch()
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -96,7 +103,7 @@ def test_a_node_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path) -
     assert len(killed) == 4
     assert found.outcomes == {"done": 15, "memory": 1}
     ends = Counter(each for identity in IDS for each in outcomes(tmp_path, identity))
-    assert ends["lost"] >= 1
+    assert ends["lost"] == 2
     for identity in IDS:
         kinds = outcomes(tmp_path, identity)
         if "lost" in kinds:  # those that ran there were run again
