@@ -4,7 +4,8 @@
 
 The plan says for each cell id what its attempts do, the last of them for good: ok, crash, hang,
 eat (memory), oom (an error that says so), sigkill, silent (no record), wait (for a file "go" beside
-the plan, then ok) or a number of seconds before ok; trained-ACT leaves the record first. Every start is a line in starts.txt beside the plan.
+the plan, then ok) or a number of seconds before ok; trained-ACT leaves the record first. Every
+start is a line in starts.txt beside the plan.
 Imports nothing but the standard library.
 """
 
