@@ -9,8 +9,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from actprune.saved import recorder
-from actprune.saved.recorder import Saved
+from actprune.saved import keeping, recorder
+from actprune.saved.keeping import Saved
 from actprune.strategies.grammar import RECOMMENDED, apply
 
 
@@ -35,7 +35,8 @@ class Kept:
 @contextmanager
 def lossless(small: int = 0) -> Iterator[None]:
     """Let codes lose nothing, and reach every tensor over `small` bytes."""
-    with mock.patch.object(recorder, "Coded", Kept), mock.patch.object(recorder, "SMALL", small):
+    sizes = {"SMALL": small}
+    with mock.patch.multiple(keeping, Coded=Kept, **sizes), mock.patch.multiple(recorder, **sizes):
         yield
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_iter
 from actprune.inspect.gradients import Loss, backpropagate
 from actprune.layers.convert import pruned
 from actprune.layers.refusal import multiplying
-from actprune.saved.recorder import Saved
+from actprune.saved.keeping import Saved
 from actprune.strategies.base import replacements
 from actprune.strategies.grammar import RECOMMENDED, apply, undo
 from actprune.strategies.saving import Saving, recording
@@ -228,4 +228,4 @@ def _names(model: nn.Module) -> Iterator[None]:
 def _tell(stack: list[str]) -> None:
     recorder = recording()
     if recorder is not None:
-        recorder.module = stack[-1] if stack else ""
+        recorder.keeping.module = stack[-1] if stack else ""

@@ -25,8 +25,10 @@ class Contents:
     def tensor(self, view: View) -> Tensor:
         """Return a saved tensor."""
         view.value.uses -= 1
-        with torch.no_grad(), _without_autocast():
-            return view.of(self._flat(view.value)[0])
+        if torch.is_grad_enabled() or torch._C._is_any_autocast_enabled():
+            with torch.no_grad(), _without_autocast():
+                return view.of(self._flat(view.value)[0])
+        return view.of(self._flat(view.value)[0])
 
     def _flat(self, value: Value) -> tuple[Tensor, bool]:
         """A value's content (n,), and whether nobody else holds it."""

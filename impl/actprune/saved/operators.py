@@ -26,12 +26,12 @@ _NAMES = {
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 PRODUCT_PASSES = 1000
 _PASSES = {
-    0: "view reshape flatten transpose permute t mT movedim unflatten squeeze unsqueeze expand",
+    0: "reshape flatten",
     1: (
         "add radd iadd sub rsub isub mul rmul imul div truediv rtruediv itruediv neg square abs "
         "reciprocal clamp clamp_min maximum minimum where masked_fill to float half bfloat16 "
         "type_as contiguous clone cat concat stack pad roll getitem relu hardtanh relu6 leaky_relu "
-        "threshold index_select expand_as repeat_interleave flip split chunk unbind"
+        "threshold index_select repeat_interleave flip"
     ),
     2: "rsqrt sqrt sigmoid hardswish hardsigmoid normalized",
     3: "silu exp elu mean sum",
@@ -44,8 +44,13 @@ _PASSES = {
 }
 _COSTS = {name: passes for passes, names in _PASSES.items() for name in names.split()}
 _FREE = (
-    "get size stride dim numel detach is_floating_point is_contiguous requires_grad_ data_ptr len"
-)
+    "get size stride dim numel detach is_floating_point is_contiguous data_ptr len "
+    "view view_as transpose permute t movedim moveaxis swapaxes swapdims unflatten squeeze "
+    "unsqueeze expand expand_as unbind split chunk tensor_split split_with_sizes narrow select "
+    "diagonal"
+).split()
+_PERHAPS_VIEWS = "reshape flatten contiguous to float half bfloat16 type_as getitem".split()
+_FLAGS = {"batch_norm": (5, "training"), "scaled_dot_product_attention": (4, "dropout_p")}
 _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
 
@@ -60,7 +65,11 @@ class Operator:
     in_place: bool
     """It writes into its first argument."""
     free: bool
-    """It computes nothing that could be saved."""
+    """It computes nothing that could be saved: it asks, or its results are views."""
+    perhaps_view: bool
+    """Its result is a view of its first argument, or new."""
+    flag: tuple[int, str] | None
+    """The argument, by position or name, with which it would not give the same once more."""
     ours: bool
     """An operator of this package: what it returns is a store already."""
 
@@ -74,13 +83,15 @@ def operator(func: Callable[..., Any]) -> Operator:
     in_place = name.endswith("_") and not special
     name = name.strip("_")
     in_place = in_place or (special and name in _IN_PLACE)
-    free = name in _FREE.split() and not in_place
+    free = name in _FREE and not in_place
     passes = 2 if func is F.batch_norm else _COSTS.get(name)
-    return Operator(name, _KINDS.get(name, REST), passes, in_place, free, ours)
+    kind, perhaps_view, flag = _KINDS.get(name, REST), name in _PERHAPS_VIEWS, _FLAGS.get(name)
+    return Operator(name, kind, passes, in_place, free, perhaps_view, flag, ours)
 
 
 def repeats(found: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call gives the same once more, and changes nothing but its result."""
-    flag = {"batch_norm": (5, "training"), "scaled_dot_product_attention": (4, "dropout_p")}
-    at, name = flag.get(found.name, (0, ""))
-    return not (name and kwargs.get(name, args[at] if len(args) > at else False))
+    if found.flag is None:
+        return True
+    at, name = found.flag
+    return not kwargs.get(name, args[at] if len(args) > at else False)

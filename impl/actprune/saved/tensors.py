@@ -1,5 +1,6 @@
 """What is asked of single tensors, often."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,18 @@ def key_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
 
 
+def owned_by(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, as their iterators give them; those take a millisecond of a step."""
+    seen, left = set(), [module]
+    while left:
+        each = left.pop()
+        if each not in seen:
+            seen.add(each)
+            yield from (part for part in each._parameters.values() if part is not None)
+            yield from (part for part in each._buffers.values() if part is not None)
+            left += (part for part in each._modules.values() if part is not None)
+
+
 def is_strided(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, nn.Parameter, FakeTensor, nn.Buffer)
     return plain and tensor.layout == torch.strided and tensor.device.type != "meta"
@@ -18,19 +31,18 @@ def is_strided(tensor: Tensor) -> bool:
 
 def is_plain(part: Any) -> bool:
     """Whether it is a tensor whose content lies in a storage of its own kind."""
-    kind = type(part)
-    if kind is FakeTensor:
-        return _is_ordinary(part)
-    if kind is not Tensor:
+    if type(part) is Tensor:
+        keys = torch._C._dispatch_keys(part).raw_repr()  # of which all that is asked follows
+        if keys in _ORDINARY:
+            return True
+        if _is_ordinary(part):
+            _ORDINARY.add(keys)
+            return True
         return False
-    keys = torch._C._dispatch_keys(part).raw_repr()  # of which all that is asked follows
-    known = _ORDINARY.get(keys)
-    if known is None:
-        known = _ORDINARY[keys] = _is_ordinary(part)
-    return known
+    return type(part) is FakeTensor and _is_ordinary(part)
 
 
-_ORDINARY: dict[int, bool] = {}
+_ORDINARY: set[int] = set()
 
 
 def _is_ordinary(part: Tensor) -> bool:
@@ -57,8 +69,11 @@ def is_whole(tensor: Tensor) -> bool:
 def parts_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """All arguments, those in lists too."""
     found: list[Any] = []
-    for part in (*args, *kwargs.values()):
-        found += part if isinstance(part, list | tuple) else (part,)
+    for part in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(part, list | tuple):
+            found += part
+        else:
+            found.append(part)
     return found
 
 
@@ -70,10 +85,16 @@ def fits(tensor: Tensor, weight: Tensor) -> bool:
     return tensor.dim() == 2 and [*tensor.shape[1:]] == features and rows % len(tensor) == 0
 
 
-def among(tensor: Tensor, args: list[Any]) -> bool:
+def among(tensor: Tensor, args: Iterable[Any]) -> bool:
     """Whether it shares its storage with an argument."""
     wanted = key_of(tensor)
-    return any(is_plain(part) and key_of(part) == wanted for part in args)
+    for part in args:
+        if type(part) in _TENSORS and is_plain(part) and key_of(part) == wanted:
+            return True
+    return False
+
+
+_TENSORS = (Tensor, FakeTensor)
 
 
 def covered(tensor: Tensor, args: list[Any]) -> int:

@@ -18,11 +18,14 @@ class Value:
     """The content of a storage at one time."""
 
     __slots__ = (
-        *("made", "recipe", "shape", "storage", "store", "stride", "uses", "version", "weight"),
+        *("key", "made", "recipe", "shape", "storage", "store", "stride"),
+        *("uses", "version", "weight"),
     )
 
     def __init__(self, tensor: Tensor, *, made: bool = True) -> None:
-        self.storage = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+        storage = tensor.untyped_storage()
+        self.key: int = storage._cdata
+        self.storage = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         self.version = tensor._version
         self.shape, self.stride = tensor.shape, tensor.stride()
         self.made = made
@@ -72,7 +75,7 @@ class View:
         return flat.as_strided(self.size, self.stride, self.offset)
 
 
-@dataclass
+@dataclass(slots=True)
 class Given:
     """A tensor that is alive anyway: a weight, the batch, or one too small to matter."""
 
@@ -89,7 +92,7 @@ class Given:
         self.version = self.tensor._version
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Recipe:
     """The function that made a value, with its arguments; tensors among them are Views or Given."""
 

@@ -12,8 +12,10 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback as _get_compiler
 from torch.utils._pytree import tree_iter
 
 from actprune.formats import Dense, Format, PruningFormat
+from actprune.saved.keeping import Saved
 from actprune.saved.operators import KINDS, PRODUCTS
-from actprune.saved.recorder import Recorder, Saved
+from actprune.saved.recorder import Recorder
+from actprune.saved.tensors import owned_by
 from actprune.strategies.base import Replacement, replace
 from actprune_common.errors import InputError, expected
 
@@ -84,7 +86,7 @@ class Saving(Replacement):
         transformed = torch._C._are_functorch_transforms_active()
         if not torch.is_grad_enabled() or transformed:
             return self.replaced(*args, **kwargs)
-        weights = (*self.module.parameters(), *self.module.buffers())
+        weights = owned_by(self.module)
         inputs = tree_iter((args, kwargs))
         options: dict[str, Any] = {"inputs": inputs, "products": self.products, "log": self.log}
         recorder = Recorder(weights, self.formats, **options)
@@ -109,11 +111,12 @@ class Within(Replacement):
         recorder = recording()
         if recorder is None:
             return self.replaced(*args, **kwargs)
-        before, recorder.formats = recorder.formats, self.formats
+        keeping = recorder.keeping
+        before, keeping.formats = keeping.formats, self.formats
         try:
             return self.replaced(*args, **kwargs)
         finally:
-            recorder.formats = before
+            keeping.formats = before
 
 
 def check_modules(model: nn.Module, rules: Sequence[Rule]) -> None:
