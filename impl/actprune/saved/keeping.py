@@ -69,11 +69,6 @@ class Keeping:
         self.known, self.formats, self.limit = known, formats, limit
         self.module, self.log = "", log
 
-    @property
-    def logs(self) -> bool:
-        """Whether every tensor is to be listed."""
-        return self.log is not None
-
     def kept(
         self,
         tensor: Tensor,

@@ -48,8 +48,8 @@ _FREE = (
     "view view_as transpose permute t movedim moveaxis swapaxes swapdims unflatten squeeze "
     "unsqueeze expand expand_as unbind split chunk tensor_split split_with_sizes narrow select "
     "diagonal"
-).split()
-_PERHAPS_VIEWS = "reshape flatten contiguous to float half bfloat16 type_as getitem".split()
+)
+_PERHAPS_VIEWS = "reshape flatten contiguous to float half bfloat16 type_as getitem"
 _FLAGS = {"batch_norm": (5, "training"), "scaled_dot_product_attention": (4, "dropout_p")}
 _IN_PLACE = ("iadd", "isub", "imul", "itruediv", "setitem")
 
@@ -83,9 +83,13 @@ def operator(func: Callable[..., Any]) -> Operator:
     in_place = name.endswith("_") and not special
     name = name.strip("_")
     in_place = in_place or (special and name in _IN_PLACE)
-    free = name in _FREE and not in_place
+    free = name in _FREE.split() and not in_place
     passes = 2 if func is F.batch_norm else _COSTS.get(name)
-    kind, perhaps_view, flag = _KINDS.get(name, REST), name in _PERHAPS_VIEWS, _FLAGS.get(name)
+    kind, perhaps_view, flag = (
+        _KINDS.get(name, REST),
+        name in _PERHAPS_VIEWS.split(),
+        _FLAGS.get(name),
+    )
     return Operator(name, kind, passes, in_place, free, perhaps_view, flag, ours)
 
 

@@ -260,16 +260,18 @@ class Recorder(TorchFunctionMode):
             taken = [self._capture(each, written, parents) for each in part]
             return taken if isinstance(part, list) else tuple(taken)
         known, small = self._known, part.nbytes <= SMALL
-        plain, lent = is_plain(part), type(part) is nn.Parameter and known.is_lent(part)
+        parameter = type(part) is nn.Parameter
+        plain, lent = not parameter and is_plain(part), parameter and known.is_lent(part)
         owned = plain and key_of(part) in known.weights
         if (plain or lent) and not owned:
-            target = small and any(part is each for each in written)
-            if target or not small:
+            if not small or any(part is each for each in written):
                 value = known.value(part)
                 parents.append(value)
                 return View(value, part)
-        if lent or (plain and small) or part.is_inference():
             part = part.detach().clone()  # others may write to it, or it is of more
+            return Given(part, part._version)
+        if not parameter and part.is_inference():
+            part = part.detach().clone()
             return Given(part, part._version)
         held = Given(without_graph(part), part._version)
         if owned:
@@ -280,16 +282,18 @@ class Recorder(TorchFunctionMode):
 
     def _pack(self, tensor: Tensor) -> Any:
         known, call = self._known, self._call
-        if known.is_weight(tensor) or not is_plain(tensor):
+        value, plain = None, type(tensor) is not nn.Parameter and is_plain(tensor)
+        if plain and type(tensor._base) is not nn.Parameter:
+            value = known.find(tensor)
+        made = value is not None and value.made
+        if value.weight if made else not plain or known.is_weight(tensor):  # type: ignore[union-attr]
             return Given(without_graph(tensor), tensor._version)
         if call is None:
             with torch._C.DisableTorchFunction():
-                return self.keeping.kept(tensor, None, _UNKNOWN, [])
-        bytes_ = tensor.nbytes
-        if bytes_ <= SMALL and not self.keeping.logs:
-            if tensor.untyped_storage().nbytes() == bytes_:  # what the rest comes to
-                return Given(without_graph(tensor), tensor._version)
-        value = known.find(tensor)
+                return self.keeping.kept(tensor, value, _UNKNOWN, [])
+        bytes_, listed = tensor.nbytes, self.keeping.log is not None
+        if bytes_ <= SMALL and not listed and tensor.untyped_storage().nbytes() == bytes_:
+            return Given(without_graph(tensor), tensor._version)  # what the rest comes to
         if value is None:
             cell = Cell(tensor)  # perhaps a result, which is known when the function is done
             self._late.append(cell)
@@ -305,5 +309,5 @@ class Recorder(TorchFunctionMode):
 
 def _unpacked(contents: Contents, held: Any) -> Tensor:
     """The tensor that autograd asks for again."""
-    kept = held.kept if isinstance(held, Cell) else held
-    return contents.tensor(kept) if isinstance(kept, View) else kept.now()
+    kept = held.kept if type(held) is Cell else held
+    return contents.tensor(kept) if type(kept) is View else kept.now()

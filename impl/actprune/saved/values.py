@@ -84,7 +84,8 @@ class Given:
 
     def now(self) -> Tensor:
         """The tensor. Raises RuntimeError where it was changed in place since."""
-        return unchanged(self.tensor, self.version)
+        tensor = self.tensor
+        return tensor if tensor._version == self.version else unchanged(tensor, self.version)
 
     def keep(self) -> None:
         """Hold a copy from now on, as somebody is about to change the tensor."""
