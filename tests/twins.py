@@ -20,7 +20,7 @@ class Kept:
     name = "kept"
 
     def __init__(self, flat: Tensor, bits: int, group: int) -> None:
-        self.kept = flat.clone()
+        self.kept, self.bits = flat.clone(), bits
 
     @property
     def nbytes(self) -> int:

@@ -110,13 +110,15 @@ class Keeping:
             return _whole(value, tensor), bytes_, "dense"  # in place of a store for others
         if isinstance(value.store, Pruned) and kind not in PRODUCTS:
             value = self._another(tensor, value)  # a pruned tensor serves products alone
-        if value.store is not None:
-            return _view(value, tensor), 0, f"shares {value.store.name}"
+        bits = format.bits if isinstance(format, Codes) else 0
+        before = value.store
+        if before is not None and not (isinstance(before, Coded) and before.bits < bits):
+            return _view(value, tensor), 0, f"shares {before.name}"
         if bytes_ <= SMALL or self._is_statistic(tensor, args):
             return _as_it_is(tensor, value), bytes_, "small" if bytes_ <= SMALL else "statistic"
         codable = tensor.dtype in FLOATS and (tensor.requires_grad or kind in PRODUCTS)
         prunes = codable and not isinstance(format, Codes)
-        if not prunes and value.cost(self.limit) is not None:
+        if not prunes and before is None and value.cost(self.limit, bits) is not None:
             return _view(value, tensor), 0, f"again by {value.recipe.operator.name}"  # type: ignore[union-attr]
         whole, base, bare = tensor.untyped_storage().nbytes(), value, tensor
         apart = whole > 2 * bytes_ and whole > 2 * covered(tensor, args)
@@ -127,8 +129,9 @@ class Keeping:
         if store is None or store.nbytes >= whole:
             kept = _whole(base, bare) if base is value else without_graph(bare)
             return kept, bytes_, "whole: " + ("no store is smaller" if store else "not coded")
+        instead = before.nbytes if before and base is value else 0
         value.store, value.recipe = store, None
-        return _view(value, tensor), store.nbytes, store.name
+        return _view(value, tensor), store.nbytes - instead, store.name
 
     def _another(self, tensor: Tensor, known: Value) -> Value:
         """A second value of a storage, that can have a store of its own."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from actprune.saved.operators import Operator
-from actprune.saved.stores import Pruned, Store, Whole, unchanged
+from actprune.saved.stores import Coded, Pruned, Store, Whole, unchanged
 
 _expired = torch.UntypedStorage._expired
 
@@ -41,17 +41,20 @@ class Value:
         """Whether it is still the content of the storage of `tensor`, which is at its address."""
         return self.version == tensor._version and not _expired(self.storage.cdata)
 
-    def cost(self, limit: int) -> int | None:
-        """Passes over memory that make it again; None where it can't be, or takes over `limit`."""
+    def cost(self, limit: int, bits: int = 0) -> int | None:
+        """Passes over memory that make it again; None where it can't be, or takes over `limit`, or
+        where it comes of codes of fewer bits."""
         if isinstance(self.store, Pruned):
             return None  # it serves products alone
+        if isinstance(self.store, Coded) and self.store.bits < bits:
+            return None
         if self.store is not None:
             return 0 if isinstance(self.store, Whole) else 1
         if self.recipe is None:
             return None
         cost = self.recipe.operator.passes or 0
         for parent in self.recipe.parents:
-            more = parent.cost(limit - cost) if cost <= limit else None
+            more = parent.cost(limit - cost, bits) if cost <= limit else None
             if more is None:
                 return None
             cost += more

@@ -301,3 +301,36 @@ def test_a_forward_tells_the_inputs_of_the_one_that_it_replaces() -> None:
 def test_a_container_without_a_forward_is_refused() -> None:
     with pytest.raises(InputError, match="expected one whose forward training calls, got Module"):
         apply(nn.ModuleList([nn.Linear(8, 8)]))
+
+
+@pytest.mark.parametrize("order", [("b", "norm"), ("norm", "b")])
+def test_a_tensor_of_two_kinds_has_the_bits_of_the_finer_rule(order: tuple[str, str]) -> None:
+    def function(net: Any, x: Tensor) -> Tensor:
+        h = net.a(x) * 1.5
+        return getattr(net, order[0])(h) + getattr(net, order[1])(h)
+
+    linear, other, norm = nn.Linear(96, 96), nn.Linear(96, 96), nn.LayerNorm(96)
+    net = Net(function, a=linear, b=other, norm=norm)
+    found = twin(net, "@norm=>codes:bits=8;@*=>codes:bits=4")
+    step(found, torch.randn(64, 96))
+    of = {each.function: each for each in log(found) if each.held > 1000 or "shares" in each.store}
+    eight, four = 64 * (96 + 8), 64 * (48 + 4)
+    assert of["layer_norm"].error is not None and of["layer_norm"].error < 0.01
+    h = [each for each in log(found) if each.function == "linear"][1]
+    if order[0] == "norm":
+        assert (of["layer_norm"].held, h.store) == (eight, "shares codes:bits=8")
+    else:
+        assert (h.held, of["layer_norm"].held) == (four, eight - four)
+
+
+def test_what_comes_of_few_bits_is_not_made_again_for_a_rule_of_more() -> None:
+    net = Net(lambda m, x: m.b(m.norm(m.a(x))), a=nn.Linear(96, 96), b=nn.Linear(96, 96))
+    net.norm = nn.LayerNorm(96)
+    seen = {}
+    for spec in ("@linear=>codes:bits=8;@*=>codes:bits=4", "@*=>codes:bits=4"):
+        found = twin(net, spec)
+        step(found, torch.randn(64, 96))
+        seen[spec[1:2]] = [each for each in log(found) if each.function == "linear"][-1]
+    assert seen["*"].store == "again by layer_norm"
+    assert seen["l"].store == "codes:bits=8"
+    assert seen["l"].error is not None and seen["l"].error < 0.01
