@@ -35,8 +35,11 @@ class Kept:
 @contextmanager
 def lossless(small: int = 0) -> Iterator[None]:
     """Let codes lose nothing, and reach every tensor over `small` bytes."""
-    sizes = {"SMALL": small}
-    with mock.patch.multiple(keeping, Coded=Kept, **sizes), mock.patch.multiple(recorder, **sizes):
+    with (
+        mock.patch.object(keeping, "Coded", Kept),
+        mock.patch.object(keeping, "SMALL", small),
+        mock.patch.object(recorder, "SMALL", small),
+    ):
         yield
 
 

@@ -125,7 +125,10 @@ def _by_layers(model: nn.Module) -> dict[str, str]:
     layers = pruned(model)
     found = {}
     for name, why in multiplying(model):
-        kept = layers[name].spec if name in layers else "dense"
+        layer = layers.get(name)
+        if layer is not None and not any(p.requires_grad for p in layer.parameters()):
+            why = "frozen, so that its input is kept nowhere"
+        kept = layer.spec if layer is not None else "dense"
         found[name] = kept if why is None else f"left alone: {why}"
     return found
 

@@ -209,6 +209,7 @@ class Recorder(TorchFunctionMode):
         affine = weight, bias
         simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
         known: tuple[Any, ...]
+        args: tuple[Any, ...]
         if training and simple and input.numel() > input.size(1) and autocast_of(input) is None:
             func: Callable[..., Any] = torch.native_batch_norm
             args = (input, *affine, running_mean, running_var, training, momentum, eps)

@@ -175,3 +175,10 @@ def test_weights_that_no_format_multiplies_are_left_alone(dtype: torch.dtype) ->
     assert survey(model)["1"] == f"left alone: its weight is of {dtype}"
     with pytest.raises(InputError, match=rf"'1' matches no nn.Linear \(1 .* is of {dtype}\)"):
         convert(model, "csr", include="1")
+
+
+def test_the_survey_names_a_layer_that_was_frozen_since() -> None:
+    model = convert(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "csr")
+    model[0].requires_grad_(False)
+    frozen = "left alone: frozen, so that its input is kept nowhere"
+    assert survey(model) == {"0": frozen, "1": "csr:sparsity=0.9"}

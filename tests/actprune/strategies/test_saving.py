@@ -305,7 +305,7 @@ def test_a_container_without_a_forward_is_refused() -> None:
 
 @pytest.mark.parametrize("order", [("b", "norm"), ("norm", "b")])
 def test_a_tensor_of_two_kinds_has_the_bits_of_the_finer_rule(order: tuple[str, str]) -> None:
-    def function(net: Any, x: Tensor) -> Tensor:
+    def function(net: Any, x: Tensor) -> Any:
         h = net.a(x) * 1.5
         return getattr(net, order[0])(h) + getattr(net, order[1])(h)
 
@@ -315,7 +315,8 @@ def test_a_tensor_of_two_kinds_has_the_bits_of_the_finer_rule(order: tuple[str, 
     step(found, torch.randn(64, 96))
     of = {each.function: each for each in log(found) if each.held > 1000 or "shares" in each.store}
     eight, four = 64 * (96 + 8), 64 * (48 + 4)
-    assert of["layer_norm"].error is not None and of["layer_norm"].error < 0.01
+    assert of["layer_norm"].error is not None
+    assert of["layer_norm"].error < 0.01
     h = [each for each in log(found) if each.function == "linear"][1]
     if order[0] == "norm":
         assert (of["layer_norm"].held, h.store) == (eight, "shares codes:bits=8")
@@ -333,4 +334,5 @@ def test_what_comes_of_few_bits_is_not_made_again_for_a_rule_of_more() -> None:
         seen[spec[1:2]] = [each for each in log(found) if each.function == "linear"][-1]
     assert seen["*"].store == "again by layer_norm"
     assert seen["l"].store == "codes:bits=8"
-    assert seen["l"].error is not None and seen["l"].error < 0.01
+    assert seen["l"].error is not None
+    assert seen["l"].error < 0.01
