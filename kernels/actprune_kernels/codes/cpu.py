@@ -1,6 +1,7 @@
 """By FBGEMM's operators; the rare groups that these do not code as the definition does, by that."""
 
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,22 @@ _UNPACK = {
     4: torch.ops.quantized.embedding_bag_4bit_unpack.default,
     8: torch.ops.quantized.embedding_bag_byte_unpack.default,
 }
-_ONE, _INF, _NORMAL = 0x3C00, 0x7C00, 0x0400
-"""Bits of fp16: 1, infinity, and the least normal number; negative numbers come after."""
-_DOUBTFUL = np.ones(1 << 16, dtype=np.bool_)
-"""By the bits of a group's scale, whether FBGEMM may code it otherwise: a constant's scale is 1."""
-_DOUBTFUL[_NORMAL:_INF] = False
-_DOUBTFUL[_ONE] = True
+_HALF_ONE, _HALF_LEAST, _HALF_MOST = 0x3C00, 0x0400, 0x7BFF
+"""The bits in fp16 of 1, which is the scale of a constant, and of the ends of the normal numbers."""
+
+
+def _doubtful(first: int, last: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """A table by 16 bits: False from `first` to `last`."""
+    table = np.ones(1 << 16, dtype=np.bool_)
+    table[first : last + 1] = False
+    return table
+
+
+_OF_HALF = _doubtful(_HALF_LEAST, _HALF_MOST)
+_OF_HALF[_HALF_ONE] = True
+_OF_HIGH = _doubtful(int(np.float32(2 * LEAST / 255).view(np.uint32) >> 16) + 1, 0x7F7F)
+_DOUBTFUL = {2: _OF_HALF, 4: _OF_HALF, 8: _OF_HIGH}
+"""By the bits of a scale, of fp32 the upper half: whether FBGEMM may code the group otherwise."""
 _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 _AT_ONCE = 1 << 16
 """Elements to look at together for two values, so that they stay in the cache."""
@@ -33,7 +44,8 @@ _AT_ONCE = 1 << 16
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
     flat = in_memory(x)
-    if x.dtype == torch.float32 and not len(flat) % group:
+    count = flat.numel()
+    if x.dtype == torch.float32 and not count % group:
         return _pack_rows(flat.view(-1, group), bits)
 
     def packed(rows: slice) -> tuple[Tensor]:
@@ -41,43 +53,35 @@ def pack(x: Tensor, bits: int, group: int) -> Tensor:
         some = naive.groups(some, group) if len(some) % group else some.view(-1, group)
         return (_pack_rows(some.float(), bits),)
 
-    return in_chunks(packed, -(-len(flat) // group), rows_at_once(group))[0]
+    return in_chunks(packed, -(-count // group), rows_at_once(group))[0]
 
 
 def _pack_rows(groups: Tensor, bits: int) -> Tensor:
     """The rows of groups (rows, group) fp32."""
     codes: Tensor = _PREPACK[bits](groups)
-    if len(groups) and not (_ordinary(groups, codes, bits) and isfinite(groups.sum().item())):
-        odd = _odd(groups.amin(1), groups.amax(1), bits) | ~groups.sum(1).isfinite()
-        for rows in torch.split(odd.nonzero().view(-1), rows_at_once(groups.shape[1])):
-            codes[rows] = naive.pack_rows(groups[rows], bits)
+    odd = _odd(codes, bits)
+    if not isfinite(groups.sum().item()):  # FBGEMM passes over a NaN, which shows in a sum alone
+        odd = np.union1d(odd, (~groups.sum(1).isfinite()).numpy().nonzero()[0])
+    step = rows_at_once(groups.shape[1]) if odd.size else 1
+    for start in range(0, odd.size, step):
+        rows = odd[start : start + step]
+        some = groups.numpy().take(rows, axis=0)
+        if some.any():  # zeros are as they should be
+            codes[rows] = naive.pack_rows(torch.from_numpy(some), bits)
     return codes
 
 
-def _ordinary(groups: Tensor, codes: Tensor, bits: int) -> bool:
-    """Whether no scale or bias is one of a group that FBGEMM may code otherwise. It passes over a
-    NaN, which shows in a sum alone; an end that is not finite shows in the scale."""
+def _odd(codes: Tensor, bits: int) -> "np.ndarray[Any, np.dtype[np.intp]]":
+    """The rows that FBGEMM may have coded otherwise, by scale and bias; what is not finite shows in
+    the scale."""
+    fields = codes.numpy().view(np.uint16)
+    rows = _DOUBTFUL[bits].take(fields[:, -3 if bits == 8 else -2]).nonzero()[0]
+    if not rows.size:
+        return rows
     if bits == 8:
-        scales = codes.numpy().view(np.float32)[:, -2].copy()
-        return bool(scales.min() >= 2 * LEAST / 255 and scales.max() < np.inf)
-    fields = codes.numpy().view(np.uint16)[:, -2:]
-    doubtful = _DOUBTFUL.take(fields[:, 0], mode="clip")
-    if not doubtful.any():
-        return True
-    scales, biases = fields[doubtful].T
-    if not (scales == _ONE).all():
-        return False
-    doubtful[doubtful] = biases & 0x7FFF < _NORMAL  # tiny constants, or zeros
-    return not doubtful.any() or not bool(groups[torch.from_numpy(doubtful)].any())
-
-
-def _odd(low: Tensor, high: Tensor, bits: int) -> Tensor:
-    """Which groups FBGEMM does not code as the definition does."""
-    if bits != 8:
-        # or low rounds up past high, for a scale below none
-        return naive.is_wide(low, high, (1 << bits) - 1) | (low.half().float() > high)
-    size = high - low
-    return ~((size == 0) | (size >= LEAST) & size.isfinite())
+        return rows[codes.numpy().view(np.float32)[:, -2].take(rows) != 0]  # 0: of a constant
+    scales, biases = fields[:, -2].take(rows), fields[:, -1].take(rows)
+    return rows[(scales != _HALF_ONE) | (biases & 0x7FFF < _HALF_LEAST)]
 
 
 def unpack(
@@ -85,7 +89,7 @@ def unpack(
 ) -> Tensor:
     if out is None and dtype == torch.float32:
         values = _unpack_rows(codes, bits).view(-1)
-        return values if len(values) == n else values[:n]
+        return values if values.numel() == n else values[:n]
     values, step = torch.empty(n, dtype=dtype) if out is None else out, rows_at_once(group)
     for start in range(0, len(codes), step):
         some = values[start * group : (start + step) * group]
@@ -96,10 +100,9 @@ def unpack(
 def _unpack_rows(codes: Tensor, bits: int) -> Tensor:
     """The groups (rows, group) fp32 that the rows `codes` hold."""
     groups: Tensor = _UNPACK[bits](codes)
-    if bits != 8 and len(codes):
-        scales = codes.numpy().view(np.int16)[:, -2]
-        if scales.min() < 0:
-            wide = torch.from_numpy(scales < 0)
+    if bits != 8:
+        wide = (codes.numpy().view(np.int16)[:, -2] < 0).nonzero()[0]  # by the sign of the scale
+        if wide.size:
             groups[wide] = naive.unpack_rows(codes[wide], bits)
     return groups
 
