@@ -22,7 +22,7 @@ _UNPACK = {
     8: torch.ops.quantized.embedding_bag_byte_unpack.default,
 }
 _HALF_ONE, _HALF_LEAST, _HALF_MOST = 0x3C00, 0x0400, 0x7BFF
-"""The bits in fp16 of 1, which is the scale of a constant, and of the ends of the normal numbers."""
+"""The bits in fp16 of 1, the scale of a constant, and of the ends of the normal numbers."""
 
 
 def _doubtful(first: int, last: int) -> "np.ndarray[Any, np.dtype[np.bool_]]":
@@ -66,8 +66,9 @@ def _pack_rows(groups: Tensor, bits: int) -> Tensor:
     for start in range(0, odd.size, step):
         rows = odd[start : start + step]
         some = groups.numpy().take(rows, axis=0)
-        if some.any():  # zeros are as they should be
-            codes[rows] = naive.pack_rows(torch.from_numpy(some), bits)
+        live = np.flatnonzero(some.any(axis=1))  # zeros are as they should be
+        if live.size:
+            codes[rows[live]] = naive.pack_rows(torch.from_numpy(some[live]), bits)
     return codes
 
 
@@ -76,12 +77,12 @@ def _odd(codes: Tensor, bits: int) -> "np.ndarray[Any, np.dtype[np.intp]]":
     the scale."""
     fields = codes.numpy().view(np.uint16)
     rows = _DOUBTFUL[bits].take(fields[:, -3 if bits == 8 else -2]).nonzero()[0]
-    if not rows.size:
-        return rows
-    if bits == 8:
-        return rows[codes.numpy().view(np.float32)[:, -2].take(rows) != 0]  # 0: of a constant
-    scales, biases = fields[:, -2].take(rows), fields[:, -1].take(rows)
-    return rows[(scales != _HALF_ONE) | (biases & 0x7FFF < _HALF_LEAST)]
+    if rows.size and bits == 8:
+        rows = rows[codes.numpy().view(np.float32)[:, -2].take(rows) != 0]  # 0: of a constant
+    elif rows.size:
+        scales, biases = fields[:, -2].take(rows), fields[:, -1].take(rows)
+        rows = rows[(scales != _HALF_ONE) | (biases & 0x7FFF < _HALF_LEAST)]
+    return rows
 
 
 def unpack(
