@@ -39,7 +39,7 @@ _DOUBTFUL = {2: _OF_HALF, 4: _OF_HALF, 8: _OF_HIGH}
 """By the bits of a scale, of fp32 the upper half: whether FBGEMM may code the group otherwise."""
 _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 _AT_ONCE = 1 << 16
-"""Elements to look at together for two values, so that they stay in the cache."""
+"""Elements to look at together for two values, a multiple of 8: they stay in the cache."""
 
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
@@ -136,8 +136,7 @@ def pack_two(x: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def unpack_two(whole: Tensor, ends: Tensor, n: int) -> Tensor:
     patterns = PATTERNS[ends.dtype.itemsize]
-    # the eight values of each byte
-    table = ends.view(patterns).numpy().take(_BITS_OF_BYTES)
+    table = ends.view(patterns).numpy().take(_BITS_OF_BYTES)  # (256, 8): of each byte
     values = torch.empty(len(whole), 8, dtype=patterns)
     table.take(whole.numpy(), axis=0, out=values.numpy(), mode="clip")
     return values.view(-1)[:n].view(ends.dtype)
