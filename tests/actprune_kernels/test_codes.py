@@ -3,10 +3,13 @@
 from types import ModuleType
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actprune_kernels import codes, sizes
@@ -68,7 +71,9 @@ def test_pieces_are_the_definition(
     torch.testing.assert_close(back, expected, rtol=rtol, atol=atol, equal_nan=True)
 
 
-@pytest.mark.parametrize("size", [1e-20, 1e-12, 1e-5, 1e-4, 1e-3, 1, 7e4, 1e6, 1e25])
+@pytest.mark.parametrize(
+    "size", [1e-44, 1e-41, 1e-38, 1e-20, 1e-12, 1e-5, 1e-4, 1e-3, 1, 7e4, 1e6, 1e25]
+)
 @pytest.mark.parametrize("bits", BITS)
 def test_groups_of_few_values_are_the_definition(bits: int, size: float) -> None:
     """Where FBGEMM's scale is negative, or none of fp16's, or 1."""
@@ -77,6 +82,29 @@ def test_groups_of_few_values_are_the_definition(bits: int, size: float) -> None
     near = draw + 15 * torch.rand(300, 32)
     for x in (draw.expand(300, 32).contiguous(), few, few.relu(), near, torch.rand(300, 32) * size):
         assert torch.equal(cpu.pack(x, bits, 32), naive.pack(x, bits, 32))
+
+
+@given(
+    x=arrays("float32", (3, 32), elements=st.floats(-(2.0**126), 2.0**126, width=32)),
+    bits=st.sampled_from(BITS),
+)
+def test_any_finite_group_is_the_definitions(x: NDArray[np.float32], bits: int) -> None:
+    values = torch.from_numpy(x) + 0.0  # no zero is negative: of both, either may be the least
+    assert torch.equal(cpu.pack(values, bits, 32), naive.pack(values, bits, 32))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_definition_codes_the_doubtful_groups_alone(bits: int) -> None:
+    x = torch.rand(300, 32)
+    x[::7], x[1::7], x[2::7] = 0, 2.5, 1e-7 * torch.randn(43, 32)
+    x[290, 3] = torch.nan
+    with patch.object(naive, "pack_rows", wraps=naive.pack_rows) as definition:
+        ours = cpu.pack(x, bits, 32)
+    rows = sum(len(call.args[0]) for call in definition.call_args_list)
+    assert rows <= 43 + 1
+    assert torch.equal(ours, naive.pack(x, bits, 32))
+    with patch.object(naive, "pack_rows", side_effect=AssertionError):
+        cpu.pack(torch.rand(300, 32) * (torch.arange(300) % 3 > 0)[:, None], bits, 32)
 
 
 @BOTH
@@ -192,6 +220,67 @@ def test_bits_of_booleans(kernel: ModuleType, n: int) -> None:
     assert torch.equal(whole, naive.pack_bits(mask))
     back = kernel.unpack_bits(whole, n)
     assert torch.equal(back, mask)
+
+
+@BOTH
+@given(
+    mask=st.lists(st.booleans(), min_size=1, max_size=200),
+    patterns=st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 2),
+    dtype=st.sampled_from([*DTYPES, torch.uint8, torch.int64]),
+    piece=st.sampled_from([8, 64, 1 << 16]),
+)
+def test_two_values_of_any_bits(
+    kernel: ModuleType,
+    mask: list[bool],
+    patterns: tuple[int, int],
+    dtype: torch.dtype,
+    piece: int,
+) -> None:
+    ints = torch.tensor(patterns).to(codes.PATTERNS[dtype.itemsize])
+    x = ints[torch.tensor(mask).long()].view(dtype)
+    with patch.object(cpu, "_AT_ONCE", piece):
+        found = kernel.pack_two(x)
+    assert found is not None
+    whole, ends = found
+    different = x.view(ints.dtype) != x.view(ints.dtype)[0]
+    assert torch.equal(whole, naive.pack_bits(different))
+    assert (ends.shape, ends.dtype) == ((2,), dtype)
+    back = kernel.unpack_two(whole, ends, len(x))
+    assert (back.shape, back.dtype) == (x.shape, dtype)
+    assert torch.equal(back.view(ints.dtype), x.view(ints.dtype))
+
+
+LENGTHS = pytest.mark.parametrize("n", [70, 500, 3 * (1 << 16) + 77])
+"""Of less than a look at a few, of one piece, of several."""
+
+
+@BOTH
+@LENGTHS
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "values", [(0.0, 1.0, -0.0), (0.0, 1.25, 1.5), (0.0, -torch.inf, torch.nan)]
+)
+def test_a_third_value_is_found_wherever_it_lies(
+    kernel: ModuleType, values: tuple[float, float, float], n: int, dtype: torch.dtype
+) -> None:
+    first, second, third = torch.tensor(values, dtype=dtype)
+    two = torch.where(torch.arange(n) % 3 == 0, first, second)
+    assert kernel.pack_two(two) is not None
+    for place in (0, 1, 63, 64, n // 2, n - 1):
+        three = two.clone()
+        three[place] = third
+        assert kernel.pack_two(three) is None
+
+
+@BOTH
+@LENGTHS
+def test_a_second_value_is_found_wherever_it_lies(kernel: ModuleType, n: int) -> None:
+    for place in (0, 63, 64, n // 2, n - 1):
+        x = torch.zeros(n)
+        x[place] = -torch.inf
+        found = kernel.pack_two(x)
+        assert found is not None
+        assert torch.equal(kernel.unpack_two(*found, n), x)
 
 
 @given(

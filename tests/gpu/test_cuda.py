@@ -195,6 +195,18 @@ def test_bits_of_booleans(n: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
+def test_two_values_take_a_bit(dtype: torch.dtype) -> None:
+    coding, definition = (codes.backend(torch.device(where)) for where in (DEVICE, "cpu"))
+    x = torch.where(normal(100_003) > 0, -0.0, -torch.inf).to(dtype)
+    found, expected = coding.pack_two(x), definition.pack_two(x.cpu())
+    for got, wanted in zip(found, expected, strict=True):
+        assert torch.equal(got.cpu(), wanted)
+    assert torch.equal(coding.unpack_two(*found, len(x)), x)
+    x[-1] = 0.0
+    assert coding.pack_two(x) is None
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32, torch.float64])
 @pytest.mark.parametrize("bits", gelu.BITS)
 @pytest.mark.parametrize("name", gelu.NAMES)
 def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: torch.dtype) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -64,13 +65,17 @@ class Coded:
 
     def __init__(self, flat: Tensor, bits: int, group: int) -> None:
         self.bits, self.group, self.count, self.dtype = bits, group, flat.numel(), flat.dtype
-        self.name = f"codes:bits={bits}"
         if isinstance(flat, FakeTensor):  # there is nothing to look at
             rows = -(-self.count // group)
             kept: Tensor = flat.new_empty(rows, codes.width(bits, group), dtype=torch.uint8)
         else:
             kept = codes.backend(flat.device).pack(flat, bits, group)
         self.kept = kept
+
+    @property
+    def name(self) -> str:
+        """With the bits of a code."""
+        return f"codes:bits={self.bits}"
 
     @property
     def nbytes(self) -> int:
@@ -108,13 +113,9 @@ class Bits:
 
     name = "bits"
 
-    def __init__(self, flat: Tensor, low: Tensor, high: Tensor) -> None:
-        self.count, self.ends = flat.numel(), (low, high)
-        mask = flat if flat.dtype == torch.bool else flat != low
-        if isinstance(flat, FakeTensor):
-            self.kept: Tensor = flat.new_empty(-(-self.count // 8), dtype=torch.uint8)
-        else:
-            self.kept = codes.backend(flat.device).pack_bits(mask)
+    def __init__(self, kept: Tensor, count: int, ends: Tensor | None = None) -> None:
+        """Hold what codes.pack_bits makes of booleans, or pack_two of others, and these `ends`."""
+        self.kept, self.count, self.ends = kept, count, ends
 
     @property
     def nbytes(self) -> int:
@@ -123,11 +124,14 @@ class Bits:
 
     def flat(self) -> Tensor:
         """Exactly what it was."""
-        low, high = self.ends
         if isinstance(self.kept, FakeTensor):
-            return low.new_empty(self.count)
-        mask: Tensor = codes.backend(self.kept.device).unpack_bits(self.kept, self.count)
-        return mask if low.dtype == torch.bool else torch.where(mask, high, low)
+            return self.kept.new_empty(self.count, dtype=torch.bool)
+        coding = codes.backend(self.kept.device)
+        if self.ends is None:
+            found: Tensor = coding.unpack_bits(self.kept, self.count)
+        else:
+            found = coding.unpack_two(self.kept, self.ends, self.count)
+        return found
 
 
 class Narrow:
@@ -149,19 +153,21 @@ class Narrow:
 
 
 def lossless(flat: Tensor) -> Store | None:
-    """Return the least that holds a tensor exactly; None where that is the tensor itself."""
+    """Return the least that holds a tensor exactly, bit by bit; None where that is itself."""
+    count = flat.numel()
     if flat.dtype == torch.bool:
-        return Bits(flat, *torch.tensor([False, True], device=flat.device))
-    if isinstance(flat, FakeTensor) or not (flat.dtype in FLOATS or _is_integer(flat.dtype)):
+        if isinstance(flat, FakeTensor):
+            return Bits(flat.new_empty(-(-count // 8), dtype=torch.uint8), count)
+        return Bits(codes.backend(flat.device).pack_bits(flat), count)
+    if isinstance(flat, FakeTensor) or not count:
         return None
-    if not flat.is_floating_point():
-        narrow = Narrow(flat)
-        return narrow if narrow.nbytes < flat.nbytes else None
-    for some in (flat[:64], flat):  # a look at a few first
-        low, high = torch.aminmax(some)
-        if not bool(((some == low) | (some == high)).all()):
-            return None
-    return Bits(flat, low, high)
+    if flat.dtype in FLOATS:
+        found = codes.backend(flat.device).pack_two(flat)
+        return None if found is None else Bits(found[0], count, found[1])
+    if not _is_integer(flat.dtype):
+        return None
+    narrow = Narrow(flat)
+    return narrow if narrow.nbytes < flat.nbytes else None
 
 
 def _is_integer(dtype: torch.dtype) -> bool:
@@ -174,6 +180,11 @@ def group_of(shape: Sequence[int], strides: Sequence[int], most: int = 128) -> i
     A row is what lies along the dimension of stride 1, and of images a channel; a group that held
     the end of one and the start of another would lose the smaller of them.
     """
+    return _group_of(tuple(shape), tuple(strides), most)
+
+
+@lru_cache(maxsize=4096)
+def _group_of(shape: tuple[int, ...], strides: tuple[int, ...], most: int) -> int:
     order = sorted(range(len(shape)), key=lambda d: strides[d], reverse=True)
     sizes = [shape[d] for d in order if shape[d] > 1] or [1]
     rows = [sizes[-1]]

@@ -25,8 +25,13 @@ unpack(codes, bits, group, n, dtype, out=None) -> (n,), in the order of x's memo
     it is given
 pack_bits(mask) -> (⌈n / 8⌉,) uint8: mask bool, without gaps; the first in the lowest bit
 unpack_bits(whole, n) -> (n,) bool
+pack_two(x) -> (pack_bits of where x is not its first value, its two values (2,)); None where it has
+    more. x not empty, without gaps, of any dtype of whole bytes. Values are patterns of bits: 0.0
+    is not -0.0, and a NaN is itself. On CUDA this waits for the data.
+unpack_two(whole, ends, n) -> (n,) of the two values `ends`, exactly what it was
 """
 
+from functools import lru_cache
 from types import ModuleType
 
 import torch
@@ -41,6 +46,8 @@ LEAST = 2.0**-14
 """The least normal number of fp16."""
 NOTHING = 2.0**-62
 """A group of values up to that becomes zeros; its square is still a normal number of fp32."""
+PATTERNS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integers to compare values by their bits, by the bytes of a value."""
 TINY = 2.0**-126
 """The least normal number of bf16."""
 EPSILON = 1e-8
@@ -48,6 +55,7 @@ EPSILON = 1e-8
 LEAST on, where it shifts no value by more than a twentieth of a step."""
 
 
+@lru_cache(maxsize=64)
 def backend(device: torch.device, name: str = "auto") -> ModuleType:
     """The module that serves `device`, as backends.of_any_dtype says."""
     return of_any_dtype("codes", device, name)
@@ -63,6 +71,8 @@ def in_memory(x: Tensor) -> Tensor:
 
     Raises ValueError where elements overlap, or something lies between them.
     """
+    if x.is_contiguous():
+        return x.detach() if x.dim() == 1 else x.detach().view(-1)
     if not torch.ops.aten.is_non_overlapping_and_dense(x):
         raise ValueError(
             "x: expected a tensor without gaps in memory, "

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actprune_kernels.codes import EPSILON, LEAST, NOTHING, TINY, in_memory
+from actprune_kernels.codes import EPSILON, LEAST, NOTHING, PATTERNS, TINY, in_memory
 
 
 def pack(x: Tensor, bits: int, group: int) -> Tensor:
@@ -97,3 +97,30 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(whole: Tensor, n: int) -> Tensor:
     return separated(whole.view(1, -1), 1).view(-1)[:n].bool()
+
+
+def pack_two(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    found = second_of_two(x)
+    return None if found is None else (pack_bits(found[0]), found[1])
+
+
+def second_of_two(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Where x (n,) is not its first value, and its two values (2,); None where it has more."""
+    patterns = in_memory(x).view(PATTERNS[x.dtype.itemsize])
+    for some in (patterns[:64], patterns):  # a look at a few first
+        low, high = torch.aminmax(some)
+        if not bool(((some == low) | (some == high)).all()):
+            return None
+    first = patterns[0]
+    ends = torch.stack([first, torch.where(first == low, high, low)])
+    return patterns != first, ends.view(x.dtype)
+
+
+def unpack_two(whole: Tensor, ends: Tensor, n: int) -> Tensor:
+    return chosen(unpack_bits(whole, n), ends)
+
+
+def chosen(mask: Tensor, ends: Tensor) -> Tensor:
+    """The second of two values (2,) where `mask` is, the first elsewhere; bit by bit."""
+    first, second = ends.view(PATTERNS[ends.dtype.itemsize])
+    return torch.where(mask, second, first).view(ends.dtype)

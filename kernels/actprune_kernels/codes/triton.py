@@ -234,3 +234,12 @@ def unpack_bits(whole: Tensor, n: int) -> Tensor:
     mask = whole.new_empty(n)
     launch(_unpack_bits, (triton.cdiv(n, _TILE),), whole, mask, n, TILE=_TILE // 8)
     return mask.view(torch.bool)
+
+
+def pack_two(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    found = naive.second_of_two(x)
+    return None if found is None else (pack_bits(found[0]), found[1])
+
+
+def unpack_two(whole: Tensor, ends: Tensor, n: int) -> Tensor:
+    return naive.chosen(unpack_bits(whole, n), ends)

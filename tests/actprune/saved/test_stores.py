@@ -13,9 +13,15 @@ from actprune.saved.stores import FLOATS, Bits, Coded, Narrow, Whole, group_of, 
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 
 
+def bit_by_bit(x: Tensor) -> Tensor:
+    return x.view(torch.uint8)
+
+
 @given(
     values=st.lists(st.booleans(), min_size=1, max_size=200),
-    ends=st.sampled_from([(0.0, 1.0), (0.0, -math.inf), (0.0, 1.25), (-3.0, -3.0)]),
+    ends=st.sampled_from(
+        [(0.0, 1.0), (0.0, -math.inf), (0.0, 1.25), (-3.0, -3.0), (0.0, -0.0), (1.0, math.nan)]
+    ),
     dtype=st.sampled_from([*FLOATS, torch.bool]),
 )
 def test_two_values_take_a_bit(
@@ -26,7 +32,8 @@ def test_two_values_take_a_bit(
     store = lossless(whole)
     assert isinstance(store, Bits)
     assert store.nbytes == math.ceil(len(values) / 8)
-    torch.testing.assert_close(store.flat(), whole, rtol=0, atol=0)
+    assert store.flat().dtype == dtype
+    assert torch.equal(bit_by_bit(store.flat()), bit_by_bit(whole))
 
 
 @given(
@@ -43,7 +50,14 @@ def test_integers_are_exact(values: list[int], dtype: torch.dtype) -> None:
         assert torch.equal(store.flat(), whole)
 
 
-OTHERS = [torch.randn(99), torch.tensor([0, 1, math.nan]), torch.randn(9).to(torch.complex64)]
+OTHERS = [
+    torch.randn(99),
+    torch.tensor([0, 1, math.nan]),
+    torch.tensor([0, 1, -0.0]),
+    torch.randn(9).to(torch.complex64),
+    torch.empty(0),
+    torch.empty(0, dtype=torch.int64),
+]
 
 
 @pytest.mark.parametrize("whole", OTHERS)

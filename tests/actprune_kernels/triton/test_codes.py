@@ -82,6 +82,18 @@ def test_bits_of_booleans(n: int) -> None:
     assert torch.equal(triton.unpack_bits(whole, n), mask)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+def test_two_values(dtype: torch.dtype) -> None:
+    x = torch.where(torch.rand(5001) > 0.5, -0.0, -torch.inf).to(dtype)
+    found, expected = triton.pack_two(x), naive.pack_two(x)
+    assert found is not None
+    assert expected is not None
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert torch.equal(triton.unpack_two(*found, 5001), x)
+    x[5000] = 0.0
+    assert triton.pack_two(x) is None
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_fp64_and_nothing(bits: int) -> None:
     x = torch.randn(50, dtype=torch.float64)
