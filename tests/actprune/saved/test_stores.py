@@ -96,7 +96,15 @@ def test_a_tensor_that_is_kept_whole_is_watched() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((4, 197, 192), 96), ((4, 64, 56, 56), 112), ((8, 768), 128), ((5, 7), 128), ((3, 40), 40)],
+    [
+        ((4, 197, 192), 96),
+        ((4, 64, 56, 56), 64),
+        ((8, 768), 128),
+        ((8, 320), 64),
+        ((8, 160), 80),
+        ((5, 7), 128),
+        ((3, 40), 40),
+    ],
 )
 def test_a_group_is_a_whole_part_of_a_row(shape: tuple[int, ...], expected: int) -> None:
     x = torch.empty(shape)
