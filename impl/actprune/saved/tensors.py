@@ -1,6 +1,6 @@
 """What is asked of single tensors, often."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,16 +12,18 @@ def key_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
 
 
-def owned_by(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers, as their iterators give them; those take a millisecond of a step."""
-    seen, left = set(), [module]
-    while left:
-        each = left.pop()
-        if each not in seen:
-            seen.add(each)
-            yield from (part for part in each._parameters.values() if part is not None)
-            yield from (part for part in each._buffers.values() if part is not None)
-            left += (part for part in each._modules.values() if part is not None)
+def owned_by(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, without the millisecond that their iterators take of a step."""
+    seen, left = {module}, [module]
+    found: list[Tensor | None] = []
+    for each in left:
+        found += each._parameters.values()
+        found += each._buffers.values()
+        for inner in each._modules.values():
+            if inner is not None and inner not in seen:
+                seen.add(inner)
+                left.append(inner)
+    return [part for part in found if part is not None]
 
 
 def is_strided(tensor: Tensor) -> bool:
