@@ -204,7 +204,9 @@ def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: t
         x, levels = h.double().clone().requires_grad_(), torch.ones(n, device=DEVICE, dtype=dtype)
         (slope,) = torch.autograd.grad(function(x).sum(), x)
         coding = gelu.backend(h.device)
+        alone = coding.derivative_codes(h, bits, name)
         packed = coding.forward_(h, bits, name)
+        assert torch.equal(alone, packed)
         assert relative_error(h, function(x.detach())) <= TOLERANCE[dtype]
         coding.backward_(levels, packed, bits, name)
         bound = gelu.cell(bits, name) / 2 + TOLERANCE[dtype]

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from actprune.saved.contents import Contents, normalized
+from actprune.saved.derivatives import WithDerivative, input_of
 from actprune.saved.keeping import AUTOCAST, SMALL, Formats, Keeping, Saved
 from actprune.saved.known import Known
 from actprune.saved.operators import PRODUCT_PASSES, REST, Operator, operator, repeats
@@ -131,7 +132,10 @@ class Recorder(TorchFunctionMode):
         call = Call(found, func, args, kwargs, given, again and repeats(found, args, kwargs))
         if found.in_place or (kwargs and kwargs.get("inplace")):
             self._before_write(call)
-        out = self._run(call, func, args, kwargs)
+        if found.derivative and self.keeping.derivative is not None:
+            out = self._activation(call)
+        else:
+            out = self._run(call, func, args, kwargs)
         if isinstance(out, Tensor):
             view = out is given[0] if given else False
             view = view or (found.perhaps_view and out._base is not None)
@@ -154,6 +158,31 @@ class Recorder(TorchFunctionMode):
             raise
         finally:
             self._call = None
+
+    def _activation(self, call: Call) -> Any:
+        """What a function gives that keeps its derivative in place of its input, where it may."""
+        keeping, found, h = self.keeping, call.found, input_of(call.given)
+        format = None
+        if h is not None and self._hooks_are_innermost():
+            format = keeping.derivative_for(found, call.given, h, in_place=call.in_place)
+        if h is None or format is None:
+            return self._run(call, call.func, call.args, call.kwargs)
+        before = h.detach().clone() if keeping.log is not None else h
+        function = partial(call.func, *call.args, **call.kwargs)
+        out = self._run(call, WithDerivative.apply, (h, found.name, format.bits, function), {})
+        late, self._late = self._late, []
+        for cell in late:
+            codes = cell.kept
+            cell.kept = Given(codes, codes._version)
+            if keeping.log is not None:
+                keeping.log_derivative(found.name, format, before, codes)
+        return out
+
+    def _hooks_are_innermost(self) -> bool:
+        """Whether no others see what is saved, as those of a checkpoint do within, which calls the
+        function by itself the second time and expects it to save the same."""
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        return hooks is not None and self._hooks is not None and hooks[0] is self._hooks.pack_hook
 
     def _before_write(self, call: Call) -> None:
         """What a function must leave to others before it writes into its first argument."""
