@@ -45,10 +45,13 @@ def _backward_(grad: Tensor, derivative: Tensor, bits: int, name: str) -> None:
 @contextmanager
 def lossless(small: int = 0) -> Iterator[None]:
     """Let codes lose nothing, and reach every tensor over `small` bytes."""
-    sizes = {"SMALL": small}
-    exact = mock.patch.multiple(ops, derivative_codes=_derivative, gelu_backward_=_backward_)
-    codes = mock.patch.multiple(keeping, Coded=Kept, **sizes)
-    with exact, codes, mock.patch.multiple(recorder, **sizes):
+    with (
+        mock.patch.object(keeping, "Coded", Kept),
+        mock.patch.object(keeping, "SMALL", small),
+        mock.patch.object(recorder, "SMALL", small),
+        mock.patch.object(ops, "derivative_codes", _derivative),
+        mock.patch.object(ops, "gelu_backward_", _backward_),
+    ):
         yield
 
 

@@ -213,6 +213,22 @@ def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: t
         assert float((levels.double() - slope).abs().max()) <= bound
 
 
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+def test_a_rule_keeps_derivatives(dtype: torch.dtype) -> None:
+    layers = nn.Linear(64, 300), nn.GELU(), nn.Linear(300, 300), nn.SiLU(inplace=True)
+    plain = nn.Sequential(*layers).to(DEVICE, dtype)
+    ours = apply(copy.deepcopy(plain), "@activation=>derivative:bits=4;@*=>codes:bits=8")
+    x = normal(500, 64).to(dtype)
+    outs = [model(x) for model in (plain, ours)]
+    assert torch.equal(*outs)
+    for out in outs:
+        out.float().square().sum().backward()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert relative_error(one.grad, other.grad.double()) < 0.1
+
+
 @cuda_itself
 @pytest.mark.parametrize("block", ["1x64", "64x64"])
 def test_products_in_tf32(block: str) -> None:

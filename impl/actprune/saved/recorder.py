@@ -237,6 +237,7 @@ class Recorder(TorchFunctionMode):
         again: Callable[..., Tensor] = F.batch_norm
         affine = weight, bias
         simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
+        args: tuple[Any, ...]
         known: tuple[Any, ...]
         if training and simple and input.numel() > input.size(1) and autocast_of(input) is None:
             func: Callable[..., Any] = torch.native_batch_norm
