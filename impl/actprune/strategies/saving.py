@@ -46,9 +46,10 @@ def rule_of(target: str, format: Format) -> Rule:
         what = f"one of {', '.join(KINDS)} or * behind '@'"
         raise expected("spec", what, repr(target))
     if isinstance(format, PruningFormat) and kind not in PRODUCTS:
+        others = "dense, codes or derivative" if kind == ACTIVATION else "dense or codes"
         raise InputError(
             f"spec: {format.name} serves what {' and '.join(PRODUCTS)} save, whose gradients are "
-            f"linear in it; @{kind} takes dense or codes, got {format.spec!r}"
+            f"linear in it; @{kind} takes {others}, got {format.spec!r}"
         )
     if isinstance(format, Derivative) and kind != ACTIVATION:
         raise InputError(

@@ -350,6 +350,7 @@ def test_no_matrix_is_stored_so(make: Callable[[str], object]) -> None:
             "derivative serves @activation alone.*'derivative:bits=2' for @lin",
         ),
         ("@*=>derivative:bits=2", r"derivative serves @activation alone.*for @\*$"),
+        ("@activation=>csr", "csr serves what .*@activation takes dense, codes or derivative, got"),
         ("@activation=>derivative:bits=3", "^bits: expected .*2.*4.* got 3"),
         ("@activation=>derivative:group=3", "derivative takes the options bits; got 'group'"),
         ("*=>derivative;@*=>codes", "stores no matrix"),
