@@ -101,8 +101,8 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
     for glob in formats:
         if not re.fullmatch(r"[^\s;+=>]+", glob):
             raise expected("spec", "a glob without spaces and ; + = > before '=>'", repr(glob))
-    read = {glob: parse_saved if AT in glob else parse for glob in formats}
-    rules = tuple((glob, read[glob](text)) for glob, text in formats.items())
+    reads = {glob: parse_saved if AT in glob else parse for glob in formats}
+    rules = tuple((glob, reads[glob](text)) for glob, text in formats.items())
     return Plan(rules, _strategies(strategies) if strategies else ())
 
 

@@ -1,6 +1,8 @@
 """GELU and SiLU that keep few bits of their derivative, where a rule says so."""
 
+import copy
 import gc
+import pickle
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -361,3 +363,19 @@ def test_a_wrong_rule_says_what_is_wrong(spec: str, text: str) -> None:
     with pytest.raises(InputError, match=text):
         read(spec)
     assert read("@activation=>derivative").spec == "@activation=>derivative:bits=2"
+
+
+def test_hooks_within_get_the_input() -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.neg(), lambda t: t.neg()):
+            return F.gelu(m.a(x))
+
+    net, x = Net(forward, a=nn.Linear(40, 40)), torch.randn(70, 40)
+    assert_equal(step(twin(net, TWO), x), step(net, x))
+
+
+def test_a_model_with_such_a_rule_is_copied() -> None:
+    model, x = nn.Sequential(nn.Linear(40, 90), nn.GELU(), nn.Linear(90, 4)), torch.randn(70, 40)
+    made = apply(model, TWO)
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert_equal(step(other, x), step(made, x))
