@@ -9,9 +9,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from actprune.saved import keeping, recorder
+from actprune.layers import ops
+from actprune.saved import keeping, tensors
 from actprune.saved.keeping import Saved
 from actprune.strategies.grammar import RECOMMENDED, apply
+from actprune_kernels.gelu import naive
 
 
 class Kept:
@@ -32,13 +34,22 @@ class Kept:
         return self.kept.clone()
 
 
+def _derivative(h: Tensor, bits: int, name: str) -> Tensor:
+    return naive.derivative(h, name)
+
+
+def _backward_(grad: Tensor, derivative: Tensor, bits: int, name: str) -> None:
+    grad.mul_(derivative)
+
+
 @contextmanager
 def lossless(small: int = 0) -> Iterator[None]:
     """Let codes lose nothing, and reach every tensor over `small` bytes."""
     with (
         mock.patch.object(keeping, "Coded", Kept),
-        mock.patch.object(keeping, "SMALL", small),
-        mock.patch.object(recorder, "SMALL", small),
+        mock.patch.object(tensors, "SMALL", small),
+        mock.patch.object(ops, "derivative_codes", _derivative),
+        mock.patch.object(ops, "gelu_backward_", _backward_),
     ):
         yield
 

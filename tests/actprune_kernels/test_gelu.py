@@ -49,8 +49,10 @@ def test_the_steps_of_two_bits_are_where_the_derivative_passes_from_cell_to_cell
 def test_pieces_are_the_definition(n: int, dtype: torch.dtype, bits: int, name: str) -> None:
     h = (2 * torch.randn(n)).to(dtype)
     one, two = h.clone(), h.clone()
+    alone = cpu.derivative_codes(h, bits, name)
     ours, theirs = cpu.forward_(one, bits, name), naive.forward_(two, bits, name)
     torch.testing.assert_close(one, two)
+    assert torch.equal(alone, ours)
     differ = naive.unpacked(ours, n, bits) != naive.unpacked(theirs, n, bits)
     places = (naive.derivative(h[differ].double(), name) - (0.5 - EDGES[name])) / cell(bits, name)
     assert not differ.any() or float((places - places.round()).abs().max()) < 1e-5
@@ -67,6 +69,9 @@ def test_what_is_not_finite_has_a_code_and_spoils_no_other(name: str, bits: int)
     h = torch.randn(1100)
     h[3], h[300], h[1030] = float("nan"), float("inf"), -float("inf")
     ours, theirs = h.clone(), h.clone()
+    for kernel in (cpu, naive):
+        alone = kernel.derivative_codes(h, bits, name)
+        assert torch.equal(alone, kernel.forward_(h.clone(), bits, name))
     assert torch.equal(cpu.forward_(ours, bits, name), naive.forward_(theirs, bits, name))
     assert torch.equal(ours.isnan(), theirs.isnan())
 

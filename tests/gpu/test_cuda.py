@@ -216,11 +216,29 @@ def test_coded_derivatives_are_within_half_a_cell(name: str, bits: int, dtype: t
         x, levels = h.double().clone().requires_grad_(), torch.ones(n, device=DEVICE, dtype=dtype)
         (slope,) = torch.autograd.grad(function(x).sum(), x)
         coding = gelu.backend(h.device)
+        alone = coding.derivative_codes(h, bits, name)
         packed = coding.forward_(h, bits, name)
+        assert torch.equal(alone, packed)
         assert relative_error(h, function(x.detach())) <= TOLERANCE[dtype]
         coding.backward_(levels, packed, bits, name)
         bound = gelu.cell(bits, name) / 2 + TOLERANCE[dtype]
         assert float((levels.double() - slope).abs().max()) <= bound
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+def test_a_rule_keeps_derivatives(dtype: torch.dtype) -> None:
+    layers = nn.Linear(64, 300), nn.GELU(), nn.Linear(300, 300), nn.SiLU(inplace=True)
+    plain = nn.Sequential(*layers).to(DEVICE, dtype)
+    ours = apply(copy.deepcopy(plain), "@activation=>derivative:bits=4;@*=>codes:bits=8")
+    x = normal(500, 64).to(dtype)
+    outs = [model(x) for model in (plain, ours)]
+    assert torch.equal(*outs)
+    for out in outs:
+        out.float().square().sum().backward()
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert relative_error(one.grad, other.grad.double()) < 0.1
 
 
 @cuda_itself

@@ -7,6 +7,7 @@ from actprune.formats.codes import Codes
 from actprune.formats.coo import Coo
 from actprune.formats.csr import Csr
 from actprune.formats.dense import Dense
+from actprune.formats.derivative import Derivative
 from actprune.formats.nm import Nm
 from actprune.formats.quant import Quant
 from actprune.formats.rows import Rows
@@ -15,6 +16,7 @@ from actprune.formats.topk import Topk
 
 _ALL: tuple[type[Format], ...] = (Dense, Coo, Csr, Bsr, Codes, Quant, Bitmap, Topk, Rows, Nm)
 FORMATS = {format.name: format for format in _ALL}
+"""Of a matrix: what a linear layer saves."""
 BASELINES = ("quant", "bitmap", "topk", "rows", "nm")
 """What other work keeps, in plain PyTorch."""
 
@@ -24,9 +26,11 @@ __all__ = [
     "Codes",
     "Compressed",
     "Dense",
+    "Derivative",
     "Format",
     "PruningFormat",
     "parse",
+    "parse_saved",
 ]
 
 
@@ -49,4 +53,19 @@ def parse(spec: "str | Format") -> Format:
         >>> actprune.parse("bsr:sparsity=0.90").spec
         'bsr:block=32x32,sparsity=0.9'
     """
-    return spec if isinstance(spec, Format) else read_spec(spec, FORMATS)
+    if isinstance(spec, str) and spec.strip().partition(":")[0] != Derivative.name:
+        return read_spec(spec, FORMATS)
+    made = parse_saved(spec)
+    if isinstance(made, Derivative):
+        raise made.refusal()
+    return made
+
+
+def parse_saved(spec: "str | Format") -> Format:
+    """Return the format of a rule on what autograd saves: any, or `derivative` of an activation.
+
+    Args and Raises are those of `parse`.
+    """
+    if isinstance(spec, Format):
+        return spec
+    return read_spec(spec, FORMATS | {Derivative.name: Derivative})

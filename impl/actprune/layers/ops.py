@@ -1,4 +1,4 @@
-"""The operators that torch traces: any format, named by its spec, and GELU in few bits.
+"""The operators that torch traces: any format, named by its spec, and derivatives in few bits.
 
 A spec is one string, so torch.compile guards on it as a whole: with numbers as arguments it would
 make them symbolic as soon as a second model brings other ones. The fakes give every shape from the
@@ -135,7 +135,18 @@ def _(h: Tensor, bits: int) -> Tensor:
     return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
 
 
+@_operator
+def derivative_codes(h: Tensor, bits: int, name: str) -> Tensor:
+    """The codes of the derivative of GELU or SiLU, by `name`, at h, contiguous."""
+    return gelu.backend(h.device).derivative_codes(h, bits, name)  # type: ignore[no-any-return]
+
+
+@_fake(derivative_codes)
+def _(h: Tensor, bits: int, name: str) -> Tensor:
+    return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
+
+
 @partial(_operator, mutates=["grad"])
-def gelu_backward_(grad: Tensor, codes: Tensor, bits: int) -> None:
+def gelu_backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
-    gelu.backend(grad.device).backward_(grad, codes, bits)
+    gelu.backend(grad.device).backward_(grad, codes, bits, name)

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actprune.formats import Codes, Dense, Format
+from actprune.formats import Codes, Dense, Derivative, Format
 from actprune.layers.draws import draw_for
+from actprune.layers.foreign import torch_alone
 from actprune.saved.contents import Contents
+from actprune.saved.derivatives import error_of, refusal
 from actprune.saved.known import Known
-from actprune.saved.operators import ATTENTION, LINEAR, PRODUCTS, Operator, operator
+from actprune.saved.operators import ACTIVATION, ATTENTION, LINEAR, PRODUCTS, Operator, operator
 from actprune.saved.stores import (
     FLOATS,
     Bits,
@@ -29,17 +31,16 @@ from actprune.saved.tensors import (
     fits,
     flat_of,
     is_plain,
+    is_small,
     is_whole,
     without_graph,
 )
 from actprune.saved.values import Given, Recipe, Value, View
 
-SMALL = 4096
-"""Bytes up to which a tensor is kept as it is."""
 STATISTIC = 16
 """So many times fewer values than a function takes: they are kept as they are."""
 Formats = Mapping[str, Format]
-"""By kind."""
+"""By kind; under the name of `derivative` that, where a rule asks for it."""
 AUTOCAST = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "conv1d", "conv2d", "conv3d"}
 AUTOCAST |= {"scaled_dot_product_attention"}
 """Functions whose arguments autocast casts."""
@@ -69,6 +70,42 @@ class Keeping:
         self.known, self.formats, self.limit = known, formats, limit
         self.module, self.log = "", log
 
+    @property
+    def derivative(self) -> Derivative | None:
+        """What a rule keeps of activations in place of their input, where one does."""
+        found = self.formats.get(Derivative.name)
+        return found if isinstance(found, Derivative) else None
+
+    def derivative_for(
+        self, found: Operator, given: list[Any], h: Tensor, *, in_place: bool
+    ) -> Derivative | None:
+        """Return what a function keeps in place of its input h; None where that stays or is kept.
+
+        It does so where it is small, a weight, or costs nothing: others keep it, or it is made
+        again. A function that is `in_place` keeps a copy.
+        """
+        if refusal(found, given) or not (h.requires_grad and torch.is_grad_enabled()):
+            return None
+        if not is_plain(h) or h.dtype not in FLOATS or is_small(h) or torch_alone():
+            return None
+        if self.known.is_weight(h):
+            return None
+        value = self.known.find(h)
+        if value is None or in_place:
+            return None if h.is_leaf else self.derivative
+        others = self.formats[ACTIVATION]
+        bits = others.bits if isinstance(others, Codes) else 0
+        again = not isinstance(others, Dense) and value.cost(self.limit, bits) is not None
+        free = again or isinstance(value.store, Whole)
+        return None if free or (h.is_leaf and not value.made) else self.derivative
+
+    def log_derivative(self, name: str, format: Derivative, h: Tensor, codes: Tensor) -> None:
+        """Note what a function at h keeps."""
+        assert self.log is not None
+        error = error_of(codes, h, format.bits, name)
+        sizes = h.nbytes, codes.nbytes
+        self.log.append(Saved(self.module, name, ACTIVATION, *sizes, format.spec, error))
+
     def kept(
         self,
         tensor: Tensor,
@@ -96,6 +133,8 @@ class Keeping:
             value.made = value.made or made
             kept, held, store = self._stored(tensor, value, kind, args)
         if self.log is not None:
+            why = refusal(found, args) if kind == ACTIVATION and self.derivative else None
+            store = f"{store}; {why}" if why and held else store
             self.log.append(self._noted(tensor, found.name, kind, kept, held, store))
         return kept if isinstance(kept, View) else Given(kept, tensor._version)
 
@@ -114,8 +153,9 @@ class Keeping:
         before = value.store
         if before is not None and not (isinstance(before, Coded) and before.bits < bits):
             return _view(value, tensor), 0, f"shares {before.name}"
-        if bytes_ <= SMALL or self._is_statistic(tensor, args):
-            return _as_it_is(tensor, value), bytes_, "small" if bytes_ <= SMALL else "statistic"
+        small = is_small(tensor)
+        if small or self._is_statistic(tensor, args):
+            return _as_it_is(tensor, value), bytes_, "small" if small else "statistic"
         codable = tensor.dtype in FLOATS and (tensor.requires_grad or kind in PRODUCTS)
         prunes = codable and not isinstance(format, Codes)
         if not prunes and before is None and value.cost(self.limit, bits) is not None:

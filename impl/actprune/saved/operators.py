@@ -7,6 +7,8 @@ from typing import Any
 
 import torch.nn.functional as F
 
+from actprune_kernels.gelu import NAMES as _DERIVATIVES
+
 KINDS = LINEAR, CONV, NORM, ACTIVATION, ATTENTION, REST = (
     *("linear", "conv", "norm", "activation", "attention", "rest"),
 )
@@ -72,6 +74,8 @@ class Operator:
     """The argument, by position or name, with which it would not give the same once more."""
     ours: bool
     """An operator of this package: what it returns is a store already."""
+    derivative: bool = False
+    """There are codes of its derivative."""
 
 
 @lru_cache(maxsize=4096)
@@ -90,7 +94,8 @@ def operator(func: Callable[..., Any]) -> Operator:
         name in _PERHAPS_VIEWS.split(),
         _FLAGS.get(name),
     )
-    return Operator(name, kind, passes, in_place, free, perhaps_view, flag, ours)
+    derivative = name in _DERIVATIVES
+    return Operator(name, kind, passes, in_place, free, perhaps_view, flag, ours, derivative)
 
 
 def repeats(found: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

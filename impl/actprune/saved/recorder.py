@@ -12,8 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from actprune.saved.arguments import Arguments, Taken
 from actprune.saved.contents import Contents, normalized
-from actprune.saved.keeping import AUTOCAST, SMALL, Formats, Keeping, Saved
+from actprune.saved.derivatives import WithDerivative, input_of
+from actprune.saved.keeping import AUTOCAST, Formats, Keeping, Saved
 from actprune.saved.known import Known
 from actprune.saved.operators import PRODUCT_PASSES, REST, Operator, operator, repeats
 from actprune.saved.stores import FLOATS, Whole
@@ -21,7 +23,9 @@ from actprune.saved.tensors import (
     among,
     autocast_of,
     is_plain,
+    is_small,
     is_strided,
+    is_whole,
     key_of,
     parts_of,
     without_graph,
@@ -30,7 +34,6 @@ from actprune.saved.values import Given, Recipe, Value, View
 
 PASSES = 6
 """Copies of its result that making a value again may cost: about what coding it would."""
-Taken = tuple[tuple[Any, ...], dict[str, Any], list[Value]]
 
 
 class Cell:
@@ -85,8 +88,7 @@ class Recorder(TorchFunctionMode):
         self._limit = PASSES + PRODUCT_PASSES * products
         self._known = Known(weights, inputs)
         self.keeping = Keeping(self._known, formats, self._limit, log)
-        self._buffers: dict[int, list[Given]] = {}
-        """What recipes read of them: some are updated in the forward pass."""
+        self._arguments = Arguments(self._known)
         self._contents = Contents()
         self._call: Call | None = None
         """That runs."""
@@ -106,7 +108,7 @@ class Recorder(TorchFunctionMode):
         self._hooks.__exit__(*problem)
         self._hooks = None
         self._known.values.clear()
-        self._buffers.clear()
+        self._arguments.buffers.clear()
         self._last_cast = None
 
     # Functions: which one runs, and what it makes of what.
@@ -131,7 +133,10 @@ class Recorder(TorchFunctionMode):
         call = Call(found, func, args, kwargs, given, again and repeats(found, args, kwargs))
         if found.in_place or (kwargs and kwargs.get("inplace")):
             self._before_write(call)
-        out = self._run(call, func, args, kwargs)
+        if found.derivative and self.keeping.derivative is not None:
+            out = self._activation(call)
+        else:
+            out = self._run(call, func, args, kwargs)
         if isinstance(out, Tensor):
             view = out is given[0] if given else False
             view = view or (found.perhaps_view and out._base is not None)
@@ -155,6 +160,31 @@ class Recorder(TorchFunctionMode):
         finally:
             self._call = None
 
+    def _activation(self, call: Call) -> Any:
+        """What a function gives that keeps its derivative in place of its input, where it may."""
+        keeping, found, h = self.keeping, call.found, input_of(call.given)
+        format = None
+        if h is not None and self._hooks_are_innermost():
+            format = keeping.derivative_for(found, call.given, h, in_place=call.in_place)
+        if h is None or format is None:
+            return self._run(call, call.func, call.args, call.kwargs)
+        before = h.detach().clone() if keeping.log is not None else h
+        function = partial(call.func, *call.args, **call.kwargs)
+        out = self._run(call, WithDerivative.apply, (h, found.name, format.bits, function), {})
+        late, self._late = self._late, []
+        for cell in late:
+            codes = cell.kept
+            cell.kept = Given(codes, codes._version)
+            if keeping.log is not None:
+                keeping.log_derivative(found.name, format, before, codes)
+        return out
+
+    def _hooks_are_innermost(self) -> bool:
+        """Whether no others see what is saved, as those of a checkpoint do within, which calls the
+        function by itself the second time and expects it to save the same."""
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        return hooks is not None and self._hooks is not None and hooks[0] is self._hooks.pack_hook
+
     def _before_write(self, call: Call) -> None:
         """What a function must leave to others before it writes into its first argument."""
         call.in_place = True
@@ -162,21 +192,20 @@ class Recorder(TorchFunctionMode):
             return
         target = call.args[0]
         if isinstance(target, Tensor) and is_strided(target):
-            for held in self._buffers.pop(key_of(target), ()):
-                held.keep()
+            self._arguments.before_write(target)
             call.again = call.again and key_of(target) not in self._known.weights
         if call.again:
-            call.taken = self._captured(call.args, call.kwargs, call.args[:1])
+            call.taken = self._arguments.taken(call.args, call.kwargs, call.args[:1])
 
     def _made(self, made: Tensor, call: Call, index: int | None) -> None:
         """Note a result, and how to make it again. Small ones are only weights, or not."""
         known, found, key = self._known, call.found, key_of(made)
-        again = call.again and made.nbytes > SMALL and made.storage_offset() == 0
+        again = call.again and not is_small(made) and made.storage_offset() == 0
         if known.find(made) is not None or key in known.weights:
             return  # a view
         taken: Taken = ((), {}, [])
         if again:
-            taken = call.taken = call.taken or self._captured(call.args, call.kwargs)
+            taken = call.taken = call.taken or self._arguments.taken(call.args, call.kwargs)
         activations = any(each.made and not each.weight for each in taken[2])
         weight = made.requires_grad and not activations and known.all_weights(call.given)
         keeps = again or weight or found.ours or not made.requires_grad
@@ -208,8 +237,8 @@ class Recorder(TorchFunctionMode):
         again: Callable[..., Tensor] = F.batch_norm
         affine = weight, bias
         simple = input.device.type == "cpu" and not isinstance(input, FakeTensor)
-        known: tuple[Any, ...]
         args: tuple[Any, ...]
+        known: tuple[Any, ...]
         if training and simple and input.numel() > input.size(1) and autocast_of(input) is None:
             func: Callable[..., Any] = torch.native_batch_norm
             args = (input, *affine, running_mean, running_var, training, momentum, eps)
@@ -224,7 +253,7 @@ class Recorder(TorchFunctionMode):
             known = input, *counted, *affine, training, 0.0, eps
         value = self._known.values[key_of(out)] = Value(out)
         value.weight = self._known.all_weights(args)
-        made_by = again, operator(again), *self._captured(known, {})
+        made_by = again, operator(again), *self._arguments.taken(known, {})
         value.recipe = Recipe(*made_by, None, autocast_of(out))
         self._settle(call)
         return out  # type: ignore[no-any-return]
@@ -242,43 +271,6 @@ class Recorder(TorchFunctionMode):
             self._last_cast = part, cast
         return self._last_cast[1]
 
-    def _captured(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], written: tuple[Any, ...] = ()
-    ) -> Taken:
-        """Arguments as a recipe holds them, and the values among them."""
-        parents: list[Value] = []
-        # a function within this one that called itself would hold the values until it is collected
-        found = tuple([self._capture(part, written, parents) for part in args])
-        if not kwargs:
-            return found, {}, parents
-        named = {name: self._capture(part, written, parents) for name, part in kwargs.items()}
-        return found, named, parents
-
-    def _capture(self, part: Any, written: tuple[Any, ...], parents: list[Value]) -> Any:
-        if not isinstance(part, Tensor):
-            if not isinstance(part, list | tuple):
-                return part
-            taken = [self._capture(each, written, parents) for each in part]
-            return taken if isinstance(part, list) else tuple(taken)
-        known, small = self._known, part.nbytes <= SMALL
-        parameter = type(part) is nn.Parameter
-        plain, lent = not parameter and is_plain(part), parameter and known.is_lent(part)
-        owned = plain and key_of(part) in known.weights
-        if (plain or lent) and not owned:
-            if not small or any(part is each for each in written):
-                value = known.value(part)
-                parents.append(value)
-                return View(value, part)
-            part = part.detach().clone()  # others may write to it, or it is of more
-            return Given(part, part._version)
-        if not parameter and part.is_inference():
-            part = part.detach().clone()
-            return Given(part, part._version)
-        held = Given(without_graph(part), part._version)
-        if owned:
-            self._buffers.setdefault(key_of(part), []).append(held)
-        return held
-
     # Tensors that autograd saves.
 
     def _pack(self, tensor: Tensor) -> Any:
@@ -292,8 +284,7 @@ class Recorder(TorchFunctionMode):
         if call is None:
             with torch._C.DisableTorchFunction():
                 return self.keeping.kept(tensor, value, _UNKNOWN, [])
-        bytes_, listed = tensor.nbytes, self.keeping.log is not None
-        if bytes_ <= SMALL and not listed and tensor.untyped_storage().nbytes() == bytes_:
+        if is_small(tensor) and self.keeping.log is None and is_whole(tensor):
             return Given(without_graph(tensor), tensor._version)  # what the rest comes to
         if value is None:
             cell = Cell(tensor)  # perhaps a result, which is known when the function is done

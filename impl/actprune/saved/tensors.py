@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+SMALL = 4096
+"""Bytes up to which a tensor is kept as it is."""
+
 
 def key_of(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # type: ignore[no-any-return]
@@ -24,6 +27,11 @@ def owned_by(module: nn.Module) -> list[Tensor]:
                 seen.add(inner)
                 left.append(inner)
     return [part for part in found if part is not None]
+
+
+def is_small(tensor: Tensor) -> bool:
+    """Whether it is kept as it is."""
+    return tensor.nbytes <= SMALL
 
 
 def is_strided(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from actprune.formats import Dense, Format, parse
+from actprune.formats import Dense, Format, parse, parse_saved
 from actprune.layers.convert import convert, revert
 from actprune.layers.sharding import Model, check_unsharded
 from actprune.strategies import STRATEGIES
@@ -101,7 +101,8 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
     for glob in formats:
         if not re.fullmatch(r"[^\s;+=>]+", glob):
             raise expected("spec", "a glob without spaces and ; + = > before '=>'", repr(glob))
-    rules = tuple((glob, parse(text)) for glob, text in formats.items())
+    reads = {glob: parse_saved if AT in glob else parse for glob in formats}
+    rules = tuple((glob, reads[glob](text)) for glob, text in formats.items())
     return Plan(rules, _strategies(strategies) if strategies else ())
 
 

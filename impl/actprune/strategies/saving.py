@@ -11,9 +11,9 @@ from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback as _get_compiler
 from torch.utils._pytree import tree_iter
 
-from actprune.formats import Dense, Format, PruningFormat
+from actprune.formats import Dense, Derivative, Format, PruningFormat
 from actprune.saved.keeping import Saved
-from actprune.saved.operators import KINDS, PRODUCTS
+from actprune.saved.operators import ACTIVATION, KINDS, PRODUCTS
 from actprune.saved.recorder import Recorder
 from actprune.saved.tensors import owned_by
 from actprune.strategies.base import Replacement, replace
@@ -46,19 +46,31 @@ def rule_of(target: str, format: Format) -> Rule:
         what = f"one of {', '.join(KINDS)} or * behind '@'"
         raise expected("spec", what, repr(target))
     if isinstance(format, PruningFormat) and kind not in PRODUCTS:
+        others = "dense, codes or derivative" if kind == ACTIVATION else "dense or codes"
         raise InputError(
             f"spec: {format.name} serves what {' and '.join(PRODUCTS)} save, whose gradients are "
-            f"linear in it; @{kind} takes dense or codes, got {format.spec!r}"
+            f"linear in it; @{kind} takes {others}, got {format.spec!r}"
+        )
+    if isinstance(format, Derivative) and kind != ACTIVATION:
+        raise InputError(
+            f"spec: {format.name} serves @{ACTIVATION} alone, of which GELU and SiLU have one; got "
+            f"{format.spec!r} for @{kind}"
         )
     return Rule(glob or ANY, kind, format)
 
 
 def formats_in(module: str, rules: Iterable[Rule]) -> dict[str, Format]:
-    """Return the format of each kind within a module: that of the first rule that names it."""
-    found = {}
+    """Return the format of each kind within a module: that of the first rule that names it.
+
+    Where that is `derivative`, it stands under its own name, and the first of another format
+    decides for the activations that have none.
+    """
+    found: dict[str, Format] = {}
     for kind in KINDS:
-        formats = (rule.format for rule in rules if rule.names(module, kind))
-        found[kind] = next(formats, Dense())
+        formats = [rule.format for rule in rules if rule.names(module, kind)]
+        if formats and isinstance(formats[0], Derivative):
+            found[Derivative.name] = formats[0]
+        found[kind] = next((one for one in formats if not isinstance(one, Derivative)), Dense())
     return found
 
 

@@ -213,6 +213,7 @@ def _code_booleans(x: Tensor) -> None:
 
 def _code_derivative(name: str, bits: int, x: Tensor) -> None:
     triton = gelu.backend(x.device, "triton")
+    triton.derivative_codes(x, bits, name)
     triton.backward_(x, triton.forward_(x, bits, name), bits, name)
 
 

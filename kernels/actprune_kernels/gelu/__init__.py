@@ -10,6 +10,7 @@ Every backend exports, `name` being one of NAMES
 forward_(h, bits, name="gelu") -> codes: h, contiguous, becomes GELU(h); codes (⌈n · bits / 8⌉,)
     uint8: h as rows of ROW elements, each packed as in actprune_kernels.quantization, and the rest
     as one more
+derivative_codes(h, bits, name="gelu") -> codes: the same of h, which stays as it is
 backward_(grad, codes, bits, name="gelu"): grad, contiguous, becomes grad times the levels
 """
 

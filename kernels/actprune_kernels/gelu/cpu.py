@@ -14,15 +14,17 @@ from actprune_kernels.sizes import rows_at_once, wide
 
 def forward_(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
     codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
-    function, last = F.gelu if name == "gelu" else F.silu, (1 << bits) - 1
+    function = F.gelu if name == "gelu" else F.silu
     for piece, part in _pieces(h, codes, bits):
-        cells = _places(piece.to(wide(h.dtype)), bits, name).clamp_(0, last).floor_()
-        whole = pack_(cells, bits)
-        if whole.sum().isnan():  # it would spoil the others of its byte
-            slope = naive.derivative(piece.to(wide(h.dtype)), name)
-            whole = packed(naive.quantised(slope, bits, name), 8 // bits)
-        part.copy_(whole)
+        part.copy_(_coded(piece, bits, name))
         piece.copy_(function(piece))
+    return codes
+
+
+def derivative_codes(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
+    codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
+    for piece, part in _pieces(h, codes, bits):
+        part.copy_(_coded(piece, bits, name))
     return codes
 
 
@@ -30,6 +32,14 @@ def backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> Non
     for piece, part in _pieces(grad, codes, bits):
         levels = unpack_(torch.empty_like(piece, dtype=wide(grad.dtype)), part, bits)
         piece.mul_(levels.mul_(cell(bits, name)).add_(first(bits, name)))
+
+
+def _coded(piece: Tensor, bits: int, name: str) -> Tensor:
+    piece = piece.to(wide(piece.dtype))
+    whole = pack_(_places(piece, bits, name).clamp_(0, (1 << bits) - 1).floor_(), bits)
+    if whole.sum().isnan():  # it would spoil the others of its byte
+        return packed(naive.quantised(naive.derivative(piece, name), bits, name), 8 // bits)
+    return whole
 
 
 def _places(h: Tensor, bits: int, name: str) -> Tensor:

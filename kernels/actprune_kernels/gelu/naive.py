@@ -12,9 +12,13 @@ from actprune_kernels.sizes import wide
 
 
 def forward_(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
-    codes = quantised(derivative(h.view(-1).to(wide(h.dtype)), name), bits, name)
+    codes = derivative_codes(h, bits, name)
     h.copy_(F.gelu(h) if name == "gelu" else F.silu(h))
-    return packed(codes, bits)
+    return codes
+
+
+def derivative_codes(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
+    return packed(quantised(derivative(h.view(-1).to(wide(h.dtype)), name), bits, name), bits)
 
 
 def backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> None:

@@ -28,10 +28,12 @@ def element(row, place, j, width, span, RAGGED: tl.constexpr):
 @triton.jit
 def _forward(
     h, codes, start, width, span,
-    SILU: tl.constexpr, LOW: tl.constexpr, PER_CELL: tl.constexpr, PER_STEP: tl.constexpr,
+    WRITES: tl.constexpr, SILU: tl.constexpr,
+    LOW: tl.constexpr, PER_CELL: tl.constexpr, PER_STEP: tl.constexpr,
     BITS: tl.constexpr, SPAN: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
-    """Rows from `start` of h, which becomes the function's values, and of codes (span,) each."""
+    """Rows from `start` of h, and of codes (span,) each; h becomes the function's values if it
+    WRITES."""
     last: tl.constexpr = (1 << BITS) - 1
     row = start + tl.program_id(0).to(tl.int64)
     whole = tl.zeros((SPAN,), tl.int32)
@@ -51,7 +53,8 @@ def _forward(
             cells = (share + tl.where(density == 0, 0, x * density) - LOW) * PER_CELL
         cells = tl.minimum(tl.maximum(tl.where(cells == cells, cells, 0), 0), last)
         whole |= tl.where(live, cells.to(tl.int32) << (place * BITS), 0)
-        tl.store(h + at, (x * share).to(h.dtype.element_ty), mask=live)
+        if WRITES:
+            tl.store(h + at, (x * share).to(h.dtype.element_ty), mask=live)
     tl.store(codes + row * (_ROW * BITS // 8) + j, whole.to(tl.uint8), mask=j < span)
 
 
@@ -75,13 +78,23 @@ def _backward(
 def forward_(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
     if h.dtype == torch.float64:
         return naive.forward_(h, bits, name)
+    return _codes(h, bits, name, writes=True)
+
+
+def derivative_codes(h: Tensor, bits: int, name: str = "gelu") -> Tensor:
+    if h.dtype == torch.float64:
+        return naive.derivative_codes(h, bits, name)
+    return _codes(h, bits, name, writes=False)
+
+
+def _codes(h: Tensor, bits: int, name: str, *, writes: bool) -> Tensor:
     codes = h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
     sizes = {
         "LOW": 0.5 - EDGES[name],
         "PER_CELL": 1 / cell(bits, name),
         "PER_STEP": 1 / STEPS[name],
     }
-    _launch(_forward, h, codes, bits, SILU=name == "silu", **sizes)
+    _launch(_forward, h, codes, bits, WRITES=writes, SILU=name == "silu", **sizes)
     return codes
 
 

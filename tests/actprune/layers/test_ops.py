@@ -33,6 +33,13 @@ def test_opcheck(spec: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(ops.to_dense, (buffers, spec, 40, 50, dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck_of_derivatives(dtype: torch.dtype) -> None:
+    h = torch.randn(37).to(dtype)
+    torch.library.opcheck(ops.derivative_codes, (h, 2, "silu"))
+    torch.library.opcheck(ops.gelu_backward_, (h, ops.derivative_codes(h, 2, "silu"), 2, "silu"))
+
+
 def test_no_graph_reaches_through_an_operator() -> None:
     x, dy = torch.randn(40, 50), torch.randn(40, 6, requires_grad=True)
     grad = actprune.parse("csr:sparsity=0.5,backend=naive").compress(x).grad_weight(dy)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actprune import apply, convert, pruned, saved_bytes
+from actprune import apply, convert, pruned, saved_bytes, survey
 from actprune_bench.measure.tolerance import relative_error
 from tests.twins import lossless
 
@@ -108,6 +108,21 @@ def test_trainer_of_what_keeps_everything_in_stores(
         ours = trained(apply(llama()), tmp_path, **options)
     limit = 0.3 if "bf16" in options else 1e-2
     assert furthest(ours, trained(llama(), tmp_path, **options)) < limit
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+def test_the_gate_of_a_feed_forward_keeps_its_derivative(tmp_path: Path) -> None:
+    rule = "@activation=>derivative:bits=2;@*=>codes:bits=4"
+    ids = torch.randint(0, 50, (8, 32))
+    found = survey(llama(), {"input_ids": ids, "labels": ids}, rule)
+    gates = [each for each in found.saved if each.kind == "activation"]
+    assert [(each.module, each.function, each.store) for each in gates] == [
+        (f"model.layers.{at}.mlp.act_fn", "silu", "derivative:bits=2") for at in (0, 1)
+    ]
+    assert all(each.held == each.nbytes // 16 for each in gates)
+    with lossless():
+        ours = trained(apply(llama(), rule), tmp_path, gradient_checkpointing=True)
+    assert furthest(ours, trained(llama(), tmp_path)) < 1e-2
 
 
 def test_trainer_resumes_to_the_bit(tmp_path: Path) -> None:

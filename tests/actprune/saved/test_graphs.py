@@ -44,7 +44,9 @@ STEPS: dict[str, Step] = {
     "matmul": lambda m, a, b: a @ b.t() @ a / 8,
     "einsum": lambda m, a, b: torch.einsum("ij,kj,kl->il", a, b, b) / 8,
     "gelu": lambda m, a, b: F.gelu(a),
+    "gelu of another layout": lambda m, a, b: F.gelu(m.one(a).t()).t() * F.gelu(m.two(b)[:, ::2]),
     "silu": lambda m, a, b: F.silu(a) * b,
+    "swiglu": lambda m, a, b: torch.mul(F.silu(m.two(a)[:, 8:]), m.two(b)[:, :8]),
     "relu": lambda m, a, b: F.relu(a),
     "relu at once": lambda m, a, b: F.relu(a + b, inplace=True),
     "softmax": lambda m, a, b: a.softmax(-1) * b,
@@ -81,8 +83,18 @@ STEPS: dict[str, Step] = {
     "set": _in_place(_set),
     "tanh_": _in_place(lambda a, b: a.tanh_()),
     "data": _in_place(lambda a, b: a.data.mul_(2)),
+    "silu_": _in_place(lambda a, b: F.silu(a, inplace=True)),
+    "silu_ of a view": _in_place(lambda a, b: F.silu(a[:, 2:5], inplace=True)),
     "clamp_": _in_place(lambda a, b: a.clamp_(-1, 1)),
 }
+
+
+SPECS = [
+    "@*=>codes:bits=4",
+    "recompute+@*=>codes:bits=4",
+    "@activation=>derivative:bits=2;@*=>codes:bits=4",
+    "@activation=>derivative:bits=2;@linear=>dense",
+]
 
 
 def graph(nodes: list[tuple[str, int, int]], shared: bool) -> Net:
@@ -124,7 +136,7 @@ def same(net: Net, spec: str, small: int) -> None:
 
 
 @given(nodes=NODES, shared=st.booleans(), small=st.sampled_from([0, 64, 128]), train=st.booleans())
-@pytest.mark.parametrize("spec", ["@*=>codes:bits=4", "recompute+@*=>codes:bits=4"])
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_step_is_denses(
     spec: str, nodes: list[tuple[str, int, int]], shared: bool, small: int, train: bool
 ) -> None:
@@ -135,5 +147,5 @@ def test_a_step_is_denses(
 @pytest.mark.parametrize("name", STEPS)
 def test_each_function_alone_and_twice(name: str) -> None:
     for nodes in ([(name, 0, 1)], [(name, 0, 0)], [(name, 0, 1), ("gelu", 0, 0), (name, 1, 0)]):
-        for spec in ("@*=>codes:bits=4", "recompute+@*=>codes:bits=4"):
+        for spec in SPECS:
             same(graph(nodes, True), spec, 0)

@@ -23,7 +23,9 @@ def test_values_and_codes_are_those_of_the_definition(
 ) -> None:
     h = (2 * torch.randn(n)).to(dtype)
     ours, theirs = h.clone(), h.clone()
+    alone = triton.derivative_codes(h, bits, name)
     codes, expected = triton.forward_(ours, bits, name), naive.forward_(theirs, bits, name)
+    assert torch.equal(alone, codes)
     torch.testing.assert_close(ours, theirs)
     assert (codes.shape, codes.dtype) == (expected.shape, torch.uint8)
     differ = naive.unpacked(codes, n, bits) != naive.unpacked(expected, n, bits)
