@@ -203,8 +203,7 @@ class Keeping:
         ]
 
     def _cast_again(self, tensor: Tensor, weight: Tensor | None) -> tuple[View | Tensor, int, str]:
-        dense = weight is not None and torch.ops.aten.is_non_overlapping_and_dense(weight)
-        if weight is None or not dense or not is_whole(tensor):
+        if weight is None or not _lies_as(tensor, weight):
             return without_graph(tensor), tensor.nbytes, "weight"
         value = Value(tensor)
         value.shape, value.stride = weight.shape, weight.stride()
@@ -222,6 +221,19 @@ class Keeping:
                 error = float(off / tensor.double().norm().clamp(min=1e-300))
             kept.value.uses += 1
         return Saved(self.module, name, kind, tensor.nbytes, held, store, error)
+
+
+def _lies_as(cast: Tensor, weight: Tensor) -> bool:
+    """Whether a cast, perhaps transposed, has the order in memory that `weight.to` would give it."""
+    if not torch.ops.aten.is_non_overlapping_and_dense(weight):
+        return False
+    if is_whole(cast):
+        return True
+    alone = cast.untyped_storage().nbytes() == cast.nbytes
+    views = (cast, cast.t()) if cast.dim() == 2 else (cast,)
+    return alone and any(
+        (view.shape, view.stride()) == (weight.shape, weight.stride()) for view in views
+    )
 
 
 def _store(tensor: Tensor, value: Value, format: Format) -> Store:

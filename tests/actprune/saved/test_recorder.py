@@ -149,6 +149,23 @@ def test_autocast_of_weights_that_are_multiplied(shapes: tuple[tuple[int, ...], 
     assert stores(other, "linear").count("kept") == 2  # the cast batch, and what a gives
 
 
+@pytest.mark.parametrize("outputs", [8, 24])
+def test_autocast_of_weights_that_are_transposed(outputs: int) -> None:
+    functions: list[Any] = [
+        lambda m, x: F.linear(m.a(x), m.w),
+        lambda m, x: F.linear(m.a(x)[None], m.w, m.bias),
+        lambda m, x: torch.addmm(m.bias, m.a(x), m.w.t()),
+        lambda m, x: m.a(x) @ m.w.t(),
+        lambda m, x: m.a(x) @ m.v,
+    ]
+    for function in functions:
+        parts = {"w": weight(outputs, 8), "v": weight(8, outputs), "bias": weight(outputs)}
+        net = Net(function, a=linear(), **parts)
+        other = same_step(net, rows(), around=bf16)
+        product = [saved for saved in log(other) if saved.nbytes == 2 * 8 * outputs]
+        assert {(saved.store, saved.held) for saved in product} == {("again by to", 0)}
+
+
 def test_autocast_of_a_weight_of_as_many_values_as_the_bias() -> None:
     def function(m: Net, x: Tensor) -> Any:
         return torch.addmm(m.bias, m.a(x), m.w)
