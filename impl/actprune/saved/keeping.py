@@ -224,7 +224,7 @@ class Keeping:
 
 
 def _lies_as(cast: Tensor, weight: Tensor) -> bool:
-    """Whether a cast, perhaps transposed, has the order in memory that `weight.to` would give it."""
+    """Whether a cast, perhaps transposed, has the order in memory that `weight.to` gives."""
     if not torch.ops.aten.is_non_overlapping_and_dense(weight):
         return False
     if is_whole(cast):
