@@ -224,16 +224,11 @@ class Keeping:
 
 
 def _lies_as(cast: Tensor, weight: Tensor) -> bool:
-    """Whether a cast, perhaps transposed, has the order in memory that `weight.to` gives."""
-    if not torch.ops.aten.is_non_overlapping_and_dense(weight):
-        return False
-    if is_whole(cast):
-        return True
-    alone = cast.untyped_storage().nbytes() == cast.nbytes
+    """Whether a cast is `weight.to` it all, perhaps transposed, and no copy in another order."""
     views = (cast, cast.t()) if cast.dim() == 2 else (cast,)
-    return alone and any(
-        (view.shape, view.stride()) == (weight.shape, weight.stride()) for view in views
-    )
+    same = any((view.shape, view.stride()) == (weight.shape, weight.stride()) for view in views)
+    alone = cast.untyped_storage().nbytes() == cast.nbytes
+    return same and alone and bool(torch.ops.aten.is_non_overlapping_and_dense(weight))
 
 
 def _store(tensor: Tensor, value: Value, format: Format) -> Store:

@@ -166,6 +166,21 @@ def test_autocast_of_weights_that_are_transposed(outputs: int) -> None:
         assert {(saved.store, saved.held) for saved in product} == {("again by to", 0)}
 
 
+def test_autocast_of_weights_that_a_product_copies_in_another_order() -> None:
+    functions: list[tuple[Any, tuple[int, ...]]] = [
+        (lambda m, x: m.a(x) @ m.w, (3, 8, 5)),
+        (lambda m, x: m.a(x)[0] @ m.w, (3, 8, 5)),
+        (lambda m, x: m.w.mT @ m.a(x).t(), (3, 8, 5)),
+        (lambda m, x: m.w @ m.a(x).t(), (3, 5, 8)),
+        (lambda m, x: m.w @ m.a(x)[None].mT, (8, 8)),
+        (lambda m, x: m.a(x)[:, None] @ m.w[None], (8, 5)),
+        (lambda m, x: F.conv1d(m.a(x).view(1, 8, 6), m.w.mT), (8, 2, 8)),
+        (lambda m, x: F.conv_transpose2d(m.a(x).view(1, 8, 2, 3), m.w), (8, 4, 2, 2)),
+    ]
+    for function, shape in functions:
+        same_step(Net(function, a=linear(), w=weight(*shape)), rows(), around=bf16)
+
+
 def test_autocast_of_a_weight_of_as_many_values_as_the_bias() -> None:
     def function(m: Net, x: Tensor) -> Any:
         return torch.addmm(m.bias, m.a(x), m.w)
