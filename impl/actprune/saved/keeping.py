@@ -127,6 +127,7 @@ class Keeping:
         if weights:
             # there are casts of weights alone within these, and one may be the other's twin
             sure = found.name in AUTOCAST and len(weights) == 1
+            sure = sure and not self._may_be_copied(tensor, found, args)
             kept, held, store = self._cast_again(tensor, weights[0] if sure else None)
         else:
             value = value or known.value(tensor)
@@ -201,6 +202,16 @@ class Keeping:
             for part in weights
             if part.dtype != tensor.dtype and fits(tensor, part) and self.known.is_weight(part)
         ]
+
+    def _may_be_copied(self, tensor: Tensor, found: Operator, args: list[Any]) -> bool:
+        """Whether a product may have made this tensor by bringing an activation into order."""
+        parts = [part for part in args if isinstance(part, Tensor) and part.numel()]
+        size = tensor.numel()
+        if found.name == "matmul" and any(part.dim() > 2 for part in parts):  # it repeats, too
+            copied = [part for part in parts if size % part.numel() == 0]
+        else:
+            copied = [part for part in parts if size == part.numel() and not part.is_contiguous()]
+        return not all(map(self.known.is_weight, copied))
 
     def _cast_again(self, tensor: Tensor, weight: Tensor | None) -> tuple[View | Tensor, int, str]:
         if weight is None or not _lies_as(tensor, weight):

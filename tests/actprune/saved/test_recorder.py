@@ -181,6 +181,26 @@ def test_autocast_of_weights_that_a_product_copies_in_another_order() -> None:
         same_step(Net(function, a=linear(), w=weight(*shape)), rows(), around=bf16)
 
 
+def test_autocast_of_an_activation_of_as_many_values_as_the_weight() -> None:
+    def split(m: Net, x: Tensor) -> Any:
+        return m.a(x).view(2, 4, 8)
+
+    functions: list[tuple[Any, tuple[int, ...]]] = [
+        (lambda m, x: split(m, x).transpose(0, 1) @ m.w, (8, 8)),
+        (lambda m, x: F.linear(split(m, x).transpose(0, 1), m.w), (8, 8)),
+        (lambda m, x: F.linear(split(m, x).mT, m.w), (16, 4)),
+        (lambda m, x: m.w @ split(m, x), (16, 4)),
+        (lambda m, x: m.w @ split(m, x).mT, (8, 8)),
+        (lambda m, x: split(m, x)[:1] @ m.w, (2, 8, 4)),
+        (lambda m, x: torch.bmm(split(m, x).mT, m.w), (2, 4, 8)),
+        (lambda m, x: torch.addmm(m.a(x), m.a(x).t(), m.w), (8, 8)),
+        (lambda m, x: F.conv1d(split(m, x).mT, m.w), (2, 8, 4)),
+    ]
+    for function, shape in functions:
+        net = Net(function, a=linear(), w=weight(*shape))
+        same_step(net, torch.randn(8, 8), around=bf16)
+
+
 def test_autocast_of_a_weight_of_as_many_values_as_the_bias() -> None:
     def function(m: Net, x: Tensor) -> Any:
         return torch.addmm(m.bias, m.a(x), m.w)
