@@ -11,6 +11,7 @@ from actprune.layers.foreign import is_batched
 from actprune.saved.operators import Operator
 from actprune.saved.tensors import flat_of
 from actprune_common.errors import InputError
+from actprune_kernels.codes import in_memory
 from actprune_kernels.gelu import naive
 
 
@@ -92,7 +93,4 @@ def _is_dense(h: Tensor) -> bool:
 
 def _flat(h: Tensor) -> Tensor:
     """The values (n,) in the order in which they lie, or that of a copy."""
-    h = h.detach()
-    if not _is_dense(h):
-        return h.contiguous().view(-1)
-    return h.as_strided((h.numel(),), (1,), h.storage_offset())
+    return in_memory(h if _is_dense(h) else h.contiguous())
