@@ -56,6 +56,12 @@ class WithDerivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():  # what is made of codes does not depend on h, as it should
+            raise InputError(
+                f"gradient: that of {ctx.name}'s input was differentiated again, for which the "
+                "input would be needed, of whose derivative a few bits are kept: leave the rule "
+                "out, or put MODULE@activation=>dense before it"
+            )
         (codes,) = ctx.saved_tensors
         batched = is_batched(grad)  # has no strides
         with torch.no_grad():
@@ -64,26 +70,7 @@ class WithDerivative(torch.autograd.Function):
             ops.gelu_backward_(flat_of(made), codes, ctx.bits, ctx.name)
         if batched:
             return grad * made, None, None, None
-        if torch.is_grad_enabled():
-            made = _NotAgain.apply(made.requires_grad_(), ctx.name)  # type: ignore[no-untyped-call]
         return made, None, None, None
-
-
-class _NotAgain(torch.autograd.Function):
-    """The gradient of an input of which codes alone are kept."""
-
-    @staticmethod
-    def forward(ctx: Any, made: Tensor, name: str) -> Tensor:
-        ctx.name = name
-        return made.view_as(made)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        raise InputError(
-            f"gradient: that of {ctx.name}'s input was differentiated again, for which the input "
-            "would be needed, of whose derivative a few bits are kept: leave the rule out, or put "
-            "MODULE@activation=>dense before it"
-        )
 
 
 def _is_dense(h: Tensor) -> bool:
