@@ -43,6 +43,7 @@ class BenchmarkNoise(Strict):
     params: tuple[tuple[str, str], ...]
     metric: str
     unit: str
+    version: str = ""
     spread: float
     """Of the log-ratios of its pairs: 1.4826 times the median absolute deviation."""
     sizes: tuple[Size, ...]
@@ -50,7 +51,7 @@ class BenchmarkNoise(Strict):
     @property
     def key(self) -> Key:
         """Which figure."""
-        return Key(self.benchmark, self.params, self.metric, self.unit)
+        return Key(self.benchmark, self.params, self.metric, self.unit, self.version)
 
 
 class Calibration(Strict):

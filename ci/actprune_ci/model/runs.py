@@ -5,10 +5,12 @@ asv's, pytest-benchmark's and actprune's files into them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import dataclasses, model_validator
+
+from actprune_ci.model.metrics import Metric
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -22,6 +24,8 @@ class Key:
     """(name, value) in the benchmark's own order."""
     metric: str = "time"
     unit: str = "s"
+    version: str = ""
+    """Of the benchmark's own code, where its tool gives one: another version is another figure."""
 
     def of_spec(self, spec: str) -> "Key":
         """The same figure of another spec."""
@@ -58,6 +62,8 @@ class Run:
     """Fingerprint: runs of two machines are never compared in absolute figures."""
     environment: Mapping[str, str]
     measurements: tuple[Measurement, ...]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """What the file declares of its own metrics, by name."""
 
 
 Code = Literal[
@@ -129,3 +135,5 @@ class AbRun:
     """Wall clock of the whole run."""
     notes: tuple[Note, ...] = ()
     """What a reader must know: budget used up, throttling seen, a clock that jumped."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """What the suite declares of its own metrics, by name."""
