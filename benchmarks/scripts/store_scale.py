@@ -17,7 +17,8 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.history.history import findings, load
+from actprune_ci.history.history import findings
+from actprune_ci.history.series import load
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.query import sql
 from actprune_ci.store.store import write

@@ -10,7 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from actprune_ci.cli.options import USAGE, tell
-from actprune_ci.history.history import NoDataError
+from actprune_ci.history.coverage import GapError
+from actprune_ci.history.series import NoDataError
 from actprune_ci.judge.report import INCONCLUSIVE, NO_DATA
 from actprune_ci.measure.bisect import OpenError
 from actprune_ci.measure.checkouts import BuildError
@@ -18,6 +19,7 @@ from actprune_common.errors import InputError
 
 ENDS: Mapping[type[InputError], int] = {
     NoDataError: NO_DATA,
+    GapError: NO_DATA,
     BuildError: NO_DATA,
     OpenError: INCONCLUSIVE,
 }

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import POLICY, PolicyFile
+from actprune_ci.cli.options import PolicyFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.calibrate import calibrate
+from actprune_ci.judge.identity import distinct
 from actprune_ci.model.serialise import read_ab
 from actprune_common.errors import InputError
 
@@ -19,7 +20,7 @@ def command(
         list[Path] | None, typer.Option(help="An A/A run: an ab.json of equal commits.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="A store: its A/A runs.")] = None,
-    policy_file: PolicyFile = POLICY,
+    policy_file: PolicyFile = None,
     machine: Annotated[str, typer.Option(help="Of several machines in the store, this one.")] = "",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("calibration.json"),
     draws: Annotated[int, typer.Option(min=100, help="Simulated comparisons of each size.")] = 2000,
@@ -28,7 +29,7 @@ def command(
     rules = policy.read(policy_file)
     runs = [read_ab(path) for path in ab or []]
     runs += from_store.a_a_runs(store) if store else []
-    runs = [run for run in runs if not machine or run.machine == machine]
+    runs = distinct([run for run in runs if not machine or run.machine == machine])
     if not runs:
         raise InputError("calibrate: expected A/A runs (--ab, --store), got none")
     made = calibrate(runs, rules, shlex.join(["actprune-ci", *sys.argv[1:]]), draws=draws)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci import readers
-from actprune_ci.cli.options import POLICY, PolicyFile
+from actprune_ci.cli.options import PolicyFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
 from actprune_ci.judge.report import Report
@@ -20,7 +20,7 @@ from actprune_common.files import write_whole
 
 
 def command(
-    policy_file: PolicyFile = POLICY,
+    policy_file: PolicyFile = None,
     ab: Annotated[
         list[Path] | None, typer.Option(help="An A/B run (ab.json); of equal commits: a sentinel.")
     ] = None,

@@ -12,8 +12,10 @@ USAGE, INTERRUPTED = 2, 130
 """Exit codes beside those of actprune_ci.judge.report."""
 
 Store = Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")]
-PolicyFile = Annotated[Path, typer.Option("--policy", help="The policy, YAML.")]
-POLICY = Path("ci/policy.yml")
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", help="The policy, YAML; ci/policy.yml where there is one."),
+]
 Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell, tell_left_out
-from actprune_ci.history.history import branch_commits
+from actprune_ci.history.series import branch_commits
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_common.errors import InputError
 from actprune_common.files import contents, json_value

@@ -1,84 +1,25 @@
-"""The history of a branch: its figures over commits, and where they changed."""
+"""The changes of a branch's figures: what they mean under a policy, and between which commits."""
 
 import multiprocessing
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from actprune_ci.history.changes import Change, changes
+from actprune_ci.history.changes import FEWEST, Change, changes
 from actprune_ci.history.creep import Series
-from actprune_ci.judge.policy import HIGHER_IS_BETTER
-from actprune_ci.store.query import over
-from actprune_common.errors import InputError
-from actprune_common.git import git
+from actprune_ci.history.series import History, HistoryFigure
+from actprune_ci.judge.policy import Policy, Severity, Terms
+from actprune_ci.model.metrics import TIMES
 
-MEASURED = ("time", "peak_memory", "measured_peak", "ratio_to_dense", "accuracy", "accuracy_delta")
-"""Metrics that differ from run to run: they change only beyond their noise."""
+MOST_NAMES = 10
 LARGE = 2_000_000
 """Values of a matrix from which on all cores share it."""
-
-_PLACES = """
-CREATE OR REPLACE TEMP TABLE place AS
-  SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position
-"""
-_FIGURES = """
-CREATE OR REPLACE TEMP TABLE figure AS
-  SELECT row_number() OVER (ORDER BY machine, name, metric, unit) - 1 AS id, *
-  FROM (
-    SELECT machine, name, metric, unit, any_value(benchmark) AS benchmark,
-      any_value(params) AS params
-    FROM measurements JOIN place USING ("commit")
-    WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
-    GROUP BY machine, name, metric, unit)
-"""
-_POINTS = """
-SELECT id, position, value
-FROM measurements JOIN place USING ("commit") JOIN figure USING (machine, name, metric, unit)
-WHERE NOT dirty AND value IS NOT NULL
-"""  # numbers alone: the texts of ten million points would fill the memory
-
-
-class NoDataError(InputError):
-    """The store holds nothing of what was asked for."""
-
-
-@dataclass(frozen=True)
-class HistoryFigure:
-    """What one column of a history holds, on one machine."""
-
-    machine: str
-    name: str
-    """benchmark(name=value, ...)"""
-    metric: str
-    unit: str
-    benchmark: str
-    params: Mapping[str, str]
-
-    @property
-    def exact(self) -> bool | None:
-        """False where the figure is known to be noisy; None: its values tell."""
-        return False if self.metric in MEASURED or self.unit == "s" else None
-
-
-@dataclass(frozen=True)
-class History:
-    """Medians of a branch: one row per commit that was measured, one column per figure."""
-
-    commits: tuple[str, ...]
-    """Full hashes, oldest first."""
-    figures: tuple[HistoryFigure, ...]
-    values: Series
-    """(commits, figures), in each figure's unit; NaN where it was not measured."""
-    skipped: tuple[str, ...] = ()
-    """Why files of the store were left out."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +33,12 @@ class HistoryFinding:
     bad: str
     """The first commit that surely has the new one."""
     regression: bool
+    """Whether it is a change for the worse; never so for a figure without a direction."""
     lasting: bool
     """Whether the newest level is still nearer to the new one than to the old one, or beyond it."""
+    terms: Terms
+    superseded: bool = False
+    """Whether a newer version of the benchmark took the figure's place."""
 
     @property
     def range(self) -> str:
@@ -101,92 +46,138 @@ class HistoryFinding:
         return f"{self.good}..{self.bad}"
 
     @property
+    def severity(self) -> Severity:
+        """How much the policy minds."""
+        return self.terms.rule.severity
+
+    @property
     def verdict(self) -> str:
         """What the change means, in a word or two."""
+        if self.terms.direction == "none":
+            return "changed"
         if not self.regression:
             return "better"
+        if self.superseded:
+            return "was worse, until the benchmark itself changed"
         return "worse" if self.lasting else "was worse for a time"
 
     @property
     def size(self) -> str:
         """How large the change is, for people: relative where both levels are above zero."""
         change = self.change
-        if min(change.before, change.after) > 0:
+        if self.terms.smallest_change is None and min(change.before, change.after) > 0:
             return f"{change.effect:+.4%}" if change.kind == "exact" else f"{change.effect:+.2%}"
-        return f"{change.effect:+.6g}"
+        return f"{change.after - change.before:+.6g}"
 
     @property
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        made = asdict(self)
-        flat = {**made.pop("figure"), **made.pop("change"), **made}
-        return {**flat, "effect": self.change.effect, "range": self.range}
+        rule = self.terms.rule
+        figure = asdict(self.figure)
+        figure.pop("declared")
+        return {
+            **figure,
+            **asdict(self.change),
+            "effect": self.change.effect,
+            "size": self.size,
+            "good": self.good,
+            "bad": self.bad,
+            "range": self.range,
+            "regression": self.regression,
+            "lasting": self.lasting,
+            "superseded": self.superseded,
+            "verdict": self.verdict,
+            "direction": self.terms.direction,
+            "severity": rule.severity,
+            "owner": rule.owner,
+            "reason": rule.reason,
+        }
 
 
-def branch_commits(repo: Path, branch: str) -> list[str]:
-    """The commits of a branch by its first parents, oldest first.
-
-    Raises InputError where git or the branch is missing.
-    """
-    words = ("rev-list", "--first-parent", "--reverse", branch, "--")
-    return git(repo, *words, named=f"{repo}: branch {branch}: fatal").split()
-
-
-def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> History:
-    """The medians of a store's figures at `commits` (oldest first), several runs being one.
-
-    `benchmarks` is a glob over `benchmark(name=value, ...)`. Runs of a changed tree are left out.
-    Raises InputError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
-    """
-    listed = list(commits)
-    (figures, points), skipped = over(store, partial(_points, listed, benchmarks))
-    if not figures:
-        raise NoDataError(
-            f"{store}: no figure of {benchmarks!r} at any of the branch's {len(listed)} commits"
-        )
-    measured, rows = np.unique(points["position"], return_inverse=True)
-    shape = (len(measured), len(figures))
-    matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
-    made = tuple(HistoryFigure(*figure) for figure in figures)
-    return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
-
-
-def _points(
-    commits: list[str], pattern: str, connection: Any
-) -> tuple[list[Any], Mapping[str, Any]]:
-    connection.execute(_PLACES, {"commits": commits})
-    connection.execute(_FIGURES, {"pattern": pattern})
-    figures = connection.execute(
-        "SELECT machine, name, metric, unit, benchmark, params FROM figure ORDER BY id"
-    ).fetchall()
-    return figures, connection.execute(_POINTS).fetchnumpy()
-
-
-def medians(places: NDArray[np.int64], values: Series, shape: tuple[int, int]) -> Series:
-    """A matrix with the median of its values at each flat place; NaN where there is none."""
-    order = np.lexsort((values, places))
-    at, first, count = np.unique(places[order], return_index=True, return_counts=True)
-    low, high = order[first + (count - 1) // 2], order[first + count // 2]
-    matrix = np.full(shape, np.nan)
-    matrix.flat[at] = (values[low] + values[high]) / 2
-    return matrix
-
-
-def findings(history: History, smallest: float = 0.01) -> list[HistoryFinding]:
+def findings(
+    history: History, policy: Policy | None = None, smallest: float | None = None
+) -> list[HistoryFinding]:
     """All changes of a history, those that last first, then the largest first.
 
-    `smallest` is the least relative effect of a noisy figure that is told.
+    The policy says which way is better, how large a change must be to be told, and who minds.
+    `smallest` takes the place of its smallest relative effects.
     """
+    rules = policy or Policy()
+    terms = [figure.terms(rules) for figure in history.figures]
+    if smallest is not None:
+        terms = [t if t.exact else replace(t, smallest_effect=smallest) for t in terms]
+    least = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
+    columns = _changes(history.values, [_exact(t) for t in terms], least)
+    newest = _newest_versions(history)
     found = []
-    columns = _changes(history.values, [figure.exact for figure in history.figures], smallest)
-    for figure, column in zip(history.figures, columns, strict=True):
-        for change in column:
+    for column, (figure, told, all_of_it) in enumerate(
+        zip(history.figures, terms, columns, strict=True)
+    ):
+        for change in all_of_it:
+            if not told.matters(change.before, change.after):
+                continue
             good, bad = history.commits[change.first], history.commits[change.last]
-            worse = (change.after > change.before) != (figure.metric in HIGHER_IS_BETTER)
-            middle, newest = (change.before + change.after) / 2, column[-1].after
-            lasting = (newest > middle) == (change.after > change.before)
-            found.append(HistoryFinding(figure, change, good, bad, worse, lasting))
+            middle, last = (change.before + change.after) / 2, all_of_it[-1].after
+            lasting = (last > middle) == (change.after > change.before)
+            old = column not in newest
+            worse = told.worse(change.after - change.before)
+            made = HistoryFinding(figure, change, good, bad, worse, lasting and not old, told, old)
+            found.append(made)
     return sorted(found, key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
+
+
+def _exact(terms: Terms) -> bool | None:
+    """How a series is analysed: by every difference, by its noise, or as its values tell."""
+    if terms.exact:
+        # where small differences do not count, many of them in one direction still may
+        tolerant = terms.smallest_change or terms.smallest_effect
+        return True if (terms.metric.known or terms.rule.exact) and not tolerant else None
+    return False if terms.metric.known or terms.metric.unit in TIMES else None
+
+
+def _newest_versions(history: History) -> set[int]:
+    """The columns that no newer version of the same figure has followed."""
+    last: dict[tuple[str, ...], tuple[int, int]] = {}
+    for column, figure in enumerate(history.figures):
+        row = int(np.flatnonzero(np.isfinite(history.values[:, column]))[-1])
+        last[figure.series] = max(last.get(figure.series, (row, column)), (row, column))
+    return {column for _, column in last.values()}
+
+
+def looked_at(history: History) -> list[dict[str, Any]]:
+    """Every figure of a history for JSON: which it is, where it was last measured, and how it was.
+
+    What is not here was not looked at.
+    """
+    made = []
+    for column, figure in enumerate(history.figures):
+        rows = np.flatnonzero(np.isfinite(history.values[:, column]))
+        facts = asdict(figure)
+        facts.pop("declared")
+        newest = {"newest": history.commits[rows[-1]], "measured": len(rows)}
+        made.append({**facts, **newest, "value": float(history.values[rows[-1], column])})
+    return made
+
+
+def about(history: History, policy: Policy) -> Iterator[str]:
+    """What a reader must know of a history's figures: what is short, renewed, or only described."""
+    counts = np.isfinite(history.values).sum(0)
+    if short := int((counts < FEWEST).sum()):
+        yield (
+            f"{short} of {len(history.figures)} figures have fewer than {FEWEST} measurements:"
+            " nothing can be told of their noise"
+        )
+    versions = Counter(figure.series for figure in history.figures)
+    if renewed := sum(count > 1 for count in versions.values()):
+        yield f"{renewed} figures begin anew where their benchmark's own version changed"
+    unknown = {
+        figure.metric
+        for figure in history.figures
+        if (terms := figure.terms(policy)).direction == "none" and not terms.metric.known
+    }
+    if unknown:
+        names = ", ".join(sorted(unknown)[:MOST_NAMES]) + ", ..." * (len(unknown) > MOST_NAMES)
+        yield f"{len(unknown)} metrics that nobody declares are neither better nor worse: {names}"
 
 
 def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> list[list[Change]]:

@@ -73,7 +73,7 @@ def calibrate(
         machine=runs[0].machine,
         date=max(run.date for run in runs),
         command=command,
-        **statistics.model_dump(),
+        **statistics.model_dump(exclude={"least_judged"}),
         smallest_effect=policy.defaults.smallest_effect,
         false_alarms=rate(false_alarms(noises, policy)),
         simulated=rate(np.concatenate(simulated)),
@@ -98,8 +98,8 @@ def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
     sides: dict[Key, list[st.Array]] = {}
     for run in runs:
         for pairs in run.pairs:
-            rule = policy.rule(pairs.key)
-            noisy = not rule.is_exact(pairs.key) and rule.smallest_change is None
+            terms = policy.terms(pairs.key, run.metrics)
+            noisy = not terms.exact and terms.smallest_change is None
             if pairs.status == "ok" and noisy:
                 sides.setdefault(pairs.key, []).append(np.array([pairs.base, pairs.head]))
     if not sides:
@@ -133,7 +133,7 @@ def false_alarms(noises: Mapping[Key, Noise], policy: Policy) -> st.Flags:
             believed[key][i] = flag
     alarms = []
     for key, noise in noises.items():
-        smallest = float(np.log1p(policy.rule(key).smallest_effect))
+        smallest = float(np.log1p(policy.terms(key).smallest_effect))
         found = _codes(noise.d, statistics.confidence, believed[key], smallest, 0.0)
         alarms.append(_recurs(np.stack([np.roll(found, -k) for k in range(statistics.repeats)], 1)))
     return np.concatenate(alarms)
@@ -166,7 +166,7 @@ def _benchmark(
         drawn = resampled(d, (policy.statistics.repeats * draws, size), random)
         floor = float(np.quantile(np.abs(np.median(drawn, -1)), FLOOR))
         fresh = resampled(d, (policy.statistics.repeats * draws, size), random)
-        trial = Trial(fresh, policy, float(policy.rule(key).smallest_effect), floor, family)
+        trial = Trial(fresh, policy, float(policy.terms(key).smallest_effect), floor, family)
         alarms.append(_recurs(trial.codes(0.0, 1)))
         relative, found = float(np.expm1(floor)), smallest_found(trial)
         made.append(Size(pairs=size, floor=relative, smallest_found=found))

@@ -6,7 +6,18 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
-from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Measurement, Pairs, Run, Status
+from actprune_ci.model.metrics import Metric
+from actprune_ci.model.runs import (
+    NEW,
+    NOT_INTERLEAVED,
+    VANISHED,
+    AbRun,
+    Key,
+    Measurement,
+    Pairs,
+    Run,
+    Status,
+)
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.readers.ab import ADDED
 from actprune_ci.store import store
@@ -108,18 +119,25 @@ def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     """Two runs as an A/B run; with a policy they were not interleaved, so exact figures only."""
     sides = [{m.key: m for m in run.measurements} for run in (base, head)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
-    pairs = tuple(_pairs(key, sides[0].get(key), sides[1].get(key), policy) for key in keys)
+    declared = {**base.metrics, **head.metrics}
+    pairs = tuple(
+        _pairs(key, sides[0].get(key), sides[1].get(key), policy, declared) for key in keys
+    )
     of_base, of_head = (
         {name: value for name, value in run.environment.items() if name not in ADDED}
         for run in (base, head)
     )
     notes = notes_from_text(head.environment.get("ab_notes", ""))
     about = base.commit, head.commit, head.date, head.machine
-    return AbRun(*about, of_base, of_head, pairs, notes=notes)
+    return AbRun(*about, of_base, of_head, pairs, notes=notes, metrics=declared)
 
 
 def _pairs(
-    key: Key, base: Measurement | None, head: Measurement | None, policy: Policy | None
+    key: Key,
+    base: Measurement | None,
+    head: Measurement | None,
+    policy: Policy | None,
+    declared: Mapping[str, Metric],
 ) -> Pairs:
     if base is None:
         return Pairs(key, (), (), "skipped", NEW)
@@ -134,8 +152,8 @@ def _pairs(
         if len(base.samples) != len(head.samples):
             return Pairs(key, (), (), "skipped", "sides of different lengths")
         return Pairs(key, base.samples, head.samples)
-    if not policy.rule(key).is_exact(key):
-        return Pairs(key, (), (), "skipped", "not interleaved: actprune-ci ab compares it")
+    if not policy.terms(key, declared).exact:
+        return Pairs(key, (), (), "skipped", NOT_INTERLEAVED)
     return Pairs(key, (median(base.samples),), (median(head.samples),))
 
 

@@ -1,18 +1,44 @@
 """The gate: A/B runs and results under a policy become findings, and findings an exit code."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.budgets import budget_findings
 from actprune_ci.judge.calibration_record import Calibration
-from actprune_ci.judge.policy import Policy, Rule, Statistics
+from actprune_ci.judge.identity import distinct
+from actprune_ci.judge.policy import Policy, Terms
 from actprune_ci.judge.report import Finding, Outcome, Report, exit_code
-from actprune_ci.judge.verdict import Judged, Verdict, excludes_worse, judge, measured, recurring
-from actprune_ci.model.runs import NEW, VANISHED, AbRun, Key, Note, Pairs, Run
+from actprune_ci.judge.verdict import (
+    CHANGED,
+    Effect,
+    Judged,
+    Verdict,
+    excludes_worse,
+    judge,
+    measured,
+    recurring,
+)
+from actprune_ci.model.metrics import Metric
+from actprune_ci.model.runs import (
+    NEW,
+    NOT_INTERLEAVED,
+    VANISHED,
+    AbRun,
+    Key,
+    Note,
+    Pairs,
+    Run,
+)
 from actprune_common.errors import InputError
+
+MOST_NAMES = 10
+SUSPICIOUS = 10
+"""Times the scatter of its pairs: a change for the worse that is named, however few they are."""
 
 
 def gate(
@@ -23,29 +49,35 @@ def gate(
 ) -> Report:
     """The report on A/B runs of one base and head, on one machine, and on head's results.
 
-    A/B runs of equal commits are sentinels: a change in one of them is the machine's. Raises
-    InputError where machines, bases or heads are mixed.
+    A/B runs of equal commits are sentinels: a change in one of them is the machine's. A run that is
+    given twice counts once. Raises InputError where machines, bases or heads are mixed.
     """
+    declared = dict(chain(*(run.metrics.items() for run in ab)))
+    given, ab = ab, [replace(run, metrics=declared) for run in distinct(ab)]
     sentinels = [run for run in ab if run.base == run.head]
     runs = sorted((run for run in ab if run.base != run.head), key=lambda run: run.date)
     _unmixed(ab, runs or sentinels)
     noise = calibration if ab and calibration and calibration.machine == ab[0].machine else None
     compared = [judge(run, policy, noise) for run in runs]
-    findings = _compared(compared, policy, noise) + budget_findings(policy, runs, results)
+    of_figures = _compared(compared, policy, declared, noise)
+    findings = of_figures + budget_findings(policy, runs, results)
+    judged = sum(f.answered for f in of_figures if f.asked), sum(f.asked for f in of_figures)
     reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, noise)))
     last = (runs or sentinels)[-1] if ab else None
     about = last or (results[-1] if results else None)
+    notes = (*_notes(ab, calibration), *_about(len(given) - len(ab), of_figures, policy, declared))
     return Report(
-        exit_code(findings, reasons, bool(sentinels)),
+        exit_code(findings, reasons, bool(sentinels), judged, policy.statistics.least_judged),
         last.base if last else "",
         last.head if last else (results[-1].commit if results else ""),
         about.machine if about else "",
         about.date if about else "",
         tuple(findings),
         reasons,
-        tuple(dict.fromkeys(chain(*(run.notes for run in ab), _notes(ab, calibration)))),
+        tuple(dict.fromkeys(chain(*(run.notes for run in ab), notes))),
         differences(last) if last else (),
         calibration,
+        judged=judged,
     )
 
 
@@ -70,53 +102,100 @@ def _unmixed(ab: Sequence[AbRun], runs: Sequence[AbRun]) -> None:
 
 
 def _compared(
-    compared: Sequence[Mapping[Key, Judged]], policy: Policy, noise: Calibration | None
+    compared: Sequence[Mapping[Key, Judged]],
+    policy: Policy,
+    declared: Mapping[str, Metric],
+    noise: Calibration | None,
 ) -> list[Finding]:
     findings = []
+    in_turn = any(j.pairs.detail != NOT_INTERLEAVED and j.effect for j in chain(*_values(compared)))
     for key in dict.fromkeys(chain(*compared)):
-        rule = policy.rule(key)
+        terms = policy.terms(key, declared)
         entries = [found[key] for found in compared if key in found]
         usable = [j for j in entries if j.pairs.status == "ok"]
         gone = entries[-1].pairs.detail == VANISHED or entries[-1].pairs.status == "failed"
         if gone or not usable:
-            findings.append(_missing(entries[-1].pairs, rule))
+            findings.append(_missing(entries[-1].pairs, terms, in_turn))
         else:
-            findings.append(_finding(usable, rule, policy.statistics, noise))
+            findings.append(_finding(usable, terms, policy, noise))
     return findings
 
 
-def _missing(pairs: Pairs, rule: Rule) -> Finding:
+def _values(compared: Iterable[Mapping[Key, Judged]]) -> Iterable[Iterable[Judged]]:
+    return (found.values() for found in compared)
+
+
+def _missing(pairs: Pairs, terms: Terms, in_turn: bool) -> Finding:
+    """A figure without pairs. Times of another tool are not asked for where some were paired."""
     outcome: Outcome = "skipped"
     if pairs.status == "failed":
         outcome = "failed" if not pairs.head else "new"
     elif pairs.detail in (NEW, VANISHED):
         outcome = "new" if pairs.detail == NEW else "vanished"
-    return Finding.under(rule, pairs.key, outcome, pairs.detail if pairs.detail != outcome else "")
+    detail = pairs.detail if pairs.detail != outcome else ""
+    asked = outcome != "new" and not (in_turn and pairs.detail == NOT_INTERLEAVED)
+    return _of(terms, pairs.key, outcome, detail, asked=asked)
+
+
+def _of(terms: Terms, key: Key, outcome: Outcome, detail: str = "", **more: Any) -> Finding:
+    """A finding under a figure's terms: what is only described is asked for by nobody."""
+    rule = terms.rule
+    more["asked"] = (
+        more.get("asked", True)
+        and rule.asked
+        and rule.severity != "info"
+        and terms.direction != "none"
+    )
+    return Finding.under(rule, key, outcome, detail, direction=terms.direction, **more)
 
 
 def _finding(
-    entries: Sequence[Judged], rule: Rule, asked: Statistics, noise: Calibration | None
+    entries: Sequence[Judged], terms: Terms, policy: Policy, noise: Calibration | None
 ) -> Finding:
-    key, last, forbid = entries[-1].pairs.key, entries[-1], rule.forbid_inconclusive
+    key, last, forbid = entries[-1].pairs.key, entries[-1], terms.rule.forbid_inconclusive
+    asked = policy.statistics
     if last.effect is None:
-        return Finding.under(rule, key, "inconclusive", last.detail, forbidden=forbid)
+        return _of(terms, key, "inconclusive", last.detail, forbidden=forbid)
     if last.effect.exact and last.verdict:
-        return Finding.under(rule, key, last.verdict, effect=last.effect, certain=True)
+        open_ = last.verdict == "inconclusive" and not excludes_worse(last.effect, terms)
+        return _of(terms, key, last.verdict, effect=last.effect, certain=True, doubtful=open_)
     recent = [e for e in entries if e.effect][-asked.repeats :]
     verdicts = [e.verdict for e in recent if e.verdict]
     verdict = recurring(verdicts, asked.repeats)
     base = tuple(chain(*(e.pairs.base for e in recent)))
     head = tuple(chain(*(e.pairs.head for e in recent)))
-    effect = measured(Pairs(key, base, head), rule, asked.confidence, noise)
-    unconfirmed = verdict == "inconclusive" and last.verdict in ("slower", "faster")
-    doubt = verdict == "inconclusive" and not excludes_worse(effect, rule, key)
-    why = _why(verdict, verdicts, asked.repeats)
-    more = {"forbidden": doubt and forbid, "unconfirmed": unconfirmed}
-    return Finding.under(rule, key, verdict, why, effect=effect, **more)
+    effect = measured(Pairs(key, base, head), terms, asked.confidence, noise)
+    doubt = verdict == "inconclusive" and not excludes_worse(effect, terms)
+    return _of(
+        terms,
+        key,
+        verdict,
+        _why(verdict, verdicts, asked.repeats),
+        effect=effect,
+        forbidden=doubt and forbid,
+        doubtful=doubt,
+        unconfirmed=verdict == "inconclusive" and last.verdict in CHANGED,
+        suspicious=doubt and suspicious(effect, terms),
+    )
+
+
+def suspicious(effect: Effect, terms: Terms) -> bool:
+    """Whether a change for the worse is so far beyond the scatter of its pairs that it is named.
+
+    Few pairs prove nothing to a rank test, however large the change.
+    """
+    d = np.array(effect.changes)
+    if len(d) < 2 or not terms.worse(effect.change):
+        return False
+    d = d if effect.absolute else np.log1p(d)
+    least = terms.smallest_change if effect.absolute else np.log1p(terms.smallest_effect)
+    floor = effect.floor if effect.absolute else np.log1p(effect.floor)
+    middle = abs(float(np.median(d)))
+    return middle > max(SUSPICIOUS * float(st.spread(d)), float(least or 0), float(floor))
 
 
 def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:
-    changed = [v for v in verdicts if v in ("slower", "faster")]
+    changed = [v for v in verdicts if v in CHANGED]
     if not changed or verdict == changed[-1]:
         return ""
     if len(verdicts) < repeats:
@@ -131,6 +210,26 @@ def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[Note]:
         other = f"the calibration is of another machine ({calibration.machine}): no noise floors"
         return [Note("other-calibration", other)]
     return []
+
+
+def _about(
+    copies: int, findings: Sequence[Finding], policy: Policy, declared: Mapping[str, Metric]
+) -> Iterable[Note]:
+    """What the report must say of its input: runs given twice, metrics that nobody declares."""
+    if copies:
+        yield Note("same-run", f"{copies} of the A/B runs are copies of another: counted once")
+    unknown = {
+        finding.key.metric
+        for finding in findings
+        if finding.direction == "none" and not policy.terms(finding.key, declared).metric.known
+    }
+    if unknown:
+        names = ", ".join(sorted(unknown)[:MOST_NAMES]) + ", ..." * (len(unknown) > MOST_NAMES)
+        yield Note(
+            "unknown-metric",
+            f"{len(unknown)} metrics that nobody declares are shown and not judged: {names}"
+            " (policy: metrics: {NAME: {direction: lower}})",
+        )
 
 
 def broken(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import isnan
 from operator import eq, ge, gt, le, lt
@@ -11,19 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from actprune_ci.model.metrics import Direction, Metric, meaning
 from actprune_ci.model.runs import Code, Key
 from actprune_common.strict_yaml import load_yaml
 
-Direction = Literal["lower", "higher"]
 Severity = Literal["error", "warning", "info"]
 
-HIGHER_IS_BETTER = {"accuracy", "accuracy_delta", "grad_cosine", "throughput"}
-MEASURED = {"memory", "peak_memory", "measured_peak"}
-"""Metrics in bytes that vary from run to run; all others in bytes repeat exactly."""
-DETERMINISTIC = {
-    *("registers", "spills", "instructions", "nnz", "nbytes_ratio", "saved_ratio"),
-    *("predicted_peak", "accuracy", "accuracy_delta"),
-}
+HERE = Path("ci/policy.yml")
+"""Where a repository has its policy."""
+ROUNDING = 1e-9
+"""So that 81.1 - 80.1 is a drop of one point."""
 COMPARE = {"<=": le, ">=": ge, "==": eq, "<": lt, ">": gt}
 
 
@@ -62,6 +60,8 @@ class Statistics(Strict):
     """Over all noisy figures of one A/B run, by Benjamini and Hochberg."""
     repeats: int = Field(2, ge=1)
     """In how many A/B runs, the last ones, a change must show."""
+    least_judged: float = Field(0.8, ge=0, le=1)
+    """Of the compared figures that rules ask for, the share that must have an answer."""
 
 
 class Machine(Strict):
@@ -109,24 +109,53 @@ class Rule(Selection):
     """How head is compared with base."""
 
     direction: Direction | None = None
-    """Which way is better; where it is not said, by the metric: accuracies up, all others down."""
+    """Which way is better, or `none`; where it is not said, what the metric means."""
     smallest_effect: Positive = 0.02
     """The smallest relative change that matters."""
     smallest_change: float | None = Field(None, ge=0, allow_inf_nan=False)
     """In its place: the smallest absolute change that matters, in the figure's unit."""
     exact: bool | None = None
-    """Compared without statistics; where it is not said, by the metric and its unit."""
+    """Compared without statistics; where it is not said, what the metric means."""
+    asked: bool = True
+    """Whether a figure without an answer counts against `least_judged`."""
 
-    def better(self, key: Key) -> Direction:
-        """Which way is better for a figure."""
-        return self.direction or ("higher" if key.metric in HIGHER_IS_BETTER else "lower")
+    def terms(self, metric: Metric) -> "Terms":
+        """Return how a figure of a metric is judged under this rule."""
+        exact = self.exact if self.exact is not None else metric.exact and not self.ratio_to
+        own = {"smallest_effect", "smallest_change"} & self.model_fields_set
+        effect, change = self.smallest_effect, self.smallest_change
+        if exact or (not own and metric.smallest is not None):
+            effect = metric.smallest or 0.0 if metric.scale == "ratio" else effect
+        if not own and metric.scale == "difference":
+            change = metric.smallest or 0.0
+        return Terms(self, metric, self.direction or metric.direction, exact, effect, change)
 
-    def is_exact(self, key: Key) -> bool:
-        """Whether the smallest change of a figure is real."""
-        if self.exact is not None or self.ratio_to:
-            return bool(self.exact)
-        by_unit = key.unit == "bytes" and key.metric not in MEASURED
-        return by_unit or key.metric in DETERMINISTIC or key.benchmark.startswith("static.")
+
+@dataclass(frozen=True)
+class Terms:
+    """How one figure is judged: its rule, with what its metric means filled in."""
+
+    rule: Rule
+    metric: Metric
+    direction: Direction
+    exact: bool
+    """Whether the smallest change is real."""
+    smallest_effect: float
+    """The smallest relative change that matters; 0: any."""
+    smallest_change: float | None
+    """In its place, the smallest absolute one, in the figure's unit."""
+
+    def worse(self, change: float) -> bool:
+        """Whether a change of this sign is one for the worse."""
+        return {"lower": change > 0, "higher": change < 0, "none": False}[self.direction]
+
+    def matters(self, before: float, after: float) -> bool:
+        """Whether the change from one level to another is as large as counts."""
+        if self.smallest_change is not None:
+            return abs(after - before) > max(self.smallest_change - ROUNDING, 0.0)
+        if min(before, after) <= 0:
+            return before != after
+        return max(before, after) / min(before, after) - 1 > self.smallest_effect
 
 
 def _selects_all(rule: Rule) -> Rule:
@@ -155,15 +184,27 @@ class Policy(Strict):
     """The first that selects a figure is its rule."""
     budgets: tuple[Budget, ...] = ()
     """Each that selects a figure binds it."""
+    metrics: Mapping[str, Metric] = {}
+    """What metrics mean that neither the registry nor the results declare, or otherwise."""
 
     def rule(self, key: Key) -> Rule:
-        """The rule of a figure."""
+        """Return the rule of a figure."""
         return next((rule for rule in self.rules if rule.selects(key)), self.defaults)
 
+    def terms(self, key: Key, declared: Mapping[str, Metric] | None = None) -> Terms:
+        """Return how a figure is judged; `declared`: what its run says of its own metrics."""
+        metric = meaning(key.metric, key.unit, self.metrics, declared or {})
+        return self.rule(key).terms(metric)
 
-def read(path: Path) -> Policy:
-    """The policy in a YAML file. Raises InputError `FILE:LINE: key: problem`."""
-    return load_yaml(path, Policy)
+
+def read(path: Path | None) -> Policy:
+    """Return the policy in a YAML file; without one that of ci/policy.yml, or the default.
+
+    Raises InputError `FILE:LINE: key: problem`.
+    """
+    if path is None and not HERE.exists():
+        return Policy()
+    return load_yaml(path or HERE, Policy)
 
 
 def matches(pattern: str, text: str) -> bool:

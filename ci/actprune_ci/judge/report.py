@@ -7,6 +7,7 @@ from typing import Any, Literal
 from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.policy import Selection, Severity
 from actprune_ci.judge.verdict import Effect, Verdict
+from actprune_ci.model.metrics import Direction
 from actprune_ci.model.runs import Key, Note
 
 Outcome = Verdict | Literal["vanished", "new", "skipped", "failed", "within budget", "over budget"]
@@ -35,6 +36,13 @@ class Finding:
     """A change that one more A/B run must confirm."""
     certain: bool = False
     """Needs no clock: an exact figure, or a budget on one."""
+    suspicious: bool = False
+    """Not proven, but far beyond the scatter of its pairs, and for the worse."""
+    doubtful: bool = False
+    """Inconclusive, and a change for the worse is not out of the question."""
+    asked: bool = False
+    """Whether the policy wants an answer for this figure."""
+    direction: Direction = "lower"
 
     @classmethod
     def under(
@@ -55,6 +63,17 @@ class Finding:
         return self.bad and self.severity == "error"
 
     @property
+    def unsettled(self) -> bool:
+        """Whether a change for the worse, of severity error, waits for more measurements."""
+        worse = self.suspicious or (self.unconfirmed and self.doubtful)
+        return worse and self.severity == "error"
+
+    @property
+    def answered(self) -> bool:
+        """Whether it is known that the figure became worse, or that it did not."""
+        return self.bad or (self.effect is not None and not self.doubtful)
+
+    @property
     def was_measured(self) -> bool:
         """Whether head has this figure."""
         return self.outcome not in NOT_MEASURED
@@ -62,11 +81,13 @@ class Finding:
     @property
     def alert(self) -> bool:
         """Whether a report shows it in full."""
-        return self.bad or self.forbidden or self.unconfirmed
+        return self.bad or self.forbidden or self.unconfirmed or self.suspicious
 
     @property
     def word(self) -> str:
         """The outcome in words that fit the figure: bytes grow worse, not slower."""
+        if self.suspicious:
+            return "suspicious"
         if self.key.metric == "time":
             return self.outcome
         return {"slower": "worse", "faster": "better"}.get(self.outcome, self.outcome)
@@ -77,13 +98,23 @@ CODES = {
     GOOD: "good",
     REGRESSION: "regression",
     NO_DATA: "no data",
-    INCONCLUSIVE: "inconclusive, which the policy forbids",
+    INCONCLUSIVE: "inconclusive",
     BROKEN: "broken machine",
 }
 
 
-def exit_code(findings: Sequence[Finding], broken: Sequence[str], sentinels: bool) -> int:
-    """The exit code: what does not depend on the clock counts on a broken machine too."""
+def exit_code(
+    findings: Sequence[Finding],
+    broken: Sequence[str],
+    sentinels: bool,
+    judged: tuple[int, int] = (0, 0),
+    least: float = 0.0,
+) -> int:
+    """The exit code: what does not depend on the clock counts on a broken machine too.
+
+    `judged`: how many figures have an answer, of how many that the policy asks for; `least`: the
+    share of them that must have one.
+    """
     failing = [f for f in findings if f.fails]
     if broken:
         return REGRESSION if any(f.certain for f in failing) else BROKEN
@@ -91,7 +122,8 @@ def exit_code(findings: Sequence[Finding], broken: Sequence[str], sentinels: boo
         return NO_DATA
     if failing:
         return REGRESSION
-    return INCONCLUSIVE if any(f.forbidden for f in findings) else GOOD
+    unsettled = any(f.forbidden or f.unsettled for f in findings)
+    return INCONCLUSIVE if unsettled or judged[0] < least * judged[1] else GOOD
 
 
 @dataclass(frozen=True)
@@ -110,6 +142,8 @@ class Report:
     environment: tuple[tuple[str, str, str], ...] = ()
     """(fact, of base, of head) where they differ."""
     calibration: Calibration | None = None
+    judged: tuple[int, int] = (0, 0)
+    """How many compared figures have an answer, of how many that the policy asks for."""
     histories: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
     """Medians of earlier runs on this machine, oldest first."""
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration_record import Calibration
-from actprune_ci.judge.policy import Policy, Rule
+from actprune_ci.judge.policy import ROUNDING, Policy, Selection, Terms
 from actprune_ci.model.runs import AbRun, Key, Pairs
 from actprune_common.errors import InputError
 
-Verdict = Literal["faster", "slower", "same", "inconclusive"]
-ROUNDING = 1e-9
-"""So that 81.1 - 80.1 is a drop of one point."""
+Verdict = Literal["faster", "slower", "changed", "same", "inconclusive"]
+"""`changed`: a figure without a direction, which is never better or worse."""
+CHANGED: tuple[Verdict, ...] = ("slower", "faster", "changed")
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Effect:
 
 
 def measured(
-    pairs: Pairs, rule: Rule, confidence: float, noise: Calibration | None = None
+    pairs: Pairs, terms: Terms, confidence: float, noise: Calibration | None = None
 ) -> Effect:
     """The effect in pairs that are ok, by statistics or, for an exact figure, by its values.
 
     Relative changes are medians of log-ratios. The noise floor is 0 where it is not known, as for
     ratios to a spec. Raises InputError where a ratio does not exist.
     """
-    floor = noise.floor(pairs.key, len(pairs.base)) if noise and not rule.ratio_to else 0.0
+    floor = noise.floor(pairs.key, len(pairs.base)) if noise and not terms.rule.ratio_to else 0.0
     base, head = np.array(pairs.base), np.array(pairs.head)
-    absolute = rule.smallest_change is not None
-    if rule.is_exact(pairs.key):
+    absolute = terms.smallest_change is not None
+    if terms.exact:
         return _exact(base, head, absolute)
     d = head - base if absolute else st.log_ratios(base, head)
     low, high = st.median_interval(d, confidence)
@@ -73,23 +73,25 @@ def _exact(base: st.Array, head: st.Array, absolute: bool) -> Effect:
     return Effect(*medians, change, low, high, absolute, True, p, 0.0, changes)
 
 
-def judged(effect: Effect, rule: Rule, key: Key, believed: bool) -> Verdict:
+def judged(effect: Effect, terms: Terms, believed: bool) -> Verdict:
     """The verdict on an effect; `believed`: Benjamini and Hochberg's procedure rejects equality."""
-    sign = 1 if rule.better(key) == "lower" else -1
+    sign = -1 if terms.direction == "higher" else 1
     ends = np.array([effect.change, effect.low, effect.high])
-    least = rule.smallest_change or 0.0
+    least = terms.smallest_change or 0.0
     if effect.exact:
         if effect.base == effect.head and effect.low == effect.high:
             return "same"
-        believed, least = True, max(least - ROUNDING, 0.0) if effect.absolute else 0.0
+        least = max(least - ROUNDING, 0.0) if effect.absolute else terms.smallest_effect
+        believed = True
     floor = effect.floor
     if not effect.absolute and not effect.exact:
         with np.errstate(divide="ignore"):
             ends = np.log1p(ends)
-        least, floor = log1p(rule.smallest_effect), log1p(floor)
+        least, floor = log1p(terms.smallest_effect), log1p(floor)
     low, high = sorted((sign * ends[1:]).tolist())
     middle, low_, high_, sure = map(np.array, (sign * ends[0], low, high, believed))
-    return VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
+    found = VERDICTS[int(codes(middle, low_, high_, sure, least, floor))]
+    return "changed" if terms.direction == "none" and found in CHANGED else found
 
 
 VERDICTS: tuple[Verdict, ...] = ("inconclusive", "same", "slower", "faster")
@@ -121,20 +123,22 @@ def recurring(verdicts: Sequence[Verdict], repeats: int) -> Verdict:
     Where it does not, the figure is the same if one run shows that, else the answer is open.
     """
     last = list(verdicts[-repeats:])
-    changed = {v for v in last if v in ("slower", "faster")}
+    changed = {v for v in last if v in CHANGED}
     if len(set(last)) == 1 and (len(last) == repeats or not changed):
         return last[0]
     return "same" if "same" in last and len(changed) < 2 else "inconclusive"
 
 
-def excludes_worse(effect: Effect, rule: Rule, key: Key) -> bool:
+def excludes_worse(effect: Effect, terms: Terms) -> bool:
     """Whether a change for the worse that matters is out of the question, whatever the verdict."""
-    worst = effect.high if rule.better(key) == "lower" else -effect.low
+    if terms.direction == "none":
+        return True
+    worst = effect.high if terms.direction == "lower" else -effect.low
     if effect.absolute:
-        return worst <= (rule.smallest_change or 0)
-    if rule.better(key) == "higher":
-        return effect.low >= expm1(-log1p(rule.smallest_effect))
-    return worst <= rule.smallest_effect
+        return worst <= (terms.smallest_change or 0)
+    if terms.direction == "higher":
+        return effect.low >= expm1(-log1p(terms.smallest_effect))
+    return worst <= terms.smallest_effect
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,10 @@ def judge(run: AbRun, policy: Policy, noise: Calibration | None) -> dict[Key, Ju
         found[pairs.key] = Judged(pairs)
         if pairs.status != "ok":
             continue
-        rule = policy.rule(pairs.key)
+        terms = policy.terms(pairs.key, run.metrics)
         try:
-            figure = over_spec(pairs, rule, known)
-            effect = measured(figure, rule, policy.statistics.confidence, noise)
+            figure = over_spec(pairs, terms.rule, known)
+            effect = measured(figure, terms, policy.statistics.confidence, noise)
             found[pairs.key] = Judged(figure, None, effect)
         except InputError as problem:
             found[pairs.key] = Judged(pairs, "inconclusive", None, str(problem))
@@ -167,12 +171,14 @@ def judge(run: AbRun, policy: Policy, noise: Calibration | None) -> dict[Key, Ju
     believed = dict(zip(p, flags, strict=True))
     for key, j in found.items():
         if j.effect:
-            verdict = judged(j.effect, policy.rule(key), key, bool(believed.get(key, True)))
+            verdict = judged(
+                j.effect, policy.terms(key, run.metrics), bool(believed.get(key, True))
+            )
             found[key] = replace(j, verdict=verdict)
     return found
 
 
-def over_spec(pairs: Pairs, rule: Rule, known: Mapping[Key, Pairs]) -> Pairs:
+def over_spec(pairs: Pairs, rule: Selection, known: Mapping[Key, Pairs]) -> Pairs:
     """The pairs over those of the rule's `ratio_to`, round by round; as they are without one.
 
     Raises InputError where that spec was not measured in the same rounds.

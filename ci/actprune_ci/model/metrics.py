@@ -52,8 +52,8 @@ METRICS: Mapping[str, Metric] = {
     **_counts("nnz", direction="lower"),
     "rel_error": Metric("lower", "1"),
     "grad_cosine": Metric("higher", "1", scale="difference", smallest=0.01),
-    "accuracy": Metric("higher", "%", scale="difference", smallest=0.5),
-    "accuracy_delta": Metric("higher", "points", scale="difference", smallest=0.5),
+    "accuracy": Metric("higher", "%", exact=True, scale="difference", smallest=0.5),
+    "accuracy_delta": Metric("higher", "points", exact=True, scale="difference", smallest=0.5),
     # exact counts of executed code, under callgrind
     **_counts("instructions", "cache_misses", direction="lower"),
     # of compiled GPU kernels (actprune static)
@@ -77,12 +77,9 @@ RATE = re.compile(r"[^/]+/\s*(?:s|sec|second|ms)|(?:it|op|ops|flop|flops|tflops|
 
 def of_unit(unit: str) -> Metric:
     """Return what a unit alone tells: times and bytes are better low, rates high, else nothing."""
-    direction: Direction = "none"
     if unit in TIMES or unit in BYTES:
-        direction = "lower"
-    elif RATE.fullmatch(unit):
-        direction = "higher"
-    return Metric(direction, unit, known=False)
+        return Metric("lower", unit, exact=unit in BYTES, known=False)
+    return Metric("higher" if RATE.fullmatch(unit) else "none", unit, known=False)
 
 
 def meaning(metric: str, unit: str, *declared: Mapping[str, Metric]) -> Metric:

@@ -78,6 +78,8 @@ Code = Literal[
     "interrupted",
     "no-calibration",
     "other-calibration",
+    "same-run",
+    "unknown-metric",
     "other",
 ]
 BEFORE_CODES: dict[str, Code] = {"clock jumped": "clock-jumped", "device lost": "device-lost"}
@@ -105,6 +107,10 @@ class Note:
 
 NEW, VANISHED = "new", "vanished"
 """Codes in a pair's `detail`: head alone has the figure, base alone had it."""
+
+
+NOT_INTERLEAVED = "not interleaved: actprune-ci ab compares it"
+"""The same of a noisy figure whose sides were measured one after the other."""
 
 
 @dataclass(frozen=True)

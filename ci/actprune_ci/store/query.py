@@ -17,7 +17,10 @@ _VIEWS = """
 CREATE VIEW measurements AS
   SELECT source, "commit", dirty, date, machine, environment, name, benchmark, params, metric, unit,
     status, detail, samples, list_aggregate(samples, 'median') AS value,
-    parse_filename(filename, true) AS run
+    parse_filename(filename, true) AS run, '' AS version, '' AS meaning,
+    coalesce(nullif(environment['env_name'], ''), source || '-py'
+      || coalesce(nullif(regexp_extract(environment['python'], '^\\d+\\.\\d+'), ''), 'unknown'))
+      AS env_name
   FROM {rows} WHERE CASE WHEN schema = {schema} THEN true ELSE error('schema') END;
 CREATE VIEW samples AS
   SELECT * EXCLUDE (samples, value, detail, status), unnest(samples) AS sample,

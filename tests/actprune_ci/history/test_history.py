@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.history import history
+from actprune_ci.history import history, series
 from actprune_ci.history.changes import FALSE_PER_SERIES, changes, noise
+from actprune_ci.judge.policy import Policy, Rule
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.store import write
 from actprune_common.errors import InputError
@@ -231,7 +232,7 @@ def test_a_store_s_history_has_its_changes_with_their_commits(
     nights: tuple[Path, Path, list[str]],
 ) -> None:
     repo, store, commits = nights
-    loaded = history.load(store, history.branch_commits(repo, "main"))
+    loaded = series.load(store, series.branch_commits(repo, "main"))
     assert loaded.commits == tuple(commits)
     assert [figure.name for figure in loaded.figures] == [
         "kernels.linear(spec=bsr:block=32)",
@@ -247,21 +248,29 @@ def test_a_store_s_history_has_its_changes_with_their_commits(
     assert (bytes_.change.kind, bytes_.range) == ("exact", f"{commits[29]}..{commits[30]}")
 
 
+def _figure(metric: str, unit: str, version: str = "", env: str = "e") -> series.HistoryFigure:
+    return series.HistoryFigure("box", env, "training", metric, unit, version, "training", {})
+
+
+def _over(values: NDArray[np.float64], *figures: series.HistoryFigure) -> series.History:
+    return series.History(tuple(f"{i:040x}" for i in range(len(values))), figures, values)
+
+
 def test_a_regression_that_went_away_does_not_last() -> None:
     values = np.full((30, 1), 5.0)
     values[10:20] = 6
-    figure = history.HistoryFigure("box", "training", "saved_bytes", "bytes", "training", {})
+    figure = _figure("saved_bytes", "bytes")
     commits = tuple(f"{i:040x}" for i in range(30))
-    found = history.findings(history.History(commits, (figure,), values))
+    found = history.findings(series.History(commits, (figure,), values))
     assert {(f.regression, f.lasting) for f in found} == {(True, False), (False, True)}
 
 
 def test_a_fall_of_accuracy_is_a_regression() -> None:
     values = np.full((30, 1), 81.0)
     values[10:] = 80
-    figure = history.HistoryFigure("box", "training", "accuracy", "%", "training", {})
+    figure = _figure("accuracy", "%")
     commits = tuple(f"{i:040x}" for i in range(30))
-    (found,) = history.findings(history.History(commits, (figure,), values))
+    (found,) = history.findings(series.History(commits, (figure,), values))
     assert (found.regression, found.lasting) == (True, True)
 
 
@@ -275,9 +284,14 @@ def test_the_command_prints_and_writes_the_findings(
     assert done.exit_code == 0, done.output
     assert "3 figures over 40 commits: 2 changes" in done.output
     assert "worse: kernels.linear(spec=bsr:block=32), time" in done.output
+    assert "note: 1 measured commits are not in this clone and were not looked at: ffffffffff" in (
+        done.output
+    )
     assert "(1000 -> 1001 bytes)" in done.output
     document = json.loads(out.read_text("utf-8"))
     assert {f["range"] for f in document["findings"]} >= {f"{commits[29]}..{commits[30]}"}
+    assert {f["newest"] for f in document["figures"]} == {commits[-1]}
+    assert {f["measured"] for f in document["figures"]} == {40}
     only = CliRunner().invoke(app(), [*words, "--benchmarks", "training*"])
     assert "2 figures over 40 commits: 1 changes" in only.output
 
@@ -289,6 +303,69 @@ def test_no_data_and_bad_names_say_so(nights: tuple[Path, Path, list[str]]) -> N
     assert nothing.exit_code == 3
     assert "no figure of 'nothing*' at any of the branch's 40 commits" in nothing.output
     with pytest.raises(InputError, match="branch next: fatal: bad revision 'next'"):
-        history.branch_commits(repo, "next")
+        series.branch_commits(repo, "next")
     with pytest.raises(InputError, match="no runs in this store"):
-        history.load(store / "no", ["a"])
+        series.load(store / "no", ["a"])
+
+
+def test_the_policy_says_what_a_change_means() -> None:
+    values = np.full((30, 4), 100.0)
+    values[10:] *= [1.04, 1.04, 1.04, 0.96]
+    names = (("occupancy", "1"), ("hmma", "1"), ("nbytes", "bytes"), ("accuracy", "%"))
+    of = _over(values, *(_figure(*name) for name in names))
+    rules = Policy(
+        rules=(
+            Rule(metric="accuracy", severity="warning", owner="training", smallest_change=5),
+            Rule(metric="nbytes", severity="info", direction="higher"),
+        )
+    )
+    found = {f.figure.metric: f for f in history.findings(of)}
+    said = {name: (f.verdict, f.severity) for name, f in found.items()}
+    assert said == {
+        "occupancy": ("better", "error"),
+        "hmma": ("changed", "error"),
+        "nbytes": ("worse", "error"),
+        "accuracy": ("worse", "error"),
+    }
+    assert found["accuracy"].size == "-4"  # points, not percent
+    ruled = {f.figure.metric: f for f in history.findings(of, rules)}
+    assert set(ruled) == {"occupancy", "hmma", "nbytes"}  # 4 points are under 5
+    assert (ruled["nbytes"].verdict, ruled["nbytes"].severity) == ("better", "info")
+
+
+def test_a_figure_of_another_version_or_environment_is_another_figure(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    commits = _commits(repo, 24)
+    for night, commit in enumerate(commits):
+        for python, seconds in (("3.10", 1.0), ("3.11", 2.0)):
+            if python == "3.11" and night >= 14:
+                continue  # the environment ends
+            doubled = night >= 12  # by twice the work of a new version
+            key = Key("suite.time_it", (), version="v2" if doubled else "v1")
+            samples = (seconds * (1 + doubled) + 0.001 * (night % 3),)
+            facts = {"env_name": f"virtualenv-py{python}", "python": python}
+            date = f"2026-01-{night + 1:02}T00:00:00+00:00"
+            run = Run("asv", commit, False, date, "box", facts, (Measurement(key, samples),))
+            write(run, tmp_path / "store")
+    loaded = series.load(tmp_path / "store", commits)
+    assert sorted((f.environment, f.version) for f in loaded.figures) == [
+        ("virtualenv-py3.10", "v1"),
+        ("virtualenv-py3.10", "v2"),
+        ("virtualenv-py3.11", "v1"),
+        ("virtualenv-py3.11", "v2"),
+    ]
+    assert history.findings(loaded) == []
+    assert any("2 figures begin anew" in note for note in history.about(loaded, Policy()))
+
+
+def test_a_regression_of_an_older_version_does_not_last() -> None:
+    values = np.full((30, 2), np.nan)
+    values[:20, 0] = 5
+    values[10:20, 0] = 6
+    values[20:, 1] = 9
+    (found,) = history.findings(
+        _over(values, _figure("nbytes", "bytes", "1"), _figure("nbytes", "bytes", "2"))
+    )
+    assert (found.regression, found.lasting, found.superseded) == (True, False, True)
+    assert found.verdict == "was worse, until the benchmark itself changed"

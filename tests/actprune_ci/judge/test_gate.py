@@ -11,13 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
+from actprune_ci.judge import from_store
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
 from actprune_ci.judge.report import Finding, Report
 from actprune_ci.judge.verdict import recurring
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import AbRun, Key, Measurement, Note, Pairs, Run
 from actprune_ci.model.serialise import write
+from actprune_ci.publish.reports import terminal
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
 from actprune_common.errors import InputError
@@ -88,7 +91,7 @@ def calibrated(machine: str = "box", spread: float = 0.05, floor: float = 0.01) 
 
 @pytest.mark.parametrize(
     ("slowdown", "outcome", "code"),
-    [(0.06, "slower", 1), (-0.06, "faster", 0), (0.0, "same", 0), (0.012, "inconclusive", 0)],
+    [(0.06, "slower", 1), (-0.06, "faster", 0), (0.0, "same", 0), (0.012, "inconclusive", 4)],
 )
 def test_the_four_verdicts(slowdown: float, outcome: str, code: int) -> None:
     report = gate(Policy(), twice(slowdown))
@@ -101,10 +104,10 @@ def test_the_four_verdicts(slowdown: float, outcome: str, code: int) -> None:
 def test_a_change_counts_only_when_it_recurs() -> None:
     first, second = twice(0.06)
     report = gate(Policy(), [first])
-    assert (report.code, only(report).outcome) == (0, "inconclusive")
+    assert (report.code, only(report).outcome) == (4, "inconclusive")
     assert only(report).detail == "slower in 1 of 2 A/B runs: repeat it"
     assert report.repeat == (TIME.benchmark,)
-    calm = run(timed(seed=2), hour=2)
+    calm = run(timed(seed=2), hour=3)
     report = gate(Policy(), [first, calm])
     assert (only(report).outcome, only(report).detail) == ("same", "did not recur: slower, same")
     assert gate(Policy(), [second, calm, first]).code == 0  # by date: first, then second and calm
@@ -156,6 +159,95 @@ def test_what_is_exact_is_found_at_once_and_always(key: Key, base: float, head: 
     assert only(gate(policy, [run(exact(key, base, base))])).outcome == "same"
 
 
+@pytest.mark.parametrize(
+    ("metric", "unit", "base", "head", "outcome", "code"),
+    [
+        ("occupancy", "1", 0.5, 0.75, "faster", 0),
+        ("wgmma", "1", 0, 8, "faster", 0),
+        ("global_loads_16_bytes", "1", 8, 4, "slower", 1),
+        ("accuracy", "%", 81.0, 80.0, "slower", 1),
+        ("hmma", "1", 8, 0, "changed", 0),  # as when wgmma takes its place
+    ],
+)
+def test_an_improvement_is_one_whichever_way_the_metric_goes(
+    metric: str, unit: str, base: float, head: float, outcome: str, code: int
+) -> None:
+    report = gate(Policy(), [run(exact(Key("static.product", (), metric, unit), base, head))])
+    assert (only(report).outcome, report.code) == (outcome, code)
+
+
+def test_rates_are_better_high_and_what_nobody_declares_is_only_described() -> None:
+    for metric, unit, outcome, code in (
+        ("images_per_second", "images/s", "slower", 1),
+        ("top5_accuracy", "1", "changed", 0),
+    ):
+        key = Key("training", (), metric, unit)
+        runs = [run(timed(key, -0.5, seed=hour), hour=hour) for hour in (1, 2)]
+        report = gate(Policy(), runs)
+        assert (only(report).outcome, report.code) == (outcome, code), metric
+        said = [note.text for note in report.notes if note.code == "unknown-metric"]
+        assert len(said) == (outcome == "changed")
+    own = replace(runs[0], metrics={"top5_accuracy": Metric("higher")})
+    assert only(gate(Policy(), [own, runs[1]])).outcome == "slower"
+    declared = Policy(metrics={"top5_accuracy": Metric("higher")})
+    assert only(gate(declared, runs)).outcome == "slower"
+
+
+def test_a_run_that_is_given_twice_confirms_nothing(tmp_path: Path) -> None:
+    first, second = twice(0.06)
+    report = gate(Policy(), [first, first])
+    assert (report.code, only(report).outcome) == (4, "inconclusive")
+    told = "1 of the A/B runs are copies of another: counted once"
+    assert Note("same-run", told) in report.notes
+    later = replace(first, date="2026-11-23T09:00:00+00:00")  # a copy with another date
+    assert gate(Policy(), [first, later]).code == 4
+    cut = Pairs(TIME, first.pairs[0].base[:40], first.pairs[0].head[:40])
+    for order in ([replace(first, pairs=(cut,)), first], [first, replace(first, pairs=(cut,))]):
+        report = gate(Policy(), order)  # saved on its way, and whole
+        assert (report.code, only(report).effect.changes.__len__()) == (4, 150)  # type: ignore[union-attr]
+    for side in sides(first):  # as a store gives it back
+        store.write(side, tmp_path)
+    (again,) = from_store.paired(from_store.runs_of(tmp_path, ["aaaa", "bbbb"]))
+    assert gate(Policy(), [first, again]).code == 4
+    assert gate(Policy(), [first, second, again]).code == 1
+    bytes_ = [run(exact(BYTES, 1, 1), hour=h) for h in (1, 2)]  # never vary: no copies by looks
+    assert not [n for n in gate(Policy(), bytes_).notes if n.code == "same-run"]
+
+
+def test_a_large_change_in_few_pairs_is_suspicious_and_not_good() -> None:
+    report = gate(Policy(), [run(timed(slowdown=2.0, pairs=8, seed=1))])
+    assert (only(report).outcome, only(report).word, report.code) == (
+        "inconclusive",
+        "suspicious",
+        4,
+    )
+    calm = [exact(Key(f"b{i}", (), "nbytes", "bytes"), 1, 1) for i in range(20)]
+    assert gate(Policy(), [run(timed(slowdown=2.0, pairs=8, seed=1), *calm)]).code == 4
+    mild = gate(Policy(), [run(timed(slowdown=0.2, pairs=8, seed=1), *calm)])
+    assert mild.code == 0  # one of 21 is open, and within the noise of its pairs
+    better = gate(Policy(), [run(timed(slowdown=-0.6, pairs=8, seed=1), *calm)])
+    assert better.code == 0
+    warned = Policy(defaults=Rule(severity="warning"))
+    assert gate(warned, [run(timed(slowdown=2.0, pairs=8, seed=1), *calm)]).code == 0
+
+
+def test_good_needs_answers_to_most_of_what_is_asked() -> None:
+    over = [Pairs(Key(f"other{i}"), (), (), "skipped", "the time was over") for i in range(20)]
+    report = gate(Policy(), [run(exact(BYTES, 1, 1), *over)])
+    assert (report.code, report.judged) == (4, (1, 21))
+    low = Policy.model_validate({"statistics": {"least_judged": 0.04}})
+    assert gate(low, [run(exact(BYTES, 1, 1), *over)]).code == 0
+    unasked = Policy(rules=(Rule(benchmark="other*", asked=False),))
+    report = gate(unasked, [run(exact(BYTES, 1, 1), *over)])
+    assert (report.code, report.judged) == (0, (1, 1))
+    noted = Policy(rules=(Rule(benchmark="other*", severity="info"),))
+    assert gate(noted, [run(exact(BYTES, 1, 1), *over)]).judged == (1, 1)
+    worse = gate(Policy(), [run(exact(BYTES, 1, 2), *over)])
+    assert worse.code == 1  # a regression stays one
+    text = terminal.render(gate(Policy(), [run(exact(BYTES, 1, 1), *over)]))
+    assert text.startswith("inconclusive: 20 skipped, 1 same (1 of 21 judged)")
+
+
 def test_an_accuracy_within_its_points_is_the_same() -> None:
     policy = Policy(rules=(Rule(metric="accuracy", smallest_change=0.5),))
     assert only(gate(policy, [run(exact(ACCURACY, 81.1, 80.7))])).outcome == "same"
@@ -169,7 +261,8 @@ def test_an_exact_figure_that_varies_is_judged_by_its_range() -> None:
 
 def test_a_ratio_to_dense_forgives_what_slows_both() -> None:
     pairs = timed(slowdown=0.1), timed(DENSE, 0.1, seed=5)
-    runs = [run(*pairs, hour=1), run(*pairs, hour=2)]
+    again = timed(slowdown=0.1, seed=3), timed(DENSE, 0.1, seed=4)
+    runs = [run(*pairs, hour=1), run(*again, hour=2)]
     plain, over = Policy(), Policy(rules=(Rule(params={"spec": "bsr:*"}, ratio_to="dense"),))
     assert next(f for f in gate(plain, runs).findings if f.key == TIME).outcome == "slower"
     finding = next(f for f in gate(over, runs).findings if f.key == TIME)
@@ -194,7 +287,8 @@ def test_vanished_new_failed_and_skipped_benchmarks_are_listed_by_name() -> None
     assert report.code == 1
     lenient = Policy(defaults=Rule(severity="warning"))
     assert gate(lenient, [run(exact(BYTES, 1, 1), gone, failed)]).code == 0
-    back = run(exact(Key("gone"), 1, 1), hour=2)
+    gone = Pairs(BYTES, (1.0,), (), "skipped", "vanished")
+    back = run(exact(BYTES, 1, 1), hour=2)
     assert gate(Policy(), [run(gone), back]).code == 0  # it is there again
 
 
@@ -253,7 +347,7 @@ def test_noise_beyond_that_of_calibration_breaks_the_machine() -> None:
 def test_the_noise_floor_holds_a_change_back_on_its_machine_alone() -> None:
     assert gate(Policy(), twice(0.06), (), calibrated(floor=0.01)).code == 1
     held = gate(Policy(), twice(0.06), (), calibrated(floor=0.2))
-    assert (held.code, only(held).outcome) == (0, "inconclusive")
+    assert (held.code, only(held).outcome) == (4, "inconclusive")
     elsewhere = gate(Policy(), twice(0.06), (), calibrated("other", floor=0.2))
     assert elsewhere.code == 1
     assert "the calibration is of another machine (other)" in elsewhere.notes[0].text
@@ -320,7 +414,9 @@ def test_the_command_writes_every_report(tmp_path: Path, files: Sequence[object]
     runs = ["--ab", tmp_path / "0.json", "--ab", tmp_path / "1.json"]
     code, said = cli("gate", *files, *runs, "--out", tmp_path / "out")
     assert code == 1
-    assert said.startswith("regression: 1 slower\naaaa → bbbb, box, 2026-11-23T02:00:00+00:00\n")
+    head, subject, *_ = said.splitlines()
+    assert head == "regression: 1 slower (1 of 1 judged)"
+    assert subject == "aaaa → bbbb, box, 2026-11-23T02:00:00+00:00"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         f"gate.{end}" for end in ("html", "json", "md", "txt", "xml")
     ]
@@ -361,7 +457,7 @@ def test_from_a_store(tmp_path: Path, files: Sequence[object]) -> None:
             store.write(side, folder)
     picked = ["--store", folder, "--base", "aa", "--head", "bbbb"]
     code, said = cli("gate", *files, *picked)
-    assert (code, said.splitlines()[0]) == (1, "regression: 1 slower")
+    assert (code, said.splitlines()[0]) == (1, "regression: 1 slower (1 of 1 judged)")
     code, said = cli("gate", *files, "--store", folder, "--base", "aaaa", "--head", "cccc")
     assert (code, said) == (2, f"{folder}: no clean run of commit cccc")
 

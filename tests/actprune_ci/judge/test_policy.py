@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from actprune_ci.judge.policy import Policy, keeps, limit, matches, read
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 
@@ -112,21 +113,73 @@ defaults: {owner: nobody}
     assert made.rule(Key("b")).owner == "nobody"
 
 
-def test_direction_and_exactness_follow_the_figure() -> None:
-    rule = Policy().defaults
-    assert rule.better(Key("training", (), "accuracy", "%")) == "higher"
-    assert rule.better(Key("a")) == "lower"
-    for metric, unit, exact in (
-        ("saved_bytes", "bytes", True),
-        ("predicted_peak", "bytes", True),
-        ("measured_peak", "bytes", False),
-        ("peak_memory", "bytes", False),
-        ("accuracy", "%", True),
-        ("time", "s", False),
-    ):
-        assert rule.is_exact(Key("a", (), metric, unit)) is exact, metric
-    assert rule.is_exact(Key("static.bsr.product", (), "registers", "1"))
-    assert not rule.model_copy(update={"exact": False}).is_exact(Key("a", (), "spills", "1"))
+@pytest.mark.parametrize(
+    ("metric", "unit", "direction", "exact"),
+    [
+        ("saved_bytes", "bytes", "lower", True),
+        ("predicted_peak", "bytes", "lower", True),
+        ("measured_peak", "bytes", "lower", False),
+        ("peak_memory", "bytes", "lower", False),
+        ("accuracy", "%", "higher", True),
+        ("time", "s", "lower", False),
+        ("occupancy", "1", "higher", True),
+        ("wgmma", "1", "higher", True),
+        ("global_loads_16_bytes", "bytes", "higher", True),
+        ("hmma", "1", "none", True),
+        ("images_per_second", "images/s", "higher", False),  # of its unit
+        ("latency", "ms", "lower", False),
+        ("size", "MiB", "lower", True),
+        ("top5_accuracy", "1", "none", False),  # nobody says what it means
+        ("value", "unit", "none", False),
+    ],
+)
+def test_direction_and_exactness_are_what_the_metric_means(
+    metric: str, unit: str, direction: str, exact: bool
+) -> None:
+    terms = Policy().terms(Key("a", (), metric, unit))
+    assert (terms.direction, terms.exact) == (direction, exact)
+
+
+def test_a_policy_and_a_file_declare_metrics_and_a_rule_has_the_last_word(tmp_path: Path) -> None:
+    made = policy(
+        tmp_path,
+        """
+metrics:
+  top5_accuracy: {direction: higher, scale: difference, smallest: 0.2, exact: true}
+rules:
+- {metric: spills, exact: false, direction: none}
+""",
+    )
+    terms = made.terms(Key("a", (), "top5_accuracy", "%"))
+    assert (terms.direction, terms.exact, terms.smallest_change) == ("higher", True, 0.2)
+    assert terms.metric.unit == "%"
+    assert made.terms(Key("a", (), "spills", "1")).direction == "none"
+    assert not made.terms(Key("a", (), "spills", "1")).exact
+    own = {"score": Metric("higher"), "top5_accuracy": Metric("lower")}
+    assert made.terms(Key("a", (), "score", "1"), own).direction == "higher"
+    assert made.terms(Key("a", (), "top5_accuracy", "1"), own).direction == "higher"
+    with pytest.raises(InputError, match=r"metrics\.x\.direction: expected 'lower', 'higher' or"):
+        policy(tmp_path, "metrics: {x: {direction: up}}")
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "before", "after", "matters"),
+    [
+        ("time", "s", 1.0, 1.021, True),
+        ("time", "s", 1.0, 1.019, False),
+        ("time", "s", 1.021, 1.0, True),
+        ("accuracy", "%", 80.0, 79.51, False),
+        ("accuracy", "%", 80.0, 79.5, True),
+        ("accuracy", "%", 80.0, 79.4, True),
+        ("nbytes", "bytes", 1000.0, 1001.0, True),
+        ("registers", "1", 0.0, 1.0, True),
+    ],
+)
+def test_a_change_matters_from_the_smallest_on(
+    metric: str, unit: str, before: float, after: float, matters: bool
+) -> None:
+    terms = Policy().terms(Key("a", (), metric, unit))
+    assert terms.matters(before, after) is matters
 
 
 def test_bounds() -> None:

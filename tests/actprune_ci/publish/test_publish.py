@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
-from actprune_ci.history.history import branch_commits
+from actprune_ci.history.series import branch_commits
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_ci.store.store import write

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from actprune_ci.history.history import History, HistoryFigure, HistoryFinding, findings, load
+from actprune_ci.history.history import HistoryFinding, findings
+from actprune_ci.history.series import History, HistoryFigure, load
+from actprune_ci.judge.policy import Policy
 from actprune_ci.readers.ab import ADDED
 from actprune_ci.store.query import sql
 
@@ -65,10 +67,11 @@ def board(
     branch: str,
     gates: Sequence[Mapping[str, Any]],
     benchmarks: str = "*",
+    policy: Policy | None = None,
 ) -> Board:
     """Everything of a branch's commits (oldest first). Raises as history.load does."""
     history = load(store, commits, benchmarks)
-    return Board(branch, history, findings(history), machines(store), gates)
+    return Board(branch, history, findings(history, policy), machines(store), gates)
 
 
 def machines(store: str | Path) -> list[MachineRuns]:

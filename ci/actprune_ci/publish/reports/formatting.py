@@ -25,10 +25,12 @@ def figure(finding: Finding) -> str:
 
 
 def headline(report: Report) -> str:
-    """The verdict and how many figures had which outcome, in one line."""
+    """The verdict, how many figures had which outcome, and how many of those asked for any."""
     counts = Counter(finding.word for finding in ordered(report))  # the worst first
     listed = ", ".join(f"{count} {word}" for word, count in counts.items())
-    return f"{CODES[report.code]}: {listed or 'no figure'}"
+    answered, asked = report.judged
+    share = f" ({answered} of {asked} judged)"
+    return f"{CODES[report.code]}: {listed or 'no figure'}{share if asked else ''}"
 
 
 def subject(report: Report) -> str:
