@@ -97,10 +97,20 @@ def explanation(finding: Finding) -> str:
         f"ratio to {finding.ratio_to}" if finding.ratio_to else "",
         f"noise floor {effect.floor:.2%}" if effect and effect.floor else "",
         "the policy forbids inconclusive" if finding.forbidden else "",
+        str(finding.acknowledged or ""),
         finding.reason,
         f"owner: {finding.owner}" if finding.owner else "",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def acknowledged(report: Report) -> list[str]:
+    """A line for each finding that somebody settled: what, why and who."""
+    return [
+        f"acknowledged: {figure(finding)}: {change(finding)}: {finding.acknowledged}"
+        for finding in ordered(report)
+        if finding.acknowledged
+    ]
 
 
 def command(report: Report, *benchmarks: str) -> str:
@@ -137,9 +147,11 @@ def trust(report: Report) -> list[str]:
 def ordered(report: Report) -> list[Finding]:
     """The findings, those that somebody must act on first."""
 
-    def place(finding: Finding) -> tuple[bool, bool, int, bool, str]:
+    def place(finding: Finding) -> tuple[bool, bool, bool, int, bool, str]:
         changed = finding.outcome in ("faster", "inconclusive", "new")
         severity = ("error", "warning", "info").index(finding.severity)
-        return not finding.bad, not finding.alert, severity, not changed, str(finding.key)
+        settled = finding.acknowledged is not None
+        apart = not finding.alert and not settled, not finding.bad, settled
+        return *apart, severity, not changed, str(finding.key)
 
     return sorted(report.findings, key=place)

@@ -30,6 +30,8 @@ def render(report: Report, width: int = 120, colour: bool = False) -> str:
     for finding in formatting.ordered(report):
         if finding.alert:
             line(_alert(report, finding))
+    for text in formatting.acknowledged(report):
+        line(text)
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:
