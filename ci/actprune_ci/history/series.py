@@ -1,7 +1,7 @@
 """The series of a store: its figures over the commits of a branch."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,9 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     shape = (len(measured), len(figures))
     matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
     made = tuple(
-        HistoryFigure(*row[:-1], METRIC.validate_json(row[-1]) if row[-1] else None)
+        replace(
+            HistoryFigure(*row[:-1]), declared=METRIC.validate_json(row[-1]) if row[-1] else None
+        )
         for row in figures
     )
     return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
