@@ -63,8 +63,6 @@ class HistoryFigure:
     params: Mapping[str, str]
     declared: Metric | None = None
     """What its file says that the metric means."""
-    since: str = ""
-    """The commit at which its level begins anew, as somebody decided."""
 
     @property
     def key(self) -> Key:
@@ -120,8 +118,10 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
     shape = (len(measured), len(figures))
     matrix = medians(rows * shape[1] + points["id"], points["value"], shape)
     made = tuple(
-        replace(HistoryFigure(*row), declared=METRIC.validate_json(meaning) if meaning else None)
-        for *row, meaning in figures
+        replace(
+            HistoryFigure(*row[:-1]), declared=METRIC.validate_json(row[-1]) if row[-1] else None
+        )
+        for row in figures
     )
     return History(tuple(listed[i] for i in measured), made, matrix, tuple(skipped.values()))
 

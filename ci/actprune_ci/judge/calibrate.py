@@ -15,7 +15,7 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.verdict import VERDICTS, codes
-from actprune_ci.model.runs import AbRun, Key
+from actprune_ci.model.runs import AbRun, Key, instant
 from actprune_common.errors import InputError
 
 SIZES = (12, 16, 20, 30, 60, 120, 240)
@@ -71,7 +71,7 @@ def calibrate(
     return Calibration(
         schema=1,
         machine=runs[0].machine,
-        date=max(run.date for run in runs),
+        date=max((run.date for run in runs), key=instant),
         command=command,
         **statistics.model_dump(exclude={"least_judged"}),
         smallest_effect=policy.defaults.smallest_effect,

@@ -17,6 +17,7 @@ from actprune_ci.model.runs import (
     Pairs,
     Run,
     Status,
+    instant,
 )
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.readers.ab import ADDED
@@ -107,7 +108,7 @@ def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, t
 def _latest(runs: Iterable[Run]) -> dict[tuple[str, str], Run]:
     """The last run of each tool on each machine, with what only earlier ones measured."""
     latest: dict[tuple[str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: run.date):
+    for run in sorted(runs, key=lambda run: instant(run.date)):
         place = (run.source, run.machine)
         earlier = latest[place].measurements if place in latest else ()
         figures = {m.key: m for m in (*earlier, *run.measurements)}

@@ -28,12 +28,14 @@ from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
     NEW,
     NOT_INTERLEAVED,
+    OF_THE_RUN,
     VANISHED,
     AbRun,
     Key,
     Note,
     Pairs,
     Run,
+    instant,
 )
 from actprune_common.errors import InputError
 
@@ -60,7 +62,7 @@ def gate(
     declared = dict(chain(*(run.metrics.items() for run in ab)))
     given, ab = ab, [replace(run, metrics=declared) for run in distinct(ab)]
     sentinels = [run for run in ab if run.base == run.head]
-    runs = sorted((run for run in ab if run.base != run.head), key=lambda run: run.date)
+    runs = sorted((run for run in ab if run.base != run.head), key=lambda run: instant(run.date))
     _unmixed(ab, runs or sentinels)
     noise = calibration if ab and calibration and calibration.machine == ab[0].machine else None
     compared = [judge(run, policy, noise) for run in runs]
@@ -94,7 +96,7 @@ def differences(run: AbRun) -> tuple[tuple[str, str, str], ...]:
     base, head = run.environment_base, run.environment_head
     return tuple(
         (name, base.get(name, "-"), head.get(name, "-"))
-        for name in sorted({*base, *head})
+        for name in sorted({*base, *head} - OF_THE_RUN)
         if base.get(name) != head.get(name)
     )
 

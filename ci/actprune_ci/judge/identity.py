@@ -1,9 +1,8 @@
 """Which A/B runs are one and the same: a run that is given twice confirms nothing."""
 
 from collections.abc import Iterable
-from datetime import datetime
 
-from actprune_ci.model.runs import AbRun, Key
+from actprune_ci.model.runs import AbRun, Key, instant
 
 Samples = frozenset[tuple[Key, tuple[float, ...], tuple[float, ...]]]
 
@@ -29,13 +28,8 @@ def same(one: AbRun, other: AbRun) -> bool:
     if (one.machine, one.base, one.head) != (other.machine, other.base, other.head):
         return False
     # figures that never vary look alike in every run, and there is nothing to confirm in them
-    return began(one) == began(other) or bool(varying(one) and varying(one) == varying(other))
-
-
-def began(run: AbRun) -> datetime:
-    """When a run began, to the second."""
-    at = datetime.fromisoformat(run.date.replace("Z", "+00:00"))
-    return at.replace(microsecond=0)
+    began = (instant(run.date).replace(microsecond=0) for run in (one, other))
+    return next(began) == next(began) or bool(varying(one) and varying(one) == varying(other))
 
 
 def varying(run: AbRun) -> Samples:

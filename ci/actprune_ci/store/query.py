@@ -1,27 +1,44 @@
 """Questions to a store: DuckDB over all its files, in a folder or in an object store."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 
-from actprune_ci.store.store import COLUMNS, RUNS, SCHEMA, as_map, connect, one_line, scan, text
+from actprune_ci.store.integrity import one_of_each, why_changed
+from actprune_ci.store.store import (
+    COLUMNS,
+    RUNS,
+    SCHEMA,
+    SINCE_2,
+    as_map,
+    connect,
+    contained,
+    one_line,
+    scan,
+    schema_of,
+    text,
+)
 from actprune_common.errors import InputError
+from actprune_common.files import contents
 
 Answer = TypeVar("Answer")
 EXTENSION = {"az": "azure", "abfss": "azure", "hf": "httpfs"}  # the others: httpfs
 
+AT_ONCE = 64
+"""Files of an object store that are fetched at a time to be verified."""
+
 _VIEWS = """
 CREATE VIEW measurements AS
-  SELECT source, "commit", dirty, date, machine, environment, name, benchmark, params, metric, unit,
+  SELECT source, "commit", dirty, date, machine, environment,
+    coalesce(nullif(environment['env_name'], ''), source || '-py' || coalesce(nullif(
+      regexp_extract(environment['python'], '^[0-9]+[.][0-9]+'), ''), 'unknown')) AS env_name,
+    name, benchmark, params, metric, unit, version, meaning,
     status, detail, samples, list_aggregate(samples, 'median') AS value,
-    parse_filename(filename, true) AS run, '' AS version, '' AS meaning,
-    coalesce(nullif(environment['env_name'], ''), source || '-py'
-      || coalesce(nullif(regexp_extract(environment['python'], '^\\d+\\.\\d+'), ''), 'unknown'))
-      AS env_name
-  FROM {rows} WHERE CASE WHEN schema = {schema} THEN true ELSE error('schema') END;
+    parse_filename(filename, true) AS run
+  FROM {rows} WHERE CASE WHEN schema <= {schema} THEN true ELSE error('schema') END;
 CREATE VIEW samples AS
   SELECT * EXCLUDE (samples, value, detail, status), unnest(samples) AS sample,
     generate_subscripts(samples, 1) AS number
@@ -61,19 +78,19 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
     The second value names those files and says why. Raises what `sql` does.
     """
     connection = _connected(str(store))
-    files, skipped = _files(connection, str(store)), dict[str, str]()
-    while True:
+    files, skipped = verified(connection, str(store))
+    while files:
         try:
             connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
             return ask(connection), skipped
         except duckdb.Error as problem:
             connection = _connected(str(store))  # the other one is as the question left it
-            found = {} if skipped else {f: why for f in files if (why := _reason(connection, f))}
+            found = {f: why for f in files if (why := _reason(connection, f))}
             if not found:
                 raise InputError(f"query: {one_line(problem)}") from None
-        skipped, files = found, [name for name in files if name not in found]
-        if not files:
-            raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
+        files = [name for name in files if name not in found]
+        skipped = dict(sorted({**skipped, **found}.items()))
+    raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
 
 
 def measurements(
@@ -112,6 +129,50 @@ def measurements(
     )
 
 
+def verified(connection: Any, store: str) -> tuple[list[str], Mapping[str, str]]:
+    """The files of a store that are what was recorded, one of each run; why each other is not."""
+    files = _files(connection, store)
+    if "://" in store:
+        bad = _changed_elsewhere(connection, files)
+    else:
+        bad = {name: why for name in files if (why := _changed_here(name))}
+    kept = one_of_each(name for name in files if name not in bad)
+    for name in kept:
+        if schema_of(name) == 1:  # its bytes have no digest, so all its rows must be read
+            try:
+                contained(connection, name)
+            except InputError as problem:
+                bad[name] = str(problem)
+    return [name for name in kept if name not in bad], dict(sorted(bad.items()))
+
+
+def _changed_here(name: str) -> str:
+    try:
+        return why_changed(name, contents(Path(name)))
+    except InputError as problem:
+        return str(problem)
+
+
+def _changed_elsewhere(connection: Any, files: Sequence[str]) -> dict[str, str]:
+    """Why files of an object store are not what was recorded; several are fetched at a time."""
+    bad = {}
+    for first in range(0, len(files), AT_ONCE):
+        batch = files[first : first + AT_ONCE]
+        listed = ", ".join(map(text, batch))
+        question = f"SELECT filename, content FROM read_blob([{listed}])"
+        try:
+            rows = connection.execute(question).fetchall()
+        except duckdb.Error as problem:
+            if len(batch) == 1:
+                bad[batch[0]] = f"{batch[0]}: {one_line(problem)}"
+            else:
+                for each in batch:
+                    bad |= _changed_elsewhere(connection, [each])
+        else:
+            bad |= {name: why for name, content in rows if (why := why_changed(name, content))}
+    return bad
+
+
 def _files(connection: Any, store: str) -> list[str]:
     """All files of runs, in order: their names begin with the date."""
     pattern = f"{store.rstrip('/')}/{RUNS}/*.parquet"
@@ -145,16 +206,19 @@ def _reason(connection: Any, name: str) -> str:
     try:
         found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({text(name)})").fetchall()
         types = {column[0]: column[1] for column in found}
-        for column, kind in COLUMNS.items():
-            if types.get(column) != kind:
+        schema = schema_of(name)
+        columns = [name for name in COLUMNS if schema > 1 or name not in SINCE_2]
+        for column in columns:
+            if types.get(column) != COLUMNS[column]:
                 return (
-                    f"{name}: {column}: expected {kind}, got {types.get(column, 'no such column')}"
+                    f"{name}: {column}: expected {COLUMNS[column]},"
+                    f" got {types.get(column, 'no such column')}"
                 )
         schemas = connection.execute(f"SELECT DISTINCT schema FROM read_parquet({text(name)})")
-        if (came := schemas.fetchall()) != [(SCHEMA,)]:
-            return f"{name}: schema: expected {SCHEMA}, got {', '.join(str(s) for (s,) in came)}"
-        everything = ", ".join(f"max(hash({column}))" for column in COLUMNS)
+        if (came := schemas.fetchall()) != [(schema,)]:
+            return f"{name}: schema: expected {schema}, got {', '.join(str(s) for (s,) in came)}"
+        everything = ", ".join(f"max(hash({column}))" for column in columns)
         connection.execute(f"SELECT {everything} FROM read_parquet({text(name)})").fetchall()
-    except duckdb.Error as problem:
+    except (duckdb.Error, UnicodeError) as problem:
         return f"{name}: {one_line(problem)}"
     return ""

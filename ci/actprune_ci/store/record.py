@@ -75,7 +75,7 @@ def _record_one(path: Path, into: Path, commit: str | None, machine: str | None)
     written = [store.write(run, into) for run in runs]
     if new := tuple(file for file in written if file is not None):
         return Recording(path, "recorded", new)
-    there = tuple(store.place(store.canonical(run), into) for run in runs)
+    there = tuple(file for run in runs if (file := store.found(store.canonical(run), into)))
     reason = f"{path}: a duplicate of {', '.join(file.name for file in there)}"
     _write_reason(into / store.SET_ASIDE / f"{there[0].stem}.duplicate", path, reason)
     return Recording(path, "duplicate", there, reason)

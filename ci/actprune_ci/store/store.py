@@ -1,16 +1,19 @@
 """The store: an append-only folder, a Parquet file per run, never rewritten.
 
-    STORE/runs/20261123T080113Z-0a1b2c3d4e5f6071.parquet   a row per measurement, with its samples
-    STORE/set-aside/NAME, NAME.reason.txt                  what could not be recorded, and why
+    STORE/runs/DATE-CONTENT-BYTES.parquet   a row per measurement, with its samples
+    STORE/set-aside/NAME, NAME.reason.txt   what could not be recorded or was damaged, and why
 
-A file's name is the date of its run and the digest of its contents: a run recorded twice meets its
-own name, and two writers at once can only meet over the same run.
+A file's name is the date of its run, a digest of what the run holds, and one of the file's bytes.
+By the first a run that is recorded twice is known; by the second every reader sees whether the file
+is what was written.
 """
 
 import json
 import sys
+import tempfile
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -18,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from pydantic import TypeAdapter
 
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.model.serialise import check
+from actprune_ci.store.integrity import file_name, parsed, why_changed
 from actprune_common.errors import InputError
-from actprune_common.files import whole
+from actprune_common.files import contents, whole, write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 RUNS, SET_ASIDE = "runs", "set-aside"
 COLUMNS = {
     "schema": "INTEGER",
@@ -42,8 +48,13 @@ COLUMNS = {
     "status": "VARCHAR",
     "detail": "VARCHAR",
     "samples": "DOUBLE[]",
+    "version": "VARCHAR",  # of the benchmark's code
+    "meaning": "VARCHAR",  # JSON of the metric as the run declares it, or empty
 }
 """The schema of a run's file: column and DuckDB type."""
+SINCE_2 = ("version", "meaning")
+"""The columns that files of schema 1 lack; they are read as empty."""
+_METRIC = TypeAdapter(Metric)
 
 
 def connect() -> Any:
@@ -52,11 +63,16 @@ def connect() -> Any:
 
 
 def canonical(run: Run) -> Run:
-    """The same run as the store writes it: the date in UTC, facts and measurements in order."""
+    """The same run as the store writes it: the date in UTC, facts and measurements in order.
+
+    Of the metrics that it declares those that it measures are kept.
+    """
     date = datetime.fromisoformat(run.date.replace("Z", "+00:00"))
     date = date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date
+    used = {m.key.metric for m in run.measurements}
     return replace(
         run,
+        metrics={name: run.metrics[name] for name in sorted(used & set(run.metrics))},
         date=date.astimezone(timezone.utc).isoformat(),
         environment=dict(sorted(run.environment.items())),
         measurements=tuple(sorted(run.measurements, key=lambda m: m.key)),
@@ -64,12 +80,17 @@ def canonical(run: Run) -> Run:
 
 
 def digest(run: Run) -> str:
-    """16 hexadecimal digits of SHA-256 over all of a canonical run, its samples by their bits."""
+    """16 hexadecimal digits of SHA-256 over all of a canonical run, its samples by their bits.
+
+    What schema 1 did not know counts where there is any, so that a run of then has its digest of
+    then and is not recorded again.
+    """
     head = [run.source, run.commit, run.dirty, run.date, run.machine, dict(run.environment)]
-    state = sha256(json.dumps(head).encode())
+    declared = [{name: _meaning(run, name) for name in run.metrics}] if run.metrics else []
+    state = sha256(json.dumps([*head, *declared]).encode())
     for m in run.measurements:
         row = [m.key.benchmark, m.key.params, m.key.metric, m.key.unit, m.status, m.detail]
-        state.update(json.dumps(row).encode())
+        state.update(json.dumps([*row, m.key.version] if m.key.version else row).encode())
         samples = array("d", m.samples)
         if sys.byteorder == "big":
             samples.byteswap()
@@ -80,52 +101,94 @@ def digest(run: Run) -> str:
 def write(run: Run, store: Path) -> Path | None:
     """The new file of a run in the store; None where the store already has this very run.
 
-    Raises InputError for a run that is not sound, and where the file cannot be written whole: then
-    nothing of it is left.
+    A file of the same run that is damaged is moved to set-aside/. Raises InputError for a run that
+    is not sound, and where the file cannot be written whole: then nothing of it is left.
     """
     run = canonical(check(run))
     if not run.measurements:
         raise InputError("run: measurements: expected at least one, got none")
-    path = place(run, store)
-    if path.exists():
+    if found(run, store) is not None:
         return None
+    content = _parquet(run, store)
+    path = store / RUNS / file_name(stem(run), content)
     try:
         with whole(path, overwrite=False) as beside:
-            _write_parquet(run, beside)
+            beside.write_bytes(content)
     except FileExistsError:  # another writer was faster
         return None
     return path
 
 
-def place(run: Run, store: Path) -> Path:
-    """Where the store keeps a canonical run."""
+def found(run: Run, store: Path) -> Path | None:
+    """Where the store has a canonical run; None where it has not, or only damaged.
+
+    A damaged file of the run is moved to set-aside/, with the reason beside it.
+    """
+    for path in sorted((store / RUNS).glob(f"{stem(run)}*.parquet")):
+        try:
+            read(path)
+        except InputError as problem:
+            _set_aside(path, store, str(problem))
+        else:
+            return path
+    return None
+
+
+def stem(run: Run) -> str:
+    """How the names of a canonical run's files begin: DATE-CONTENT."""
     date = datetime.fromisoformat(run.date).strftime("%Y%m%dT%H%M%SZ")
-    return store / RUNS / f"{date}-{digest(run)}.parquet"
+    return f"{date}-{digest(run)}"
 
 
 def read(path: Path) -> Run:
     """The run in a file of the store, bit for bit as it was recorded.
 
     Raises InputError, which begins with the path, where the file is not of this schema or its
-    contents do not have the digest in its name.
+    bytes or contents do not have the digests in its name.
     """
+    if changed := why_changed(str(path), contents(path)):
+        raise InputError(changed)
+    return contained(connect(), str(path))
+
+
+def contained(connection: Any, path: str) -> Run:
+    """The run in a file or URL whose bytes fit its name; raises as `read` does."""
     try:
-        rows = connect().execute(f"SELECT {', '.join(COLUMNS)} FROM {scan([str(path)])}").fetchall()
-    except duckdb.Error as problem:
+        question = f"SELECT {', '.join(COLUMNS)} FROM {scan([path])}"
+        rows = connection.execute(question).fetchall()
+    except (duckdb.Error, UnicodeError) as problem:
         raise InputError(f"{path}: no file of this store: {one_line(problem)}") from None
-    if not rows or rows[0][0] != SCHEMA:
-        came = rows[0][0] if rows else "no row"
-        raise InputError(f"{path}: schema: expected {SCHEMA}, got {came}")
-    run = _run([dict(zip(COLUMNS, row, strict=True)) for row in rows])
-    if not path.stem.endswith(f"-{digest(run)}"):
-        raise InputError(f"{path}: digest: the contents have {digest(run)}, so they were changed")
+    schema = schema_of(path)
+    if not rows or {row[0] for row in rows} != {schema}:
+        raise InputError(
+            f"{path}: schema: expected {schema}, got {rows[0][0] if rows else 'no row'}"
+        )
+    try:
+        run = _run([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    except (AttributeError, TypeError, ValueError):  # no values where some belong
+        run = None
+    if run is None or parsed(path).run != stem(run):
+        raise InputError(f"{path}: digest: the contents do not have it, so they were changed")
     return run
 
 
-def scan(files: list[str]) -> str:
-    """The SQL that reads files or globs of the store, the file beside each row as `filename`."""
-    listed = ", ".join(text(name) for name in files)
-    return f"read_parquet([{listed}], filename=true, hive_partitioning=false)"
+def schema_of(path: str) -> int:
+    """The schema that the name of a run's file tells."""
+    return SCHEMA if parsed(path).digest else 1
+
+
+def scan(files: Sequence[str]) -> str:
+    """The SQL that reads files of the store, the file beside each row as `filename`."""
+    by_schema: dict[bool, list[str]] = {}
+    for path in files:
+        by_schema.setdefault(schema_of(path) == 1, []).append(text(path))
+    empty = "".join(f", '' AS {column}" for column in SINCE_2)
+    made = (
+        f"SELECT *{empty if old else ''} FROM read_parquet([{', '.join(listed)}],"
+        " filename=true, hive_partitioning=false)"
+        for old, listed in by_schema.items()
+    )
+    return f"({' UNION ALL BY NAME '.join(made)})"
 
 
 def text(value: str) -> str:
@@ -136,6 +199,26 @@ def text(value: str) -> str:
 def one_line(problem: Exception) -> str:
     """The first line of an error's message."""
     return str(problem).strip().partition("\n")[0]
+
+
+def _set_aside(path: Path, store: Path, reason: str) -> None:
+    """Move a damaged file out of the runs; another process may do the same."""
+    aside = store / SET_ASIDE / path.name
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        path.replace(aside)
+        write_whole(aside.with_name(f"{aside.name}.reason.txt"), f"{reason}\n")
+
+
+def _parquet(run: Run, store: Path) -> bytes:
+    """The bytes of the run's file."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.parquet"
+            _write_parquet(run, path)
+            return path.read_bytes()
+    except (OSError, duckdb.Error, UnicodeError) as problem:  # a full disk, for one
+        raise InputError(f"{store}: cannot be written: {one_line(problem)}") from None
 
 
 def _write_parquet(run: Run, path: Path) -> None:
@@ -156,6 +239,8 @@ def _write_parquet(run: Run, path: Path) -> None:
         "status": [m.status for m in run.measurements],
         "detail": [m.detail for m in run.measurements],
         "samples": [list(m.samples) for m in run.measurements],
+        "version": [k.version for k in keys],
+        "meaning": [_meaning(run, k.metric) for k in keys],
     }
     columns = [
         (f"unnest(${name}::{kind}[])" if isinstance(values[name], list) else f"${name}::{kind}")
@@ -163,10 +248,7 @@ def _write_parquet(run: Run, path: Path) -> None:
         for name, kind in COLUMNS.items()
     ]
     to = f"{text(str(path))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
-    try:
-        connect().execute(f"COPY (SELECT {', '.join(columns)}) TO {to}", values)
-    except (duckdb.Error, UnicodeError) as problem:  # a full disk, for one
-        raise InputError(f"{path.parent}: cannot be written: {one_line(problem)}") from None
+    connect().execute(f"COPY (SELECT {', '.join(columns)}) TO {to}", values)
 
 
 def as_map(facts: Mapping[str, str]) -> dict[str, list[str]]:
@@ -174,17 +256,26 @@ def as_map(facts: Mapping[str, str]) -> dict[str, list[str]]:
     return {"key": list(facts), "value": list(facts.values())}
 
 
-def _run(rows: list[dict[str, Any]]) -> Run:
-    first = rows[0]
-    measurements = tuple(
-        Measurement(
-            Key(row["benchmark"], tuple(row["params"].items()), row["metric"], row["unit"]),
-            tuple(row["samples"]),
-            row["status"],
-            row["detail"],
-        )
-        for row in rows
-    )
-    own = {name: first[name] for name in ("source", "commit", "dirty", "machine", "environment")}
-    date = first["date"].replace(tzinfo=timezone.utc).isoformat()
-    return Run(**own, date=date, measurements=measurements)
+def _meaning(run: Run, metric: str) -> str:
+    """What a run declares of a metric, as JSON; empty where it declares nothing."""
+    if metric not in run.metrics:
+        return ""
+    said = _METRIC.dump_python(run.metrics[metric], exclude_defaults=True)
+    return json.dumps(said, sort_keys=True)
+
+
+def _run(rows: list[dict[str, Any]]) -> Run | None:
+    """The run of a file's rows; None where they are not of one run, or a name is not the key's."""
+    of_run = ("source", "commit", "dirty", "date", "machine", "environment")
+    first = {name: rows[0][name] for name in of_run}
+    made, metrics = [], dict[str, Metric]()
+    for row in rows:
+        params = tuple(row["params"].items())
+        key = Key(row["benchmark"], params, row["metric"], row["unit"], row["version"])
+        if str(key) != row["name"] or any(row[name] != first[name] for name in of_run):
+            return None
+        if row["meaning"]:
+            metrics[key.metric] = _METRIC.validate_json(row["meaning"])
+        made.append(Measurement(key, tuple(row["samples"]), row["status"], row["detail"]))
+    date = first.pop("date").replace(tzinfo=timezone.utc).isoformat()
+    return Run(**first, date=date, measurements=tuple(made), metrics=metrics)

@@ -114,6 +114,21 @@ def test_a_change_counts_only_when_it_recurs() -> None:
     assert gate(Policy.model_validate({"statistics": {"repeats": 1}}), [first]).code == 1
 
 
+def test_the_last_runs_are_the_latest_whatever_zone_their_dates_are_in() -> None:
+    first, second = twice(0.06)
+    early = replace(run(timed(seed=9)), date="2026-11-23T05:00:00+09:00")  # before both
+    assert gate(Policy(), [first, second, early]).code == 1
+    late = replace(early, date="2026-11-22T20:00:00-09:00")  # after both
+    assert gate(Policy(), [first, second, late]).code == 0
+
+
+def test_facts_of_a_run_are_no_difference_of_environments() -> None:
+    first = run(timed(), hour=1)
+    sides_ = [{**first.environment_base, "commit_date": d, "command": d} for d in ("1", "2")]
+    made = replace(first, environment_base=sides_[0], environment_head=sides_[1])
+    assert gate(Policy(), [made]).environment == ()
+
+
 def test_among_many_figures_a_change_needs_more_evidence() -> None:
     policy = Policy.model_validate({"statistics": {"repeats": 1, "confidence": 0.8}})
     weak = timed(slowdown=0.07, pairs=20, seed=1)

@@ -114,7 +114,7 @@ def test_the_gates_code_is_the_nights(nights: Nights) -> None:
     steps = GOOD + script("again", "exit 4", "verdict: true") + script("after")
     done = nights.run(steps)
     assert done.exit_code == 4
-    assert "inconclusive, which the policy forbids: " in done.stdout
+    assert "inconclusive: " in done.stdout
     assert nights.steps() == {"gate": "ok", "again": "ok", "after": "ok"}
 
 

@@ -3,10 +3,13 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
+from actprune_ci.history.history import load
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.store.query import measurements, sql
+from actprune_ci.store.integrity import file_name
+from actprune_ci.store.query import measurements, over, sql, verified
 from actprune_ci.store.record import record
-from actprune_ci.store.store import SCHEMA, canonical, connect, digest, place, read, write
+from actprune_ci.store.store import SCHEMA, canonical, connect, digest, found, read, stem, write
 from actprune_ci.store.store import text as literal
 from actprune_common.errors import InputError
 
@@ -46,6 +52,24 @@ def a_run(number: int = 0, commit: str = "c" * 40, samples: tuple[float, ...] = 
     )
 
 
+def versioned(version: str) -> Run:
+    """The run, of another version of its benchmarks' code."""
+    figures = (replace(m, key=replace(m.key, version=version)) for m in a_run().measurements)
+    return replace(a_run(), measurements=tuple(figures))
+
+
+def of_schema_1(run: Run, store: Path) -> Path:
+    """A run's file as it was written before versions, meanings and digests of bytes."""
+    (store / "runs").mkdir(parents=True, exist_ok=True)
+    made = write(run, store / "made")
+    path = store / f"runs/{stem(canonical(run))}.parquet"
+    columns = "* EXCLUDE (version, meaning) REPLACE (1::INTEGER AS schema)"
+    source = f"SELECT {columns} FROM read_parquet({literal(str(made))})"
+    connect().execute(f"COPY ({source}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    shutil.rmtree(store / "made")
+    return path
+
+
 def files(store: Path) -> list[str]:
     return sorted(str(p.relative_to(store)) for p in store.rglob("*") if p.is_file())
 
@@ -58,6 +82,14 @@ keys = st.builds(
     params=st.dictionaries(texts, texts, max_size=3).map(lambda d: tuple(d.items())),
     metric=texts,
     unit=texts,
+    version=texts,
+)
+meanings = st.builds(
+    Metric,
+    direction=st.sampled_from(["lower", "higher", "none"]),
+    unit=texts,
+    exact=st.booleans(),
+    smallest=st.none() | numbers,
 )
 figures = st.one_of(
     st.builds(Measurement, keys, st.lists(numbers, min_size=1, max_size=3).map(tuple)),
@@ -72,6 +104,7 @@ runs = st.builds(
     machine=texts,
     environment=st.dictionaries(texts, texts, max_size=3),
     measurements=st.lists(figures, min_size=1, max_size=4, unique_by=lambda m: m.key).map(tuple),
+    metrics=st.dictionaries(texts, meanings, max_size=3),
 )
 
 
@@ -81,14 +114,17 @@ def test_what_is_read_is_what_was_written(
 ) -> None:
     store = tmp_path_factory.mktemp("store")
     path = write(run, store)
-    assert path == place(canonical(run), store)
+    assert path is not None
+    assert path == found(canonical(run), store)
     assert read(path) == canonical(run)
     assert write(run, store) is None
 
 
-def test_a_name_is_the_date_and_the_digest(tmp_path: Path) -> None:
+def test_a_name_is_the_date_and_the_digests(tmp_path: Path) -> None:
     path = write(a_run(), tmp_path)
-    assert path == tmp_path / f"runs/20260101T030405Z-{digest(canonical(a_run()))}.parquet"
+    assert path is not None
+    content = sha256(path.read_bytes() + b"20260101T030405Z-a4ecd59e4eef9677").hexdigest()[:16]
+    assert path.name == f"20260101T030405Z-a4ecd59e4eef9677-{content}.parquet"
     assert digest(canonical(a_run())) == "a4ecd59e4eef9677"  # the same on every machine, for ever
     assert oct(path.stat().st_mode & 0o777) == "0o644"
 
@@ -109,6 +145,8 @@ def test_the_order_of_measurements_and_the_time_zone_make_no_other_run() -> None
         replace(a_run(), environment={"torch": "2.14"}),
         a_run(samples=(1.0, 2.0000000000000004)),
         a_run(samples=(2.0, 1.0)),
+        versioned("1"),
+        replace(a_run(), metrics={"bytes": Metric("lower", "bytes")}),
     ],
 )
 def test_any_difference_makes_another_run(other: Run) -> None:
@@ -261,43 +299,175 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, good: bool) -> 
     assert read(store / before[0]) == canonical(a_run())
 
 
-def test_a_changed_file_of_the_store_is_refused_by_read(tmp_path: Path) -> None:
+def test_versions_and_meanings_are_columns(tmp_path: Path) -> None:
+    declared = {"bytes": Metric("lower", "bytes", smallest=0.5), "unmeasured": Metric("higher")}
+    write(replace(versioned("2"), metrics=declared), tmp_path)
+    answer = sql(tmp_path, "SELECT DISTINCT metric, version, meaning FROM measurements ORDER BY 1")
+    said = '{"direction": "lower", "smallest": 0.5, "unit": "bytes"}'
+    assert answer.rows == [("bytes", "2", said), ("time", "2", "")]
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"python": "3.11.4", "env_name": "virtualenv-py3.9-numpy"}, "virtualenv-py3.9-numpy"),
+        ({"python": "3.11.4"}, "asv-py3.11"),
+        ({"python": "3.11.4", "env_name": ""}, "asv-py3.11"),
+        ({"python": "pypy"}, "asv-pyunknown"),
+        ({}, "asv-pyunknown"),
+    ],
+)
+def test_an_environment_has_a_name(tmp_path: Path, environment: dict[str, str], name: str) -> None:
+    write(replace(a_run(), environment=environment), tmp_path)
+    assert sql(tmp_path, "SELECT DISTINCT env_name FROM measurements").rows == [(name,)]
+
+
+def test_a_file_of_schema_1_is_read_and_is_the_run_that_is_recorded_again(tmp_path: Path) -> None:
+    path = of_schema_1(a_run(), tmp_path)
+    assert read(path) == canonical(a_run())
+    assert write(a_run(), tmp_path) is None
+    write(versioned("1"), tmp_path)
+    question = "SELECT version, count(*) FROM measurements GROUP BY 1 ORDER BY 1"
+    assert sql(tmp_path, question).rows == [("", 3), ("1", 3)]
+
+
+def test_two_files_of_one_run_count_once(tmp_path: Path) -> None:
     path = write(a_run(), tmp_path)
     assert path is not None
-    other = path.with_name("20260101T030405Z-0123456789abcdef.parquet")
-    path.rename(other)
-    with pytest.raises(InputError) as problem:
-        read(other)
-    there = digest(canonical(a_run()))
-    expected = f"{other}: digest: the contents have {there}, so they were changed"
-    assert str(problem.value) == expected
-    other.write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=f"^{other}: no file of this store: "):
-        read(other)
+    content = path.read_bytes()
+    query = f"COPY (FROM read_parquet({literal(str(path))})) TO {{}} (FORMAT parquet)"
+    other = tmp_path / "other.parquet"  # as another version of DuckDB writes it
+    connect().execute(query.format(literal(str(other))))
+    run, content = stem(canonical(a_run())), other.read_bytes()
+    (tmp_path / "runs" / file_name(run, content)).write_bytes(content)
+    of_schema_1(a_run(), tmp_path)
+    assert len(files(tmp_path / "runs")) == 3
+    answer = sql(tmp_path, "SELECT count(*) FROM measurements")
+    assert (answer.rows, answer.skipped) == ([(3,)], {})
+
+
+ROWS = "SELECT * EXCLUDE (run) FROM measurements ORDER BY ALL"
+
+
+def refusals(store: Path, path: Path) -> list[str]:
+    """What every reader says of a damaged file beside a sound one; it must not be believed."""
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: ") as problem:
+        read(path)
+    rows, skipped = over(store, lambda connection: connection.execute(ROWS).fetchall())
+    assert len(rows) == 3
+    assert list(skipped) == [str(path)]
+    assert sql(store, ROWS).rows == rows
+    assert load(store, ["d" * 40]).skipped == tuple(skipped.values())
+    return [str(problem.value), *skipped.values()]
+
+
+def flips(content: bytes, step: int) -> Iterator[bytes]:
+    for place in range(0, len(content), step):
+        yield content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+
+
+def test_a_flipped_bit_is_seen_by_every_reader(tmp_path: Path) -> None:
+    path = write(a_run(1), tmp_path)
+    write(a_run(commit="d" * 40), tmp_path)
+    assert path is not None
+    content = path.read_bytes()
+    for changed in flips(content, 331):
+        path.write_bytes(changed)
+        refusals(tmp_path, path)
+    path.write_bytes(content)
+    assert len(sql(tmp_path, ROWS).rows) == 6
+
+
+@pytest.mark.parametrize("step", [37, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_flip_at_any_byte_is_seen(tmp_path: Path, step: int) -> None:
+    path, connection = write(a_run(), tmp_path), connect()
+    assert path is not None
+    for changed in flips(path.read_bytes(), step):
+        path.write_bytes(changed)
+        kept, bad = verified(connection, str(tmp_path))
+        assert (kept, list(bad)) == ([], [str(path)])
+        with pytest.raises(InputError, match="digest: the bytes have"):
+            read(path)
+
+
+@pytest.mark.parametrize("step", [331, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_flipped_bit_of_schema_1_changes_no_row(tmp_path: Path, step: int) -> None:
+    path = of_schema_1(a_run(1), tmp_path)
+    content, rows = path.read_bytes(), sql(tmp_path, ROWS).rows
+    write(a_run(commit="d" * 40), tmp_path)
+    refused = 0
+    for changed in flips(content, step):  # one in what no reader looks at may pass
+        path.write_bytes(changed)
+        answer = sql(tmp_path, ROWS)
+        refused += list(answer.skipped) == [str(path)]
+        assert answer.skipped or [row for row in answer.rows if row in rows] == rows
+        assert len(answer.rows) == (3 if answer.skipped else 6)
+    assert refused >= 5
+
+
+def test_a_renamed_and_a_truncated_run_are_refused(tmp_path: Path) -> None:
+    path = write(a_run(1), tmp_path)
+    write(a_run(commit="d" * 40), tmp_path)
+    assert path is not None
+    _, run, content = path.stem.split("-")
+    for name in (
+        f"20270101T000000Z-{run}-{content}",
+        f"20260102T030405Z-{'0' * 16}-{content}",
+        f"20260102T030405Z-{run}-{'0' * 16}",
+        f"20260102T030405Z-{run}",
+        "x",
+    ):
+        other = path.rename(path.with_name(f"{name}.parquet"))
+        refusals(tmp_path, other)
+        other.rename(path)
+    (said, _) = refusals_of_half(tmp_path, path)
+    assert re.search(r"digest: the bytes have [0-9a-f]{16}, so they or the name were changed", said)
+
+
+def refusals_of_half(store: Path, path: Path) -> list[str]:
+    path.write_bytes(path.read_bytes()[:-200])
+    return refusals(store, path)
+
+
+def test_recording_a_damaged_run_again_sets_the_damaged_file_aside(tmp_path: Path) -> None:
+    path = write(a_run(), tmp_path)
+    assert path is not None
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert write(a_run(), tmp_path) == path
+    assert read(path) == canonical(a_run())
+    aside = tmp_path / "set-aside" / path.name
+    assert aside.read_bytes() == content[:-1]
+    reason = aside.with_name(f"{aside.name}.reason.txt").read_text("utf-8")
+    assert reason.startswith(f"{path}: digest: the bytes have ")
 
 
 def damaged_store(store: Path) -> dict[str, str]:
     """A store of three good runs and four bad files; the bad ones and what is said of each."""
-    for number in range(3):
-        write(a_run(number), store)
-    runs = store / "runs"
-    good = next(iter(runs.iterdir())).read_bytes()
-    (runs / "0-half.parquet").write_bytes(good[: len(good) // 2])
-    (runs / "1-empty.parquet").write_bytes(b"")
-    select = {
-        "2-foreign.parquet": "1 AS x",
-        "3-newer.parquet": f"* REPLACE ({SCHEMA + 1}::INTEGER AS schema)",
-    }
-    one = literal(str(place(canonical(a_run(0)), store)))
-    for name, columns in select.items():
-        source = f" FROM read_parquet({one})" if "*" in columns else ""
-        path = literal(str(runs / name))
-        connect().execute(f"COPY (SELECT {columns}{source}) TO {path} (FORMAT parquet)")
+    good, *_ = [write(a_run(number), store) for number in range(3)]
+    assert good is not None
+    content = good.read_bytes()
+
+    def put(name: str, content: bytes, *, fits: bool = True) -> str:
+        run = f"2025{name}T000000Z-{'0' * 16}"
+        path = good.with_name(file_name(run, content) if fits else f"{run}-{'0' * 16}.parquet")
+        path.write_bytes(content)
+        return str(path)
+
+    def made(columns: str) -> bytes:
+        path = store / "made.parquet"
+        source = f"SELECT {columns} FROM read_parquet({literal(str(good))})"
+        connect().execute(f"COPY ({source}) TO {literal(str(path))} (FORMAT parquet)")
+        content = path.read_bytes()
+        path.unlink()
+        return content
+
+    newer = f"* REPLACE ({SCHEMA + 1}::INTEGER AS schema)"
     return {
-        str(runs / "0-half.parquet"): "No magic bytes found at end of file",
-        str(runs / "1-empty.parquet"): "too small to be a Parquet file",
-        str(runs / "2-foreign.parquet"): "schema: expected INTEGER, got no such column",
-        str(runs / "3-newer.parquet"): "schema: expected 1, got 2",
+        put("0101", content[:-20], fits=False): "digest: the bytes have ",
+        put("0102", b""): "too small to be a Parquet file",
+        put("0103", made("1 AS x")): "schema: expected INTEGER, got no such column",
+        put("0104", made(newer)): "schema: expected 2, got 3",
     }
 
 
@@ -314,7 +484,7 @@ def test_a_question_leaves_out_bad_files_and_names_each(tmp_path: Path) -> None:
 def test_a_store_of_bad_files_alone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/x.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"no file of it can be read: .*x\.parquet: "):
+    with pytest.raises(InputError, match=r"no file of it can be read: .*x\.parquet: name: "):
         sql(tmp_path, "SELECT 1 FROM measurements")
 
 
