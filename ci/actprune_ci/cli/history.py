@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell_left_out
+from actprune_ci.cli.options import Branch, Glob, Ordered, Store, echo, tell_left_out
 from actprune_ci.history.history import HistoryFinding, branch_commits, findings, load
 from actprune_common.files import write_whole
+from actprune_common.printable import visible
 
 
 def command(
@@ -32,7 +33,7 @@ def command(
     if out is not None:
         document = {"schema": 1, "branch": branch, "findings": [f.document for f in found]}
         write_whole(out, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-    typer.echo(printed(found, len(history.commits), len(history.figures)), nl=False)
+    echo(printed(found, len(history.commits), len(history.figures)), nl=False)
 
 
 def printed(found: Sequence[HistoryFinding], commits: int, figures: int) -> str:
@@ -44,7 +45,7 @@ def printed(found: Sequence[HistoryFinding], commits: int, figures: int) -> str:
             f"  {finding.change.kind} of {effect(finding)} in"
             f" {finding.good[:10]}..{finding.bad[:10]}, on {finding.figure.machine}"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def effect(finding: HistoryFinding) -> str:

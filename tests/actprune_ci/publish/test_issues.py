@@ -225,7 +225,7 @@ def test_texts_are_escaped(hub: GitHub) -> None:
     _, _, shown = issue["body"].partition(" -->\n")
     assert "<" not in shown.replace(r"\<", "")
     assert r"\<script\> @" + "\u200b" + r"all \| \`x\`" in shown
-    assert shown.count("```") == 2
+    assert "\n````sh\n```\\n# not a heading\n````\n" in shown
 
 
 def test_the_mark_cannot_be_ended_from_within() -> None:
