@@ -299,6 +299,28 @@ def test_a_long_report_is_cut(hub: GitHub, report: Path) -> None:
     assert body.endswith("\n\n(cut: the report is longer)\n")
 
 
+def test_what_is_cut_within_a_block_ends_it(hub: GitHub, report: Path) -> None:
+    report.write_text("text\n\n````sh\n```\n" + "line\n" * 20_000, "utf-8")
+    comment(report)
+    body = hub.state["pulls"]["7"]["comments"][1]["body"]
+    assert body.endswith("line\n````\n\n(cut: the report is longer)\n")
+
+
+def test_a_report_from_another_repository_is_not_shown(hub: GitHub, report: Path) -> None:
+    state = hub.state
+    theirs = {"headRepository": {"name": "actprune"}, "headRepositoryOwner": {"login": "them"}}
+    state["pulls"]["7"] |= theirs
+    hub.state = state
+    done = comment(report, "--from", "foe/actprune")
+    wanted = "--from: pull request 7 is from them/actprune, the report from foe/actprune"
+    assert str(done.exception) == wanted
+    assert comment(report, "--from", "Them/actprune").stdout == "pull request 7: written\n"
+    state = hub.state
+    state["pulls"]["7"]["headRepository"] = None  # the fork was deleted
+    hub.state = state
+    assert "is from them/?" in str(comment(report, "--from", "them/actprune").exception)
+
+
 def test_bad_comments(report: Path) -> None:
     wanted = "--name: expected letters, digits and -, got '-->'"
     assert str(comment(report, "--name=-->").exception) == wanted

@@ -16,6 +16,8 @@ LINKED = re.compile(
     re.IGNORECASE,
 )
 """After these a break keeps GitHub from making a link: escapes do not, it reads what is shown."""
+LONGEST = 1000
+"""Characters of one text: a comment holds 65,536, which one name must not fill."""
 SIGNS = re.compile(r"[\\`*_\[\]<>|#~&$]")
 BLOCK = re.compile(r"^(?=[-+] |[-+=][-+= ]*$)|^\d+(?=[.)]( |$))")
 """What would begin a list or underline a heading, were it the first on its line."""
@@ -78,7 +80,8 @@ def code(said: str) -> list[str]:
 
 def text(plain: str) -> str:
     """Text that Markdown leaves as it is: no mention, link, tag, formula or column of its own."""
-    shown = SIGNS.sub(r"\\\g<0>", unlinked(plain))
+    whole = plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}…"
+    shown = SIGNS.sub(r"\\\g<0>", unlinked(whole))
     return BLOCK.sub(r"\g<0>\\", shown)
 
 
