@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_ci.cli.options import Ordered, tell
+from actprune_ci.cli.options import Ordered, echo, tell
 from actprune_ci.history.series import branch_commits
 from actprune_ci.measure.checkouts import resolve
 from actprune_ci.model.documents import Entry as Figure
@@ -17,6 +17,7 @@ from actprune_ci.triage.order import Order, between
 from actprune_ci.triage.write import append, lines
 from actprune_common.errors import InputError, expected
 from actprune_common.git import git
+from actprune_common.printable import visible
 from actprune_common.strict_yaml import check
 
 Selected = tuple[Figure, str, tuple[str, str]]
@@ -74,7 +75,7 @@ def command(
     if not fits:
         raise InputError(f"ack: {entry.name}: selects nothing in {gate or history}")
     append(file, entry)
-    typer.echo(lines(entry), nl=False)
+    echo("\n".join(map(visible, lines(entry).splitlines())))
     tell(f"written to {file}: have it reviewed")
 
 

@@ -13,6 +13,7 @@ from actprune_ci.cli.options import (
     PolicyFile,
     Store,
     TriageFile,
+    echo,
     tell_left_out,
 )
 from actprune_ci.history.history import HistoryFinding
@@ -20,6 +21,7 @@ from actprune_ci.judge import policy
 from actprune_ci.triage import entries
 from actprune_ci.triage.analysis import Analysis, analysed
 from actprune_common.files import by_lines, write_whole
+from actprune_common.printable import visible
 
 
 def command(
@@ -46,7 +48,7 @@ def command(
     tell_left_out(made.history.skipped)
     if out is not None:
         write_whole(out, by_lines(made.document))
-    typer.echo(printed(made), nl=False)
+    echo(printed(made), nl=False)
 
 
 def printed(made: Analysis) -> str:
@@ -64,7 +66,7 @@ def printed(made: Analysis) -> str:
         )
         lines += [f"  {settled}"] if settled else []
     lines += [f"note: {note}" for note in made.notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def effect(finding: HistoryFinding) -> str:
