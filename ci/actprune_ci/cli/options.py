@@ -25,6 +25,9 @@ TriageFile = Annotated[
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Go on without commits that the clone lacks.")
 ]
+CulpritsFile = Annotated[
+    Path | None, typer.Option("--culprits", help="culprits.json: what bisections found.")
+]
 Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]

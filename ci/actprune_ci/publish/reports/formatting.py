@@ -119,15 +119,21 @@ def acknowledged(report: Report) -> list[str]:
 
 
 def command(report: Report, *benchmarks: str) -> str:
-    """What repeats the measurement, on one line to be pasted into a shell as it stands.
+    """What repeats the measurement; nothing without benchmarks, or where `line` has none."""
+    if not benchmarks:
+        return ""
+    return line("ab", report.base, report.head, "--benchmarks", pattern(benchmarks))
+
+
+def line(verb: str, base: str, head: str, *words: str) -> str:
+    """A command on two commits, on one line to be pasted into a shell as it stands.
 
     Quoting is the last thing done to it. Nothing where a side is no commit (it could be an option)
     or where the line would be too long.
     """
-    if not benchmarks or not all(map(COMMIT.fullmatch, (report.base, report.head))):
+    if not all(map(COMMIT.fullmatch, (base, head))):
         return ""
-    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern(benchmarks)]
-    made = shlex.join(words)
+    made = shlex.join(["actprune-ci", verb, base, head, *words])
     return made if len(made) <= LONGEST else ""
 
 
