@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.history.history import load
+from actprune_ci.history.series import load
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.integrity import file_name
