@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from actprune_ci.judge.report import CODES, Finding, Report
-from actprune_common.printable import escape, seen
+from actprune_common.printable import escape, seen, visible
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
@@ -107,16 +107,21 @@ def explanation(finding: Finding) -> str:
 
 
 def command(report: Report, *benchmarks: str) -> str:
-    """What repeats the measurement, on one line to be pasted into a shell as it stands.
-
-    Quoting is the last thing done to it. Nothing where a side is no commit (it could be an option)
-    or where the line would be too long.
-    """
+    """What repeats the measurement; nothing where a side is no commit: it could be an option."""
     if not benchmarks or not all(map(COMMIT.fullmatch, (report.base, report.head))):
         return ""
-    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern(benchmarks)]
+    sides = report.base, report.head
+    return pasted("actprune-ci", "ab", *sides, "--benchmarks", pattern(benchmarks))
+
+
+def pasted(*words: str) -> str:
+    """A command on one line, which every report shows as it is, to be pasted into a shell.
+
+    Quoting is the last thing done to it. Nothing where the line is too long, or where a word holds
+    what a reader does not see: he would paste something else than he read.
+    """
     made = shlex.join(words)
-    return made if len(made) <= LONGEST else ""
+    return made if len(made) <= LONGEST and visible(made) == made else ""
 
 
 def pattern(benchmarks: Sequence[str]) -> str:
