@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from importlib import import_module, metadata
+from io import TextIOWrapper
 from pkgutil import iter_modules
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from actprune_ci.judge.report import INCONCLUSIVE, NO_DATA
 from actprune_ci.measure.bisect import OpenError
 from actprune_ci.measure.checkouts import BuildError
 from actprune_common.errors import InputError
+from actprune_common.printable import printable, visible
 
 ENDS: Mapping[type[InputError], int] = {
     NoDataError: NO_DATA,
@@ -72,8 +74,11 @@ class _Commands(TyperGroup):
 
 def main() -> None:
     """Run the command line; bad input is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # one that is not UTF-8 has no arrows
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()()
     except InputError as problem:
-        sys.stderr.write(f"actprune-ci: error: {problem}\n")
+        sys.stderr.write(f"actprune-ci: error: {printable(visible(problem))}\n")
         sys.exit(USAGE)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import PairCount, Python, Repo, Suite, interruptible, tell
+from actprune_ci.cli.options import PairCount, Python, Repo, Suite, echo, interruptible, tell
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve
@@ -16,6 +16,7 @@ from actprune_ci.model import serialise
 from actprune_ci.model.runs import AbRun, Pairs
 from actprune_common.errors import InputError
 from actprune_common.git import uncommitted
+from actprune_common.printable import visible
 
 
 def command(
@@ -51,7 +52,7 @@ def command(
 
     with interruptible(kept), checked_out(repo, python) as checkouts:
         found = ab.run(checkouts, *commits, options, lambda r: serialise.write(out, r), tell)
-    typer.echo(printed(found), nl=False)
+    echo(printed(found), nl=False)
     if not any(pair.status == "ok" for pair in found.pairs):
         raise typer.Exit(NO_DATA)
 
@@ -71,7 +72,7 @@ def printed(run: AbRun) -> str:
     lines = [f"{run.base[:10]}..{run.head[:10]} on {run.machine}, {run.seconds:.0f} s"]
     lines += [f"{told(pair):>24}  {pair.key}" for pair in run.pairs]
     lines += [f"note: {note.text}" for note in run.notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def told(pair: Pairs) -> str:

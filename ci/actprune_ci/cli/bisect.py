@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci.cli.ab import limits
-from actprune_ci.cli.options import PairCount, Python, Repo, Suite, interruptible, tell
+from actprune_ci.cli.options import PairCount, Python, Repo, Suite, echo, interruptible, tell
 from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
@@ -17,6 +17,7 @@ from actprune_ci.measure.pairing import PairedFigure
 from actprune_common.errors import expected
 from actprune_common.files import write_whole
 from actprune_common.git import git
+from actprune_common.printable import visible
 
 
 def command(
@@ -47,7 +48,7 @@ def command(
         found = bisect.bisect(question, *commits, lambda probe: tell(told(repo, probe)))
     if out is not None:
         write_whole(out, json.dumps({"schema": 1, **asdict(found)}, indent=1) + "\n")
-    typer.echo(printed(repo, found), nl=False)
+    echo(printed(repo, found), nl=False)
     if len(found.suspects) > 1:
         raise typer.Exit(INCONCLUSIVE)
 
@@ -58,7 +59,7 @@ def the_one(checkouts: Checkouts, commit: str, suite: str, benchmark: str) -> Pa
     listed = ab.listed_by(checkouts.side(commit), checkouts.suite(commit, suite), checkouts.python)
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:
-        names = "".join(f"\n  {key}" for key in fitting[:10])
+        names = "".join(f"; {key}" for key in fitting[:10])
         raise expected("--benchmark", f"one that {benchmark!r} fits", f"{len(fitting)}{names}")
     return PairedFigure(fitting[0], *listed.keys[fitting[0]])
 
@@ -75,7 +76,7 @@ def printed(repo: Path, found: bisect.Bisection) -> str:
     if found.confirmed:
         lines.append(f"  {found.confirmed}, against the commit before")
     lines.append(f"{len(found.steps)} commits measured")
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def subject(repo: Path, commit: str) -> str:

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import PolicyFile
+from actprune_ci.cli.options import PolicyFile, echo
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.calibrate import calibrate
 from actprune_ci.judge.identity import distinct
 from actprune_ci.model.serialise import read_ab
 from actprune_common.errors import InputError
+from actprune_common.printable import visible
 
 
 def command(
@@ -34,7 +35,7 @@ def command(
         raise InputError("calibrate: expected A/A runs (--ab, --store), got none")
     made = calibrate(runs, rules, shlex.join(["actprune-ci", *sys.argv[1:]]), draws=draws)
     calibration_record.write(out, made)
-    typer.echo(summary(made))
+    echo(summary(made))
 
 
 def summary(made: calibration_record.Calibration) -> str:
@@ -54,4 +55,4 @@ def summary(made: calibration_record.Calibration) -> str:
             for s in benchmark.sizes
         )
         lines.append(f"{benchmark.key}: noise {benchmark.spread:.1%} a pair; finds {sizes}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))

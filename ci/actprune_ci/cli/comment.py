@@ -14,6 +14,9 @@ def command(
     pull: Annotated[int, typer.Option("--pr", min=1, help="The pull request's number.")],
     head: Annotated[str, typer.Option(help="The commit reported on; it must be its head.")],
     report: Annotated[Path, typer.Option(help="Markdown that is to be trusted: gate.md.")],
+    source: Annotated[
+        str, typer.Option("--from", help="The repository measured; its head's must be the same.")
+    ] = "",
     name: Annotated[str, typer.Option(help="Of several comments, this one.")] = "benchmark",
 ) -> None:
     """Write the report as a comment, or put it in the place of the one written before.
@@ -26,5 +29,5 @@ def command(
         body = contents(report).decode()
     except UnicodeDecodeError as problem:
         raise InputError(f"{report}: cannot be read ({problem})") from None
-    done = github.report(pull, head, body, f"<!-- actprune-ci comment {name} -->")
+    done = github.report(pull, head, body, f"<!-- actprune-ci comment {name} -->", source)
     typer.echo(f"pull request {pull}: {done}")

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import Branch, Glob, Ordered, PolicyFile, Store, tell_left_out
+from actprune_ci.cli.options import Branch, Glob, Ordered, PolicyFile, Store, echo, tell_left_out
 from actprune_ci.history.coverage import GapError, coverage
 from actprune_ci.history.history import HistoryFinding, about, findings, looked_at
 from actprune_ci.history.series import History, branch_commits, load
 from actprune_ci.judge import policy
 from actprune_common.files import by_lines, write_whole
+from actprune_common.printable import visible
 
 
 def command(
@@ -45,7 +46,7 @@ def command(
     notes = [*covered.notes(), *about(history, rules)]
     if out is not None:
         write_whole(out, document(branch, history, found, notes))
-    typer.echo(printed(found, history, notes), nl=False)
+    echo(printed(found, history, notes), nl=False)
 
 
 def document(
@@ -75,7 +76,7 @@ def printed(found: Sequence[HistoryFinding], history: History, notes: Sequence[s
             f" ({finding.figure.environment})"
         )
     lines += [f"note: {note}" for note in notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def effect(finding: HistoryFinding) -> str:

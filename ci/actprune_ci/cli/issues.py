@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import tell
+from actprune_ci.cli.options import echo, tell
 from actprune_ci.model.documents import GateJson, HistoryJson
 from actprune_ci.model.reading import read
 from actprune_ci.publish import github
 from actprune_ci.publish.issues import plan
 from actprune_common.errors import InputError
+from actprune_common.printable import visible
 
 
 def command(
@@ -35,8 +36,8 @@ def command(
         if not dry_run:
             github.act(action)
         number = f" {action.number}" if action.number else ""
-        typer.echo(f"{action.kind}{number}: {action.title or action.comment}")
+        echo(visible(f"{action.kind}{number}: {action.title or action.comment}"))
     if len(new) > most:
         tell(f"{len(new) - most} more regressions have no issue yet (--most)")
     if not actions:
-        typer.echo("nothing to be done")
+        echo("nothing to be done")

@@ -14,6 +14,7 @@ from actprune_ci.nightly import config, summary
 from actprune_ci.nightly.night import NightRun, begin, run
 from actprune_common.errors import InputError
 from actprune_common.files import alone, write_whole
+from actprune_common.printable import printable
 
 STEPS = Path("ci/nightly.yml")
 
@@ -62,4 +63,4 @@ def show(made: NightRun) -> None:
     except (InputError, OSError) as problem:
         tell(f"actprune-ci: the summary cannot be written: {problem}")
     with suppress(BrokenPipeError):
-        sys.stdout.write(summary.terminal(made.night, made.state, made.folder))
+        sys.stdout.write(printable(summary.terminal(made.night, made.state, made.folder)))

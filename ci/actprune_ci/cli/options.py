@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from actprune_common.printable import printable, visible
+
 USAGE, INTERRUPTED = 2, 130
 """Exit codes beside those of actprune_ci.judge.report."""
 
@@ -42,7 +44,12 @@ def interruptible(kept: Callable[[], str] = str) -> Iterator[None]:
 
 def tell(line: str) -> None:
     """Where things stand, on stderr."""
-    typer.echo(line, err=True)
+    typer.echo(printable(visible(line)), err=True)
+
+
+def echo(text: str, *, nl: bool = True) -> None:
+    """Lines on stdout; one of data must be `visible` before it stands in them."""
+    typer.echo(printable(text), nl=nl)
 
 
 def tell_left_out(reasons: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from actprune_ci.cli.options import Store, tell_left_out
 from actprune_ci.store.query import Rows, sql
+from actprune_common.printable import printable, visible
 
 RowsFormat = Literal["table", "csv", "json"]
 
@@ -36,10 +37,10 @@ def printed(answer: Rows, form: RowsFormat) -> str:
     lines = [answer.columns, *(tuple(map(_cell, row)) for row in answer.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-    return "\n".join(padded) + "\n"
+    return printable("\n".join(padded) + "\n")
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else visible(value)

@@ -77,13 +77,17 @@ def act(action: Action) -> None:
         gh("issue", "close", issue, "--reason", "completed")
 
 
-def report(pull: int, head: str, body: str, marker: str) -> str:
+def report(pull: int, head: str, body: str, marker: str, source: str = "") -> str:
     """Show a report on a pull request, in one comment of our own that is known by its marker.
 
     What was done: `written`, `updated` or `unchanged`. Raises InputError where the pull request's
-    head is another commit than the one reported on.
+    head is another commit than the one reported on, or comes from another repository than `source`:
+    who has the same commit in a fork of his own may measure it, and speaks for his pull request.
     """
-    shown = _json(gh("pr", "view", str(pull), "--json", "headRefOid,comments"), "gh pr view")
+    fields = f"headRefOid,comments{',headRepository,headRepositoryOwner' if source else ''}"
+    shown = _json(gh("pr", "view", str(pull), "--json", fields), "gh pr view")
+    if source and (found := _head_repository(shown)).lower() != source.lower():
+        raise InputError(f"--from: pull request {pull} is from {found}, the report from {source}")
     if shown["headRefOid"] != head:
         found = shown["headRefOid"][:12]
         raise InputError(f"--head: pull request {pull} is at {found}, the report is on {head[:12]}")
@@ -103,7 +107,22 @@ def report(pull: int, head: str, body: str, marker: str) -> str:
 
 def cut(text: str) -> str:
     """A text that GitHub takes: what is too long ends with a note."""
-    return text if len(text) <= LARGEST else f"{text[:LARGEST]}\n\n(cut: the report is longer)\n"
+    if len(text) <= LARGEST:
+        return text
+    lines, block = text[:LARGEST].split("\n")[:-1], ""
+    for line in lines:
+        fence = re.match("`{3,}", line)
+        if fence and not block:
+            block = fence[0]
+        elif fence and line == fence[0] and len(line) >= len(block):
+            block = ""
+    return "\n".join([*lines, *([block] if block else []), "", "(cut: the report is longer)", ""])
+
+
+def _head_repository(shown: Any) -> str:
+    """`owner/name` of where a pull request comes from; a deleted fork has none."""
+    owner, repository = shown["headRepositoryOwner"] or {}, shown["headRepository"] or {}
+    return f"{owner.get('login', '?')}/{repository.get('name', '?')}"
 
 
 def _json(said: str, what: str) -> Any:

@@ -15,7 +15,8 @@ from typing import Literal
 from actprune_ci.model.documents import Entry, GateEntry, GateJson, HistoryEntry, HistoryJson
 from actprune_ci.publish.github import Action, Issue
 from actprune_ci.publish.reports.formatting import number
-from actprune_ci.publish.reports.markdown import code, table, text
+from actprune_ci.publish.reports.markdown import code, table, text, unlinked
+from actprune_common.printable import visible
 
 MARK = re.compile(r"<!-- actprune-ci regression (\{.*\}) -->")
 GONE = "gone"
@@ -102,7 +103,7 @@ def _of_gate(finding: GateEntry, gate: GateJson) -> Regression:
     rows = _rows(said, finding.unit, _size(said), *levels)
     named = ("bound", "detail", "reason", "owner")
     rows += [(name, value) for name in named if (value := getattr(finding, name))]
-    repeat = ["", "To repeat it:", *code(finding.command)] if finding.command else []
+    repeat = ["", "To repeat it:", *code(visible(finding.command))] if finding.command else []
     return Regression(said, _title(finding.word, finding), (*table(["", ""], rows), *repeat))
 
 
@@ -202,8 +203,7 @@ def _size(said: Said) -> str:
 
 
 def _title(word: str, finding: Entry) -> str:
-    plain = " ".join(f"{word}: {finding.name}, {finding.metric}".split())
-    return plain.replace("@", "@\u200b")[:200]
+    return unlinked(f"{word}: {finding.name}, {finding.metric}")[:200]
 
 
 def _body(found: Regression) -> str:

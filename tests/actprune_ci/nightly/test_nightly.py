@@ -614,4 +614,4 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     )
     page = summary.markdown(config.Night(steps=steps), made, tmp_path)
     assert r"\<img src=x\> @" + "\u200b" + r"all \| \`x\`" in page
-    assert "'''\n<b>\n```" in page
+    assert "\n````sh\n```\n<b>\n````\n" in page

@@ -225,7 +225,7 @@ def test_texts_are_escaped(hub: GitHub) -> None:
     _, _, shown = issue["body"].partition(" -->\n")
     assert "<" not in shown.replace(r"\<", "")
     assert r"\<script\> @" + "\u200b" + r"all \| \`x\`" in shown
-    assert shown.count("```") == 2
+    assert "\n````sh\n```\\n# not a heading\n````\n" in shown
 
 
 def test_the_mark_cannot_be_ended_from_within() -> None:
@@ -297,6 +297,28 @@ def test_a_long_report_is_cut(hub: GitHub, report: Path) -> None:
     body = hub.state["pulls"]["7"]["comments"][1]["body"]
     assert len(body) < 65_536
     assert body.endswith("\n\n(cut: the report is longer)\n")
+
+
+def test_what_is_cut_within_a_block_ends_it(hub: GitHub, report: Path) -> None:
+    report.write_text("text\n\n````sh\n```\n" + "line\n" * 20_000, "utf-8")
+    comment(report)
+    body = hub.state["pulls"]["7"]["comments"][1]["body"]
+    assert body.endswith("line\n````\n\n(cut: the report is longer)\n")
+
+
+def test_a_report_from_another_repository_is_not_shown(hub: GitHub, report: Path) -> None:
+    state = hub.state
+    theirs = {"headRepository": {"name": "actprune"}, "headRepositoryOwner": {"login": "them"}}
+    state["pulls"]["7"] |= theirs
+    hub.state = state
+    done = comment(report, "--from", "foe/actprune")
+    wanted = "--from: pull request 7 is from them/actprune, the report from foe/actprune"
+    assert str(done.exception) == wanted
+    assert comment(report, "--from", "Them/actprune").stdout == "pull request 7: written\n"
+    state = hub.state
+    state["pulls"]["7"]["headRepository"] = None  # the fork was deleted
+    hub.state = state
+    assert "is from them/?" in str(comment(report, "--from", "them/actprune").exception)
 
 
 def test_bad_comments(report: Path) -> None:

@@ -21,6 +21,13 @@ from actprune_common.errors import InputError, last_line
 from actprune_common.files import write_whole
 
 _TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
+_INLINE = re.compile(r"<script[^>]*>[^<]*js_load_failure[^<]*</script>|\sonerror=\"[^\"]*\"")
+"""Only what asv does where a network does not answer; the policy would refuse it."""
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline';"
+    " img-src 'self' file: data:; font-src 'self' file:; base-uri 'none'; form-action 'none'"
+)
+"""What asv's pages may load: what lies beside them. A name that holds a script runs nothing."""
 _ELSEWHERE = re.compile(r"<(?:script|link)[^>]*(?:src|href)=\"(https?:[^\"]*)\"")
 
 
@@ -78,7 +85,11 @@ def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes
         raise InputError(
             "asv's index.html is none that is known: expected jquery.flot.axislabels.js"
         )
+    text = _INLINE.sub("", text)
     write_whole(index, text.replace(first, first + '\n    <script src="offline.js"></script>'))
+    policy = f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    for page in site.glob("*.html"):
+        write_whole(page, page.read_text("utf-8").replace("<head>", policy, 1))
     for path in site.rglob("*.json"):
         name = path.relative_to(site).as_posix()
         figures = json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":"))

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from math import isfinite
 
 from actprune_ci.judge.report import CODES, Finding, Report
+from actprune_common.printable import escape, seen, visible
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
 HEAD = ("outcome", "figure", "metric", "change", "base → head")
+COMMIT = re.compile("[0-9a-fA-F]{4,64}")
+LONGEST = 100_000
+"""Characters of a command: Linux takes no argument of 128 KiB."""
+READ_BY_SHELLS = "'\"`!\\"
 
 
 def row(finding: Finding) -> tuple[str, ...]:
@@ -104,16 +109,37 @@ def explanation(finding: Finding) -> str:
 
 
 def command(report: Report, *benchmarks: str) -> str:
-    """What repeats the measurement; nothing where base is not known."""
-    if not report.base or not benchmarks:
+    """What repeats the measurement; nothing where a side is no commit: it could be an option."""
+    if not benchmarks or not all(map(COMMIT.fullmatch, (report.base, report.head))):
         return ""
-    words = ["actprune-ci", "ab", report.base, report.head, "--benchmarks", pattern(benchmarks)]
-    return shlex.join(words)
+    sides = report.base, report.head
+    return pasted("actprune-ci", "ab", *sides, "--benchmarks", pattern(benchmarks))
+
+
+def pasted(*words: str) -> str:
+    """A command on one line, which every report shows as it is, to be pasted into a shell.
+
+    Quoting is the last thing done to it. Nothing where the line is too long, or where a word holds
+    what a reader does not see: he would paste something else than he read.
+    """
+    made = shlex.join(words)
+    return made if len(made) <= LONGEST and visible(made) == made else ""
 
 
 def pattern(benchmarks: Sequence[str]) -> str:
-    """A regular expression that fits these benchmarks, with all their parameters."""
-    return "|".join(f"^{re.escape(name)}" for name in benchmarks)
+    r"""A regular expression that fits these benchmarks, with all their parameters.
+
+    What a shell, a terminal or a reader could take for something else stands in it as the
+    expression's own escape (`\x27` for a quote, `\n` for a line feed). So any name can be pasted:
+    `$'...'` is none of POSIX's, and a name that is refused cannot be measured again.
+    """
+    return "|".join(f"^{''.join(map(_literal, name))}" for name in benchmarks)
+
+
+def _literal(character: str) -> str:
+    if character in READ_BY_SHELLS or not seen(character):
+        return escape(character)
+    return re.escape(character)
 
 
 def trust(report: Report) -> list[str]:

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import jinja2
+from markupsafe import Markup
 
 from actprune_ci.judge.report import GOOD, Report
 from actprune_ci.publish.reports import formatting
+from actprune_common.printable import visible
 
 WIDTH, HEIGHT = 240, 36
 
@@ -19,10 +21,15 @@ def render(report: Report) -> str:
 
 
 def templates(package: str, folder: str) -> jinja2.Environment:
-    """The templates in a folder of a package; every text of the input is escaped."""
+    """The templates in a folder of a package; every text of the input is visible and escaped."""
+
+    def shown(value: object) -> object:
+        return value if isinstance(value, Markup) else visible(value)
+
     return jinja2.Environment(
         loader=jinja2.PackageLoader(package, folder),
         autoescape=True,
+        finalize=shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

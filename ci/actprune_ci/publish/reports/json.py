@@ -1,6 +1,7 @@
 """The report as JSON (schema 1), for programs."""
 
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +29,8 @@ def render(report: Report) -> str:
         "calibration": report.calibration and report.calibration.model_dump(by_alias=True),
         "findings": [_finding(report, each) for each in formatting.ordered(report)],
     }
-    return json.dumps(finite(document), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(finite(document), ensure_ascii=False, indent=1, allow_nan=False)
+    return re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", text) + "\n"
 
 
 def _finding(report: Report, finding: Finding) -> dict[str, Any]:

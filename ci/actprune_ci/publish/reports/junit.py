@@ -5,6 +5,7 @@ from xml.etree import ElementTree as Xml
 
 from actprune_ci.judge.report import NO_DATA, Finding, Report
 from actprune_ci.publish.reports import formatting
+from actprune_common.printable import visible
 
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold."""
@@ -24,7 +25,7 @@ def render(report: Report) -> str:
         suite.set(kind, str(len(suite.findall(f"./testcase/{tag}"))))
     Xml.SubElement(suite, "system-out").text = "\n".join(formatting.trust(report))
     Xml.indent(suites)
-    text = NOT_XML.sub("?", Xml.tostring(suites, "unicode"))
+    text = NOT_XML.sub(lambda found: visible(found[0]), Xml.tostring(suites, "unicode"))
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 

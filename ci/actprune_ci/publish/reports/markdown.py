@@ -1,9 +1,26 @@
 """The report as Markdown: a job's summary, a pull request's comment, an issue's body."""
 
+import re
 from collections.abc import Sequence
 
 from actprune_ci.judge.report import GOOD, Finding, Report
 from actprune_ci.publish.reports import formatting
+from actprune_common.printable import visible
+
+BREAK = "\u200b"
+LINKED = re.compile(
+    r"[@#]"  # a mention; an issue, here or elsewhere
+    r"|\bGH-(?=\d)"
+    r"|:(?=//|[\w+-]+:)"  # an address; an emoji
+    r"|\bwww(?=\.)",
+    re.IGNORECASE,
+)
+"""After these a break keeps GitHub from making a link: escapes do not, it reads what is shown."""
+LONGEST = 1000
+"""Characters of one text: a comment holds 65,536, which one name must not fill."""
+SIGNS = re.compile(r"[\\`*_\[\]<>|#~&$]")
+BLOCK = re.compile(r"^(?=[-+] |[-+=][-+= ]*$)|^\d+(?=[.)]( |$))")
+"""What would begin a list or underline a heading, were it the first on its line."""
 
 
 def render(report: Report) -> str:
@@ -55,12 +72,19 @@ def folded(summary: str, lines: Sequence[str]) -> list[str]:
 
 
 def code(said: str) -> list[str]:
-    """Text as it is, in a block that it cannot end."""
-    return ["", "```sh", said.replace("`", "'"), "```"]
+    """Lines as they are, in a block that they cannot end; what nobody sees is made visible."""
+    lines = [visible(line) for line in said.split("\n")]
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", said))])
+    return ["", f"{fence}sh", *lines, fence]
 
 
 def text(plain: str) -> str:
-    """Text that Markdown leaves as it is: no mention, no tag, no column of its own."""
-    for sign in "\\`*_[]<>|#~":
-        plain = plain.replace(sign, f"\\{sign}")
-    return " ".join(plain.replace("@", "@\u200b").split())
+    """Text that Markdown leaves as it is: no mention, link, tag, formula or column of its own."""
+    whole = plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}…"
+    shown = SIGNS.sub(r"\\\g<0>", unlinked(whole))
+    return BLOCK.sub(r"\g<0>\\", shown)
+
+
+def unlinked(plain: str) -> str:
+    """Text on one line in which GitHub finds no mention, issue, address or emoji: a title."""
+    return LINKED.sub(rf"\g<0>{BREAK}", visible(" ".join(plain.split())))

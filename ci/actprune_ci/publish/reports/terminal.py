@@ -3,11 +3,12 @@
 import io
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from actprune_ci.judge.report import Finding, Report
 from actprune_ci.publish.reports import formatting
+from actprune_common.printable import printable, visible
 
 COLOURS = {"slower": "red", "over budget": "red", "vanished": "red", "failed": "red"}
 COLOURS |= {"faster": "green", "inconclusive": "yellow", "new": "cyan"}
@@ -16,10 +17,12 @@ COLOURS |= {"faster": "green", "inconclusive": "yellow", "new": "cyan"}
 def render(report: Report, width: int = 120, colour: bool = False) -> str:
     """The whole report as text."""
     made = io.StringIO()
-    console = Console(file=made, width=width, force_terminal=colour, no_color=not colour)
+    console = Console(
+        file=made, width=width, force_terminal=colour, no_color=not colour, emoji=False
+    )
 
     def line(text: str) -> None:
-        console.print(escape(text), highlight=False, soft_wrap=True)
+        console.print(Text(visible(text)), soft_wrap=True)
 
     line(formatting.headline(report))
     line(formatting.subject(report))
@@ -29,7 +32,8 @@ def render(report: Report, width: int = 120, colour: bool = False) -> str:
         console.print(_table(report))
     for finding in formatting.ordered(report):
         if finding.alert:
-            line(_alert(report, finding))
+            for each in _alert(report, finding):
+                line(each)
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:
@@ -38,7 +42,8 @@ def render(report: Report, width: int = 120, colour: bool = False) -> str:
         line(f"repeat: {formatting.command(report, *report.repeat)}")
     for text in formatting.trust(report):
         line(text)
-    return made.getvalue()
+    text = made.getvalue()
+    return text if colour else printable(text)  # folded cells can begin a line
 
 
 def _table(report: Report) -> Table:
@@ -49,15 +54,16 @@ def _table(report: Report) -> Table:
         word, *cells = formatting.row(finding)
         colour = COLOURS.get(finding.outcome, "default")
         spark = formatting.sparkline(formatting.trace(report, finding)[1][-20:])
-        table.add_row(f"[{colour}]{word}[/]", *map(escape, cells), spark)
+        shown = (Text(visible(cell)) for cell in cells)
+        table.add_row(Text(word, colour), *shown, spark)
     return table
 
 
-def _alert(report: Report, finding: Finding) -> str:
+def _alert(report: Report, finding: Finding) -> list[str]:
     outcome = f"{finding.word} {formatting.change(finding)}"
     first = f"{finding.severity}: {formatting.figure(finding)}: {outcome}"
     trace, values = formatting.trace(report, finding)
     spark = f"{formatting.sparkline(values)} {trace}" if values else ""
     command = formatting.command(report, finding.key.benchmark)
     more = (formatting.explanation(finding), spark, command)
-    return "\n".join([first, *(f"  {line}" for line in more if line)])
+    return [first, *(f"  {line}" for line in more if line)]
