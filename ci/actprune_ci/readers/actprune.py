@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import measured, of_environment, unit_of
 from actprune_common.results import KernelRecord, Record, TrainingRecord, read
@@ -25,7 +26,8 @@ def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
         *(m for record in found.kernels for m in _kernel(record)),
         *(m for record in found.training for m in _training(record)),
     ]
-    return (of_environment(found.environment.model_dump(), measurements, path),)
+    metrics = {name: Metric(**declared.model_dump()) for name, declared in found.metrics.items()}
+    return (of_environment(found.environment.model_dump(), measurements, path, metrics),)
 
 
 def _kernel(record: KernelRecord) -> list[Measurement]:
