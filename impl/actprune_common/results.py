@@ -239,9 +239,14 @@ def merge(parts: Sequence[Results]) -> Results:
             if one != other:
                 raise InputError(f"{key}: the files differ ({one!r} and {other!r}): no common page")
     lists = ("kernels", "training", "not_done")
-    return first.model_copy(
-        update={key: [record for part in parts for record in getattr(part, key)] for key in lists}
-    )
+    together: dict[str, Any] = {
+        key: [record for part in parts for record in getattr(part, key)] for key in lists
+    }
+    metrics: dict[str, MetricRecord] = {}
+    for name, metric in (item for part in parts for item in part.metrics.items()):
+        if metrics.setdefault(name, metric) != metric:
+            raise InputError(f"metrics.{name}: the files differ in what it means: no common page")
+    return first.model_copy(update={**together, "metrics": metrics})
 
 
 def main(arguments: Sequence[str]) -> int:
