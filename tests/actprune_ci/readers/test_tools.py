@@ -140,7 +140,11 @@ def test_static_and_results_declare_what_their_metrics_mean(tmp_path: Path) -> N
     units = {m.key.metric: m.key.unit for m in run.measurements}
     assert units == {"registers": "1", "shared_bytes": "bytes", "own_score": "points"}
     results = json.loads(FILES["results"]) | {"metrics": {"x": {"direction": "higher"}}}
-    assert read_document(results, tmp_path).metrics == {"x": Metric("higher")}
+    results["training"][0]["x"] = 5
+    run = read_document(results, tmp_path)
+    assert run.metrics == {"x": Metric("higher")}
+    (own,) = (m for m in run.measurements if m.key.metric == "x")
+    assert (own.key.benchmark, own.key.unit, own.samples) == ("training", "1", (5.0,))
     results["metrics"]["x"]["way"] = "up"
     assert refused(results, tmp_path).startswith("metrics.x.way: ")
 
