@@ -128,7 +128,7 @@ def branch_commits(repo: Path, branch: str) -> list[str]:
 
     Raises InputError where git or the branch is missing.
     """
-    words = ("rev-list", "--first-parent", "--reverse", branch, "--")
+    words = ("rev-list", "--first-parent", "--reverse", "--end-of-options", branch, "--")
     return git(repo, *words, named=f"{repo}: branch {branch}: fatal").split()
 
 
