@@ -66,11 +66,6 @@ def regular(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
 
 
-def printable(text: str) -> str:
-    """The text on one line, for a terminal or a log: whatever is not printable is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def read(path: Path, model: type[Model]) -> Model:
     """A JSON file as a model. Raises InputError, which names the file and the field."""
     return validated(path, model.model_validate_json, contents(path))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from actprune_ci.model.reading import LARGEST, json_object, printable
+from actprune_ci.model.reading import LARGEST, json_object
 from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import check
 from actprune_ci.readers import (
@@ -29,6 +29,7 @@ from actprune_ci.readers import (
 )
 from actprune_ci.readers.fields import commit_of, full_hash, utc
 from actprune_common.errors import InputError
+from actprune_common.printable import visible
 
 READERS: Mapping[str, tuple[ModuleType, Sequence[set[str]]]] = {
     "asv results": (asv, [{"commit_hash", "results"}]),
@@ -71,7 +72,7 @@ def read(path: Path, commit: str | None = None, machine: str | None = None) -> t
         told = str(problem)
     except Exception as problem:  # whatever a reader stumbles over, it ends no recording
         told = f"{path}: read as {name}: {type(problem).__name__}: {problem}"
-    raise InputError(printable(told[:1000]))
+    raise InputError(visible(told[:1000]))
 
 
 def _known(document: Mapping[str, Any], path: Path) -> tuple[str, ModuleType]:

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, TypeAdapter
 
 from actprune_ci.model.metrics import BYTES, Metric
-from actprune_ci.model.reading import printable, validated
+from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_common.errors import InputError
+from actprune_common.printable import visible
 
 YEARS = range(1970, 2200)
 """In which a benchmark can have run."""
@@ -146,7 +147,7 @@ def wrong(key: Key, samples: Iterable[Any]) -> str:
 
 def message(given: object, otherwise: str) -> str:
     """What a tool says of a failure, on one line and not endless."""
-    return printable(given)[:200] if isinstance(given, str) and given else otherwise
+    return visible(given)[:200] if isinstance(given, str) and given else otherwise
 
 
 def unit_of(metric: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from actprune_ci import readers
-from actprune_ci.model.reading import ASSIGNED, printable, regular
+from actprune_ci.model.reading import ASSIGNED, regular
 from actprune_ci.readers.fields import commit_of, full_hash
 from actprune_ci.store import store
 from actprune_common.errors import InputError
 from actprune_common.files import write_whole
+from actprune_common.printable import visible
 
 EXPLAIN = ("machine.json", "benchmarks.json", "benchmark.json", "estimates.json", "tukey.json")
 """Files of asv's and criterion's that stand beside results and hold none; in folders they are
@@ -65,7 +66,7 @@ def record(
         raise InputError(f"machine: expected a printable name, got {machine!r}")
     for path in paths:
         if not os.path.lexists(path):  # Path.exists raises for a name that is too long
-            raise InputError(f"{printable(str(path))}: no such file or folder")
+            raise InputError(f"{visible(str(path))}: no such file or folder")
     return [
         Recording(found, "set aside", (), reason)
         if reason
@@ -88,7 +89,7 @@ def _inputs(path: Path, into: Path) -> Iterator[tuple[Path, str]]:
     yield from ((file, "") for file in sorted(found))
     for problem in refused:
         told = f"{problem.filename}: cannot be listed ({problem.strerror})"
-        yield Path(str(problem.filename)), printable(told)
+        yield Path(str(problem.filename)), visible(told)
 
 
 def _may_hold_results(file: Path) -> bool:
@@ -117,12 +118,12 @@ def _record_one(path: Path, into: Path, commit: str | None, machine: str | None)
         raise  # the store's folder, not this file
     except Exception as problem:
         told = f"{path}: the store cannot hold it: {type(problem).__name__}: {problem}"
-        return _set_aside(path, into, printable(told))
+        return _set_aside(path, into, visible(told))
     without = sum(not run.commit for run in runs)
     if new := tuple(file for file in written if file is not None):
         return Recording(path, "recorded", new, without_commit=without)
     there = tuple(file for run in runs if (file := store.found(store.canonical(run), into)))
-    reason = printable(f"{path}: a duplicate of {', '.join(file.name for file in there)}")
+    reason = visible(f"{path}: a duplicate of {', '.join(file.name for file in there)}")
     _write_reason(into / store.SET_ASIDE / f"{there[0].stem}.duplicate", path, reason)
     return Recording(path, "duplicate", there, reason, without)
 
@@ -146,4 +147,4 @@ def _write_reason(beside: Path, path: Path, reason: str) -> None:
     note = beside.with_name(f"{beside.name}.reason.txt")
     if not note.exists():
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_whole(note, f"{reason}\nfrom {printable(str(path.resolve()))}\non {now}\n")
+        write_whole(note, f"{reason}\nfrom {visible(str(path.resolve()))}\non {now}\n")
