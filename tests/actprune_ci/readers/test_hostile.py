@@ -126,15 +126,18 @@ def test_hashes_are_lowered_absent_or_refused_unless_one_is_given(tmp_path: Path
     assert str(problem.value) == f"{tmp_path / 'x.json'}: {told}"
 
 
-def test_dates_are_in_utc(tmp_path: Path) -> None:
-    for told, date in [
+@pytest.mark.parametrize(
+    ("told", "date"),
+    [
         ("2026-01-02T05:04:05+02:00", "2026-01-02T03:04:05+00:00"),
         ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
         ("2026-01-02T03:04:05", "2026-01-02T03:04:05+00:00"),
         ("2026-01-02T03:04:05.1234567890Z", "2026-01-02T03:04:05.123456+00:00"),
-    ]:
-        path = changed("run", tmp_path, lambda d, told=told: d.update(date=told))
-        assert read(path)[0].date == date
+    ],
+)
+def test_dates_are_in_utc(tmp_path: Path, told: str, date: str) -> None:
+    path = changed("run", tmp_path, lambda d: d.update(date=told))
+    assert read(path)[0].date == date
 
 
 def figures(run: Run) -> dict[str, tuple[str, str]]:

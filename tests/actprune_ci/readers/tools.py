@@ -84,7 +84,7 @@ DATA_JS = {
         ],
     },
 }
-MESSAGES = [
+MESSAGES: list[dict[str, Any]] = [
     {
         "reason": "benchmark-complete",
         "id": "fib/20",
