@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -153,14 +155,44 @@ def contents(path: Path) -> bytes:
 def json_value(text: bytes | str, where: object, *, lenient: bool = False) -> Any:
     """What JSON text says; InputError begins with `where`.
 
+    Refused besides what is no JSON: what two programs may read in two ways (a key that stands twice
+    in an object), and what cannot be kept (half a surrogate pair, an integer beyond all floats).
+
     lenient: NaN and Infinity, which are no JSON but which other programs write, are taken.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
-        return json.loads(text, parse_constant=None if lenient else _no_number)
+        value = json.loads(
+            text,
+            parse_constant=None if lenient else _no_number,
+            parse_int=_integer,
+            object_pairs_hook=_object,
+        )
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # a ValueError where half a pair stands
     except (ValueError, RecursionError) as problem:  # bad UTF-8, bad JSON, cut off
         raise InputError(f"{where}: not JSON ({problem})") from None
+    return value
+
+
+_SURROGATE = re.compile(r"\\u[dD][89abAB]")
+_DIGITS = 308
+"""Of the largest integers that are all within the range of floats."""
 
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in an object")
+    return made

@@ -164,6 +164,17 @@ class NotDone(Record):
     why: str
 
 
+class MetricRecord(Record):
+    """What a figure of these records means (the harness's registry has ours)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    direction: Literal["lower", "higher", "none"] = "none"
+    unit: str = ""
+    exact: bool = False
+    scale: Literal["ratio", "difference"] = "ratio"
+    smallest: float | None = None
+
+
 class Results(Record):
     """A results.json."""
 
@@ -173,6 +184,8 @@ class Results(Record):
     training: list[TrainingRecord]
     not_done: list[NotDone] = []
     """Written by sweeps alone."""
+    metrics: dict[str, MetricRecord] = {}
+    """Of figures that the harness does not know, by name."""
 
     @property
     def interleaved(self) -> bool:
@@ -210,7 +223,7 @@ def read_record(path: Path, kind: type[Made], remove: Path) -> Made:
 
 def write(path: Path, results: Results) -> None:
     """Write `results` whole or not at all, a line per record."""
-    none = set() if results.not_done else {"not_done"}
+    none = {name for name in ("not_done", "metrics") if not getattr(results, name)}
     write_whole(path, by_lines(results.model_dump(mode="json", by_alias=True, exclude=none)))
 
 
@@ -226,9 +239,14 @@ def merge(parts: Sequence[Results]) -> Results:
             if one != other:
                 raise InputError(f"{key}: the files differ ({one!r} and {other!r}): no common page")
     lists = ("kernels", "training", "not_done")
-    return first.model_copy(
-        update={key: [record for part in parts for record in getattr(part, key)] for key in lists}
-    )
+    together: dict[str, Any] = {
+        key: [record for part in parts for record in getattr(part, key)] for key in lists
+    }
+    metrics: dict[str, MetricRecord] = {}
+    for name, metric in (item for part in parts for item in part.metrics.items()):
+        if metrics.setdefault(name, metric) != metric:
+            raise InputError(f"metrics.{name}: the files differ in what it means: no common page")
+    return first.model_copy(update={**together, "metrics": metrics})
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,17 +3,51 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from actprune_common.printable import printable, visible
 
-USAGE, INTERRUPTED = 2, 130
-"""Exit codes beside those of actprune_ci.judge.report."""
+USAGE, OURS, INTERRUPTED, UNREAD = 2, 70, 130, 141
+"""Exit codes beside those of actprune_ci.judge.report.
 
-Store = Annotated[str, typer.Argument(help="A store's folder, or its URL (s3://...).")]
+Bad input; a mistake of ours (sysexits' EX_SOFTWARE); Ctrl-C; nobody reads the output any more.
+"""
+
+
+def path(given: str | Path) -> Path:
+    """An option's path. An empty text, of a variable that is not set, is not this folder."""
+    if given == "":
+        raise typer.BadParameter("expected a path, got an empty text")
+    return Path(given)
+
+
+def place(given: str) -> str:
+    """A path or URL, as it is; raises as `path` does."""
+    path(given)
+    return given
+
+
+def refuse_empty_paths(command: Callable[..., None]) -> None:
+    """Let every option and argument of a command that is annotated as a path be read by `path`."""
+    for parameter in signature(command).parameters.values():
+        kind, *about = get_args(parameter.annotation)
+        inside = {
+            kind,
+            *get_args(kind),
+            *chain(*map(get_args, get_args(kind))),
+        }  # of list[Path] | None
+        if Path in inside:
+            about[0].parser = path
+
+
+Store = Annotated[
+    str, typer.Argument(help="A store's folder, or its URL (s3://...).", parser=place)
+]
 PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", help="The policy, YAML; ci/policy.yml where there is one."),
@@ -32,9 +66,10 @@ Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]
 Glob = Annotated[str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")]
-Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.")]
+Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.", parser=place)]
 Python = Annotated[
-    str, typer.Option(help="The interpreter that measures, with all but the project.")
+    str,
+    typer.Option(help="The interpreter that measures, with all but the project.", parser=place),
 ]
 PairCount = Annotated[
     str, typer.Option(metavar="MIN:MAX", help="Of a figure that varies, before it is clear.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import USAGE, tell
+from actprune_ci.cli.options import USAGE, interruptible, tell
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.store.record import record
 
@@ -20,11 +20,13 @@ def command(
         str | None, typer.Option(help="The machine's name, whatever the files say.")
     ] = None,
 ) -> None:
-    """Record asv, pytest-benchmark, actprune and A/B results.
+    """Record results of asv, pytest-benchmark, criterion, google-benchmark, nvbench, hyperfine,
+    github-action-benchmark, actprune, and A/B runs.
 
     Exit code 0: all of them are in the store; 2: some were set aside; 3: none was recorded.
     """
-    outcomes = record(paths, store, commit, machine)
+    with interruptible():  # so that a file begun is taken away, not left behind
+        outcomes = record(paths, store, commit, machine)
     aside = [outcome.reason for outcome in outcomes if outcome.status == "set aside"]
     for reason in aside:
         tell(f"set aside: {reason}")
@@ -34,6 +36,8 @@ def command(
         f" {len(outcomes) - len(files) - len(aside)} duplicates, {len(aside)} set aside"
         f"{'' if outcomes else ': no result file found'}"
     )
+    if without := sum(outcome.without_commit for outcome in outcomes):
+        tell(f"{without} runs have no commit, and so no place in a history: --commit gives one")
     if len(aside) == len(outcomes):
         raise typer.Exit(NO_DATA)
     if aside:

@@ -2,28 +2,28 @@
 
 The search (`next_probe`, `suspects`) knows nothing of measuring: it takes answers. An answer is bad
 where a commit shows more than half of the change from good to bad, so that noise must move a figure
-by half the regression to mislead it.
+by half the change to mislead it. Which way is better does not matter. One interval
+(`compared.Compared`) both ends the pairs and gives the answer.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import log
+from math import copysign
 from pathlib import Path
 from random import Random
-from statistics import median
 from typing import Literal
 
-from actprune_ci.judge import statistics
-from actprune_ci.measure import sequential
 from actprune_ci.measure.checkouts import BuildError, Checkouts
+from actprune_ci.measure.compared import Compared, scale_of
 from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
 from actprune_ci.measure.serving import Server
+from actprune_ci.model.metrics import Scale
 from actprune_ci.model.runs import Key
 from actprune_common.errors import InputError
 from actprune_common.git import git
 
 ERROR = 0.01
-"""The chance that one answer is wrong."""
+"""The chance that one answer is wrong, over all looks and repetitions."""
 Reply = Literal["good", "bad", "skip"]
 
 
@@ -49,7 +49,9 @@ class Bisection:
     good: str
     bad: str
     change: float
-    """From good to bad, as a log-ratio; a difference where figures are not above 0."""
+    """From good to bad, on the scale."""
+    scale: Scale
+    """ratio: of logarithms; difference: in the unit, of figures that are exact or not above 0."""
     suspects: tuple[str, ...]
     steps: tuple[Probe, ...]
     confirmed: str
@@ -68,23 +70,43 @@ class Question:
     repeats: int = 3
     random: Random = field(default_factory=lambda: Random(0))
 
-    def measured(self, base: str, head: str, threshold: float | None = None) -> PairedFigure:
-        """The figure in pairs, until it is clear on which side of a threshold the change lies.
+    def measured(
+        self,
+        base: str,
+        head: str,
+        enough: Callable[[Compared], bool],
+        scale: Scale | None = None,
+        error: float = ERROR,
+    ) -> Compared:
+        """Measure a figure in pairs until they are enough, or as many as the limits allow.
 
-        Without a threshold until the A/B rule has its answer. Raises BuildError and OpenError.
+        Args:
+            base, head: full hashes.
+            enough: asked at each look; by itself for an exact figure.
+            scale: of the change; None: what the figures allow.
+            error: the chance that the interval of any look misses the change.
+
+        Raises:
+            BuildError: one of the commits does not build.
+            OpenError: nothing was measured, or it has no ratio.
         """
         sides = self.checkouts.side(base), self.checkouts.side(head)
         servers = [Server(side, self.suite, self.checkouts.python) for side in sides]
         figure = replace(self.figure, base=[], head=[])
 
-        def stop(d: statistics.Array, look: int, _: int) -> bool:
-            return sequential.beside(d, threshold or 0.0, look, ERROR) != 0
+        def compared() -> Compared:
+            return Compared(figure, self.limits, error, scale or scale_of(figure))
 
-        rule = None if threshold is None else stop
-        rounds(servers, [figure], self.limits, self.random, rule)
+        def stop(_: PairedFigure, __: int) -> bool:
+            return (now := compared()).measurable and enough(now)
+
+        rounds(servers, [figure], self.limits, self.random, stop)
         if figure.status != "ok" or not figure.base:
             raise OpenError(figure.pairs().detail)
-        return figure
+        if not (found := compared()).measurable:
+            least = min(*figure.base, *figure.head)
+            raise OpenError(f"expected figures above 0, as good and bad have, got {least:g}")
+        return found
 
 
 def next_probe(answers: Mapping[int, Reply], count: int) -> int | None:
@@ -121,14 +143,15 @@ def bisect(
     Raises OpenError where good and bad do not differ, BuildError where one of them does not build.
     """
     commits = between(question.checkouts.repo, good, bad)
-    whole = question.measured(good, bad)
-    total = change(whole)
-    if total == 0 or not (whole.exact or beyond(whole, 0.0, question.limits)):
-        raise OpenError(f"{question.figure.key}: no change from good to bad: {told(whole)}")
+    whole = question.measured(good, bad, lambda seen: seen.plain)
+    if not whole.least:
+        raise OpenError(f"{question.figure.key}: no change from good to bad is sure: {whole}")
+    # what is sure bounds it: a change that luck overstates is not asked for elsewhere
+    half = min(whole.change / 2, whole.least, key=abs)
     probes: list[Probe] = []
 
     def ask(i: int) -> Reply:
-        probe = answered(question, good, commits[i], total)
+        probe = answered(question, good, commits[i], half, whole.scale)
         if i < len(commits) - 1:
             question.checkouts.drop(commits[i])
         probes.append(probe)
@@ -139,49 +162,37 @@ def bisect(
     confirmed = ""
     if len(left) == 1:
         before = [good, *commits][commits.index(left[0])]
-        probe = answered(question, before, left[0], total)
+        any_of_it = copysign(0.0, whole.change)  # half of the change may have come before
+        probe = answered(question, before, left[0], any_of_it, whole.scale)
         if probe.answer != "bad":
             raise OpenError(f"{left[0]}: not confirmed against the commit before: {probe.detail}")
         confirmed = probe.detail
-    return Bisection(question.figure.key, good, bad, total, tuple(left), tuple(probes), confirmed)
+    about = question.figure.key, good, bad, whole.change, whole.scale
+    return Bisection(*about, tuple(left), tuple(probes), confirmed)
 
 
-def answered(question: Question, good: str, commit: str, total: float) -> Probe:
-    """Whether a commit shows more than half of the total change; asked again where in doubt."""
-    detail, sign = "", 1 if total > 0 else -1
+def answered(question: Question, base: str, commit: str, threshold: float, scale: Scale) -> Probe:
+    """Whether a commit's change from base lies beyond a threshold; asked again where in doubt.
+
+    threshold: with the sign of the whole change, even where it is 0. An exact figure that is equal
+    to it is good.
+    """
+    detail, sign = "", copysign(1, threshold)
     for _ in range(question.repeats):
         try:
-            figure = question.measured(good, commit, total / 2)
+            seen = question.measured(
+                base,
+                commit,
+                lambda now: now.side(threshold) != 0,
+                scale,
+                ERROR / question.repeats,
+            )
         except (BuildError, OpenError) as problem:
             return Probe(commit, "skip", str(problem))
-        detail = told(figure)
-        if side := sign * beyond(figure, total / 2, question.limits):
+        detail, side = str(seen), sign * seen.side(threshold)
+        if side or seen.figure.exact:
             return Probe(commit, "bad" if side > 0 else "good", detail)
     return Probe(commit, "skip", f"inconclusive {question.repeats} times: {detail}")
-
-
-def change(figure: PairedFigure) -> float:
-    """Median log-ratio of the pairs; the difference of medians where figures are not above 0."""
-    if min(*figure.base, *figure.head) > 0:
-        return median(log(h / b) for b, h in zip(figure.base, figure.head, strict=True))
-    return median(figure.head) - median(figure.base)
-
-
-def beyond(figure: PairedFigure, threshold: float, limits: Limits) -> int:
-    """On which side of a threshold the change lies: -1, 1, or 0 where in doubt."""
-    if figure.exact:
-        return 1 if change(figure) > threshold else -1
-    if min(*figure.base, *figure.head) <= 0:
-        return 0
-    d = statistics.log_ratios(figure.base, figure.head)
-    look = sum(n <= len(d) for n in sequential.looks(limits.fewest, limits.most))
-    return sequential.beside(d, threshold, max(1, look), ERROR)
-
-
-def told(figure: PairedFigure) -> str:
-    """The change and its pairs."""
-    unit = f"{change(figure):+.2%}" if min(*figure.base, *figure.head) > 0 else "a difference"
-    return f"{unit} in {len(figure.base)} pairs"
 
 
 def between(repo: Path, good: str, bad: str) -> list[str]:

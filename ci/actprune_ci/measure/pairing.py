@@ -20,8 +20,6 @@ RENDEZVOUS = 60.0
 """Seconds that a side waits for the other one before both start."""
 FALSE_DISCOVERIES = 0.01
 """The gate's false discovery rate: a change is clear when it stands within the whole family."""
-Stop = Callable[[statistics.Array, int, int], bool]
-"""Whether log-ratios (pairs,) are enough, at look j, of so many figures that vary."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,15 @@ class Limits:
     smallest: float = 0.02
     """The smallest relative effect that matters."""
 
-    def clear(self, d: statistics.Array, look: int, family: int) -> bool:
-        """The rule of an A/B run: the gate will have its answer."""
+    def look(self, pairs: int) -> int:
+        """Which look it is at so many pairs, from 1; between two, the next one is had early."""
+        return 1 + sum(n < pairs for n in sequential.looks(self.fewest, self.most))
+
+    def clear(self, figure: "PairedFigure", family: int) -> bool:
+        """Whether the gate will have its answer: the rule of an A/B run of `family` figures."""
+        if min(*figure.base, *figure.head) <= 0:
+            return False
+        d, look = statistics.log_ratios(figure.base, figure.head), self.look(len(figure.base))
         return sequential.settled(d, self.smallest, FALSE_DISCOVERIES / family, look)
 
 
@@ -66,6 +71,10 @@ class PairedFigure:
         if self.status == "ok" and not self.base:
             return Pairs(self.key, status="skipped", detail="the time was over")
         return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
+
+
+Stop = Callable[[PairedFigure, int], bool]
+"""Whether the pairs of a figure are enough, at a look, among so many figures that vary."""
 
 
 def rounds(
@@ -185,6 +194,5 @@ def close(figures: Iterable[PairedFigure], limits: Limits, stop: Stop) -> None:
             figure.closed = n >= (1 if figure.benchmark["deterministic"] else EXACT_ROUNDS)
         elif n == limits.most:
             figure.closed = True
-        elif not figure.closed and n in looks and min(*figure.base, *figure.head) > 0:
-            d = statistics.log_ratios(figure.base, figure.head)
-            figure.closed = stop(d, looks.index(n) + 1, family)
+        elif not figure.closed and n in looks:
+            figure.closed = stop(figure, family)

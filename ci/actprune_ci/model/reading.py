@@ -1,6 +1,10 @@
 """Reading a file: what it holds, in its shape, or an InputError that says what is wrong with it."""
 
+import os
+import re
+import stat
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +16,12 @@ from actprune_common.validation import first_error
 
 Made = TypeVar("Made")
 Model = TypeVar("Model", bound=BaseModel)
+LARGEST = 2**28
+"""Bytes of a file that is read at all."""
+ASSIGNED = re.compile(rb"\s*window\.\w+\s*=\s*")
+"""How JavaScript begins that is JSON with a name (github-action-benchmark's data.js)."""
+MESSAGES = re.compile(rb'\s*\{"reason"')
+"""How a stream of messages begins, a JSON object on each line (cargo-criterion's)."""
 
 
 def validated(where: object, validate: Callable[[Any], Made], given: Any) -> Made:
@@ -23,13 +33,44 @@ def validated(where: object, validate: Callable[[Any], Made], given: Any) -> Mad
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises InputError for anything else."""
-    document = json_value(contents(path), path, lenient=True)
+    """The JSON object in a file; of a stream of messages, their list as `messages`.
+
+    Raises InputError for anything else, and where `regular` does.
+    """
+    text = regular(path)
+    if MESSAGES.match(text):
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return {"messages": [json_value(line, f"{path}: line {number}") for number, line in lines]}
+    if assigned := ASSIGNED.match(text):
+        text = text[assigned.end() :].rstrip().removesuffix(b";")
+    document = json_value(text, path, lenient=True)
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(document).__name__}")
     return document
 
 
+def regular(path: Path) -> bytes:
+    """The bytes of a regular file of at most LARGEST bytes.
+
+    Raises InputError for what is neither, a pipe or a device among them, without waiting for it.
+    """
+    try:
+        with FileIO(path, opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise InputError(f"{path}: expected a regular file, got a pipe or a device")
+            if about.st_size > LARGEST:
+                raise InputError(f"{path}: expected at most {LARGEST} bytes, got {about.st_size}")
+            return file.readall()
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror})") from None
+
+
 def read(path: Path, model: type[Model]) -> Model:
     """A JSON file as a model. Raises InputError, which names the file and the field."""
     return validated(path, model.model_validate_json, contents(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe without a writer would be waited for, but for this flag."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

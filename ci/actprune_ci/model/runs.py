@@ -14,6 +14,18 @@ from pydantic import dataclasses, model_validator
 from actprune_ci.model.metrics import Metric
 
 Status = Literal["ok", "failed", "skipped"]
+Source = Literal[
+    "asv",
+    "pytest-benchmark",
+    "actprune",
+    "ab",
+    "github-action-benchmark",
+    "criterion",
+    "google-benchmark",
+    "nvbench",
+    "hyperfine",
+]
+"""The tool that measured."""
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +65,7 @@ class Measurement:
 class Run:
     """One run of one tool on one machine at one commit."""
 
-    source: Literal["asv", "pytest-benchmark", "actprune", "ab"]
+    source: Source
     commit: str
     """Full hash; empty where the source does not know it."""
     dirty: bool

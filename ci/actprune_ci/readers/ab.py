@@ -9,6 +9,8 @@ from typing import Any
 
 from actprune_ci.model.runs import NEW, VANISHED, AbRun, Measurement, Run
 from actprune_ci.model.serialise import from_json, notes_to_text, to_json
+from actprune_ci.readers.fields import wrong
+from actprune_common.errors import InputError
 
 ADDED = ("ab", "ab_side", "ab_notes")
 """Facts that stand beside a side's environment: of the A/B run, and nothing about the machine."""
@@ -17,7 +19,11 @@ ADDED = ("ab", "ab_side", "ab_notes")
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """One run, or base and head of an A/B run: sample i of one belongs to sample i of the other."""
     found = from_json(json.dumps(document), str(path))
-    return sides(found) if isinstance(found, AbRun) else (found,)
+    runs = sides(found) if isinstance(found, AbRun) else (found,)
+    for measurement in (m for run in runs for m in run.measurements):
+        if problem := wrong(measurement.key, measurement.samples):
+            raise InputError(f"{path}: {measurement.key}, {measurement.key.metric}: {problem}")
+    return runs
 
 
 def sides(ab: AbRun) -> tuple[Run, Run]:
@@ -29,7 +35,8 @@ def sides(ab: AbRun) -> tuple[Run, Run]:
         "ab": sha256(to_json(ab).encode()).hexdigest()[:16],
         "ab_notes": notes_to_text(ab.notes),
     }
-    base = Run("ab", ab.base, False, ab.date, ab.machine, {**ab.environment_base, **shared}, ())
+    about = ab.date, ab.machine
+    base = Run("ab", ab.base, False, *about, {**ab.environment_base, **shared}, (), ab.metrics)
     head = replace(base, commit=ab.head, environment={**ab.environment_head, **shared})
     return _side(base, ab, "base"), _side(head, ab, "head")
 

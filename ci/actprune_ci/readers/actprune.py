@@ -1,9 +1,11 @@
 """actprune's results.json (docs/results-format.md): kernels and training runs; ms become s."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import measured, of_environment, unit_of
 from actprune_common.results import KernelRecord, Record, TrainingRecord, read
@@ -21,11 +23,15 @@ Params = tuple[tuple[str, str], ...]
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """The one run of a results.json, checked as actprune_common.results does."""
     found = read(path)
-    measurements = [
-        *(m for record in found.kernels for m in _kernel(record)),
-        *(m for record in found.training for m in _training(record)),
+    metrics = {name: Metric(**declared.model_dump()) for name, declared in found.metrics.items()}
+    made = [
+        *((record, _kernel(record)) for record in found.kernels),
+        *((record, _training(record)) for record in found.training),
     ]
-    return (of_environment(found.environment.model_dump(), measurements, path),)
+    measurements = [
+        m for record, known in made for m in (*known, *_own(record, known[0].key, metrics))
+    ]
+    return (of_environment(found.environment.model_dump(), measurements, path, metrics),)
 
 
 def _kernel(record: KernelRecord) -> list[Measurement]:
@@ -74,3 +80,12 @@ def _figures(
         else:
             made.append(Measurement(key, (), "skipped", "null: not measured here, or not finite"))
     return made
+
+
+def _own(record: Record, timed: Key, metrics: Mapping[str, Metric]) -> list[Measurement]:
+    """The figures that the file declares, of those that stand in the record."""
+    return [
+        measured(replace(timed, metric=name, unit=metric.unit or unit_of(name)), [value])
+        for name, metric in metrics.items()
+        if (value := (record.model_extra or {}).get(name)) is not None
+    ]

@@ -60,28 +60,35 @@ def sql(store: str | Path, question: str, values: Mapping[str, object] | None = 
     """The rows that DuckDB answers over the views `measurements` and `samples`.
 
     `store` is a folder, or an object store's URL (s3://bucket/folder); `values` fill in $names.
-    A file of the store that cannot be read is left out and named in the answer. Raises InputError
-    for a store without runs, a question that DuckDB refuses, and a URL without its extension.
+    The question is one SELECT, which sees the store's files and no other, and writes nothing.
+    A file of the store that is damaged is left out and named in the answer. Raises InputError for a
+    store without runs, a question that DuckDB refuses, and a URL without its extension.
     """
+    _check_one_select(question)
 
     def ask(connection: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         done = connection.execute(question, dict(values) if values else None)
         return tuple(column[0] for column in done.description or ()), done.fetchall()
 
-    (columns, rows), skipped = over(store, ask)
+    (columns, rows), skipped = over(store, ask, locked=True)
     return Rows(columns, rows, skipped)
 
 
-def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mapping[str, str]]:
+def over(
+    store: str | Path, ask: Callable[[Any], Answer], *, locked: bool = False
+) -> tuple[Answer, Mapping[str, str]]:
     """`ask` of a DuckDB connection with the views; again without the files that cannot be read.
 
-    The second value names those files and says why. Raises what `sql` does.
+    The second value names those files and says why. `locked`: the connection reaches no other file
+    and no network, and cannot be told to. Raises what `sql` does.
     """
     connection = _connected(str(store))
     files, skipped = verified(connection, str(store))
     while files:
         try:
             connection.execute(_VIEWS.format(rows=scan(files), schema=SCHEMA))
+            if locked:
+                _lock(connection, files)
             return ask(connection), skipped
         except duckdb.Error as problem:
             connection = _connected(str(store))  # the other one is as the question left it
@@ -91,6 +98,22 @@ def over(store: str | Path, ask: Callable[[Any], Answer]) -> tuple[Answer, Mappi
         files = [name for name in files if name not in found]
         skipped = dict(sorted({**skipped, **found}.items()))
     raise InputError(f"{store}: no file of it can be read: {next(iter(skipped.values()))}")
+
+
+def _check_one_select(question: str) -> None:
+    try:
+        kinds = [statement.type for statement in connect().extract_statements(question)]
+    except duckdb.Error as problem:
+        raise InputError(f"query: {one_line(problem)}") from None
+    if kinds != [duckdb.StatementType.SELECT]:
+        came = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise InputError(f"query: expected one SELECT, which changes nothing, got {came}")
+
+
+def _lock(connection: Any, files: Sequence[str]) -> None:
+    connection.execute(f"SET allowed_paths = [{', '.join(map(text, files))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def measurements(

@@ -110,7 +110,7 @@ def _git() -> tuple[str | None, bool | None]:
 
     here = Path(__file__).parent
     try:
-        git(here, "ls-files", "--error-unmatch", __file__)
+        git(here, "ls-files", "--error-unmatch", "--", __file__)
         return git(here, "rev-parse", "HEAD"), uncommitted(here)
     except InputError:
         return None, None

@@ -138,6 +138,8 @@ def test_a_side_that_is_no_commit_is_in_no_command(sides: tuple[str, str]) -> No
 
 def test_a_command_that_no_shell_takes_is_not_shown() -> None:
     assert formatting.command(judged("a"), "a" * 200_000) == ""
+    assert formatting.pasted("git", "log", "a'`\\b") == "git log 'a'\"'\"'`\\b'"
+    assert formatting.pasted("git", "log", "a\u202eb") == formatting.pasted("git", "\n") == ""
 
 
 def test_a_block_is_not_ended_from_within() -> None:

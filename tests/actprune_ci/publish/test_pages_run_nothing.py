@@ -23,7 +23,8 @@ from tests.actprune_ci.judge.test_gate import run
 
 RUN = "document.documentElement.setAttribute('data-ran', 1)"
 TAG = f'<img src=x onerror="{RUN}">'
-NAME = f"suite.a'\"&{TAG}</script><script>{RUN}</script>"
+LINK = "<a href='https://e.example/'>all is well</a>"  # plotly makes links of such
+NAME = f"suite.a'\"&{LINK}{TAG}</script><script>{RUN}</script>"
 RAN = re.compile(r"<html[^>]* data-ran")
 SPECS = ("dense", NAME)
 NIGHTS = 12
@@ -72,6 +73,7 @@ def test_a_hostile_name_is_text(pages: Path, name: str, chromium: str, tmp_path:
     assert console == []  # the policy had nothing to refuse
     assert not RAN.search(shown)
     assert "onerror" in shown
+    assert 'href="https://e' not in shown
 
 
 def injected(page: Path, *, policy: bool) -> Path:

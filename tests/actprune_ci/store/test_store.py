@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from actprune_ci.cli import app
-from actprune_ci.history.history import load
+from actprune_ci.history.series import load
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.store.integrity import file_name
@@ -584,3 +584,51 @@ def test_query_command_prints_tables_csv_and_json(tmp_path: Path) -> None:
     assert out == "date,value\n2026-01-01 03:04:05,100.0\n2026-01-02 03:04:05,101.0\n"
     _, out, _ = command("query", tmp_path, question, "--format", "json")
     assert json.loads(out)[1] == {"date": "2026-01-02 03:04:05", "value": 101.0}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "COPY measurements TO '{folder}/stolen.csv'",
+        "COPY measurements TO '{run}' (FORMAT parquet)",
+        "EXPLAIN ANALYZE COPY measurements TO '{run}' (FORMAT parquet)",
+        "ATTACH '{folder}/new.db'",
+        "EXPORT DATABASE '{folder}/new'",
+        "SELECT 1; COPY measurements TO '{run}'",
+        "SELECT 1; SELECT 2",
+        "",
+        "SET threads = 1",
+        "PRAGMA enable_profiling",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "CREATE TABLE x AS SELECT 1",
+        "FROM enable_logging(storage = 'file', storage_config = {{'path': '{folder}/log'}})",
+        "FROM enable_profiling(save_location = '{folder}/profile')",
+        "FROM read_csv('/etc/passwd')",
+        "FROM read_text('{folder}/secret')",
+        "FROM glob('/etc/*')",
+        "FROM '{folder}/secret'",
+        "FROM read_duckdb('{folder}/new.db')",
+        "FROM query('COPY measurements TO ''{run}''')",
+    ],
+)
+def test_a_question_reads_the_store_and_nothing_else(tmp_path: Path, question: str) -> None:
+    store = tmp_path / "it's a store"
+    run = write(a_run(), store)
+    assert run is not None
+    (tmp_path / "secret").write_text("secret", "utf-8")
+    before, content = files(tmp_path), run.read_bytes()
+    asked = question.format(folder=tmp_path, run=str(run).replace("'", "''"))
+    with pytest.raises(InputError, match=r"^query: ") as problem:
+        sql(store, asked)
+    assert "\n" not in str(problem.value)
+    assert (files(tmp_path), run.read_bytes()) == (before, content)
+
+
+def test_a_question_to_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(a_run(), tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    asked = "WITH x AS (FROM measurements) SELECT count(*) FROM x ORDER BY 1"
+    assert sql("store", asked).rows == sql(Path("./store/"), asked).rows == [(3,)]
+    assert sql("store", "DESCRIBE samples").rows
+    assert sql("store", "SHOW TABLES").rows == [("measurements",), ("samples",)]

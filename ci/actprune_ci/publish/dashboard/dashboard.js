@@ -9,6 +9,9 @@
   const words = () => ($("filter") ? $("filter").value : "").toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (text) => words().every((word) => text.toLowerCase().includes(word));
 
+  // plotly takes tags and entities for its own
+  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
   function fill(select, options) {
     const before = select.value;
     select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
@@ -60,7 +63,7 @@
           ? raw.map((v, at) => v === null || !dense[at] ? null : v / dense[at])
           : scaled(raw, group.unit);
         return {
-          x: DATA.commits.map((_, at) => at), y, name: spec, text: DATA.commits, mode: "lines+markers",
+          x: DATA.commits.map((_, at) => at), y, name: plain(spec), text: DATA.commits, mode: "lines+markers",
           connectgaps: true, marker: { size: 5 }, line: { color: COLOURS[i % COLOURS.length] },
           hovertemplate: "%{text}: %{y:.5g}<extra>%{fullData.name}</extra>",
         };
@@ -70,7 +73,7 @@
       const at = DATA.commits.map((_, i) => i).filter((i) => i % step === 0);
       draw(traces, layout(
         { title: { text: "commit" }, tickvals: at, ticktext: at.map((i) => DATA.commits[i].slice(0, 7)) },
-        { title: { text: relative ? group.metric + ", ratio to dense" : group.metric + " (" + unit + ")" } }));
+        { title: { text: plain(relative ? group.metric + ", ratio to dense" : group.metric + " (" + unit + ")") } }));
     }
     ["machine", "metric", "filter"].forEach((id) => $(id).addEventListener("input", lists));
     ["figure", "relative"].forEach((id) => $(id).addEventListener("input", show));
@@ -92,7 +95,7 @@
       unique(group.points.map((p) => p.spec)).sort(leading("dense")).forEach((spec, i) => {
         const points = group.points.filter((p) => p.spec === spec);
         const trace = (some, name, more) => ({
-          x: some.map((p) => p.saved), y: some.map((p) => p.accuracy), mode: "markers", name: spec,
+          x: some.map((p) => p.saved), y: some.map((p) => p.accuracy), mode: "markers", name: plain(spec),
           text: some.map((p) => DATA.commits[p.row] + ", " + p.seeds + " seeds"), showlegend: name,
           legendgroup: spec, hovertemplate: "%{text}: %{y:.2f} % at %{x:.3f}<extra>%{fullData.name}</extra>",
           ...more,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from actprune_ci.judge.report import CODES, Finding, Report
-from actprune_common.printable import escape, seen
+from actprune_common.printable import escape, seen, visible
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
@@ -126,15 +126,19 @@ def command(report: Report, *benchmarks: str) -> str:
 
 
 def line(verb: str, base: str, head: str, *words: str) -> str:
-    """A command on two commits, on one line to be pasted into a shell as it stands.
+    """A command on two commits; nothing where a side is no commit: it could be an option."""
+    commits = all(map(COMMIT.fullmatch, (base, head)))
+    return pasted("actprune-ci", verb, base, head, *words) if commits else ""
 
-    Quoting is the last thing done to it. Nothing where a side is no commit (it could be an option)
-    or where the line would be too long.
+
+def pasted(*words: str) -> str:
+    """A command on one line, which every report shows as it is, to be pasted into a shell.
+
+    Quoting is the last thing done to it. Nothing where the line is too long, or where a word holds
+    what a reader does not see: he would paste something else than he read.
     """
-    if not all(map(COMMIT.fullmatch, (base, head))):
-        return ""
-    made = shlex.join(["actprune-ci", verb, base, head, *words])
-    return made if len(made) <= LONGEST else ""
+    made = shlex.join(words)
+    return made if len(made) <= LONGEST and visible(made) == made else ""
 
 
 def pattern(benchmarks: Sequence[str]) -> str:
