@@ -52,7 +52,10 @@ class Repository:
         parts = shown.split("\0") if shown else []
         rows = (parts[i : i + 5] for i in range(0, len(parts) - 4, 5))
         address = self.address
-        return [CommitFacts(*row, link(address, row[0])) for row in rows]
+        return [
+            CommitFacts(commit, author, day, date, subject, link(address, commit))
+            for commit, author, day, date, subject in rows
+        ]
 
     def one(self, commit: str) -> CommitFacts | None:
         """One commit; None where the clone lacks it."""
