@@ -75,6 +75,11 @@ class HistoryFinding:
         return f"{change.after - change.before:+.6g}"
 
     @property
+    def standing(self) -> str:
+        """How sure it is: confirmed, suspected, passing, shared by all figures of the machine."""
+        return str(getattr(self.change, "standing", "confirmed"))
+
+    @property
     def threshold(self) -> float:
         """The level from which on a change from the old level counts."""
         sign = 1 if self.change.after > self.change.before else -1

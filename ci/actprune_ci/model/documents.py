@@ -109,8 +109,8 @@ class HistoryEntry(Entry):
     regression: bool
     lasting: bool
     superseded: bool = False
-    suspected: bool = False
-    """Too few measurements to tell yet."""
+    standing: str = "confirmed"
+    """suspected: the next nights settle it; shared: nearly all figures of the machine moved so."""
     severity: str = "error"
     owner: str = ""
     reason: str = ""

@@ -15,6 +15,8 @@ from actprune_ci.model.documents import GateEntry, GateJson, HistoryEntry, Histo
 from actprune_ci.triage.order import Order
 
 Kind = Literal["step", "creep"]
+TIMES = 9
+"""Relative changes from which on a factor says more than percents."""
 MOVED = 10
 """Commits: by so many the estimate of one and the same change moves from night to night."""
 
@@ -107,8 +109,10 @@ class Known:
 
 
 def percent(effect: float) -> str:
-    """A relative change with as many digits as a reader needs: exact ones below a percent."""
+    """A relative change with as many digits as a reader needs."""
     size = 100 * effect
+    if effect >= TIMES:
+        return f"×{1 + effect:,.0f}"
     return f"{size:+.0f} %" if abs(size) >= 10 else f"{size:+.3g} %"
 
 
@@ -119,12 +123,13 @@ def place(id: str, environment: str) -> str:
 
 def minded(entry: HistoryEntry) -> bool:
     """Whether a change of a history is one that somebody must hear of."""
-    settled = entry.severity == "info" or entry.acknowledged or entry.suspected
-    return entry.regression and entry.lasting and not settled
+    settled = entry.severity == "info" or entry.acknowledged is not None
+    confirmed = entry.standing == "confirmed" and entry.lasting
+    return entry.regression and confirmed and not settled
 
 
 def causes(gates: Iterable[GateJson], history: HistoryJson | None, order: Order) -> list[Cause]:
-    """The causes of what gates close over and a history knows to last, the worst first."""
+    """The causes of what gates close over and a history knows to last, the newest first."""
     found = [entry for entry in history.findings if minded(entry)] if history else []
     made: list[Cause] = []
     for kind in ("step", "creep"):
@@ -135,7 +140,7 @@ def causes(gates: Iterable[GateJson], history: HistoryJson | None, order: Order)
         if failing:
             _join(made, Cause(gate.base, gate.head, "step", failing), order)
     ordered = [replace(each, figures=tuple(sorted(each.figures, key=_badness))) for each in made]
-    return sorted(ordered, key=lambda each: (-len(each.figures), _badness(each.figures[0])))
+    return sorted(ordered, key=lambda each: (-(order.place(each.bad) or 0), -len(each.figures)))
 
 
 def _badness(figure: Told) -> tuple[bool, float]:

@@ -114,4 +114,5 @@ def levels(figure: Told) -> str:
     if figure.levels is None:
         return ""
     before, after = (number(level, figure.entry.unit) for level in figure.levels)
-    return f"{before} → {after}"
+    unit = before.partition(" ")[2]
+    return f"{before.removesuffix(f' {unit}') if after.endswith(f' {unit}') else before} → {after}"

@@ -152,7 +152,7 @@ def test_a_cause_has_one_issue(hub: GitHub) -> None:
     lead = f"**2 figures are worse since 2026-11-03**, by {link} Change 2 \\<b\\> \\`x\\` (A. @"
     assert lead in text.replace("\u200b", "")
     assert "secret" not in text
-    assert "| +20 % | 100 bytes → 120 bytes |" in text
+    assert "| +20 % | 100 → 120 bytes |" in text
     assert f"actprune-ci ab {hub.commits[1]} {commit} --benchmarks" in text
     assert "bisect" not in text  # there is one commit
     assert hub.issues(both).stdout == NOTHING
@@ -297,7 +297,8 @@ def test_machines_stand_together_and_environments_apart(hub: GitHub) -> None:
     "more",
     [
         {"severity": "info"},
-        {"suspected": True},
+        {"standing": "suspected"},
+        {"standing": "shared"},
         {"lasting": False},
         {"regression": False},
         {"acknowledged": {"action": "expected", "reason": "r", "author": "A", "date": "d"}},

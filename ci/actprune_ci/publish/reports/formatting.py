@@ -11,6 +11,8 @@ from actprune_common.printable import escape, seen, visible
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
+TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+LARGE = 1e5
 HEAD = ("outcome", "figure", "metric", "change", "base → head")
 COMMIT = re.compile("[0-9a-fA-F]{4,64}")
 LONGEST = 100_000
@@ -45,10 +47,12 @@ def subject(report: Report) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """A figure with its unit: whole ones with all their digits, others with four, times in ms."""
+    """A figure with its unit: whole and large ones with all their digits, others with four."""
     if unit == "s":
-        return f"{1000 * value:.4g} ms"
-    digits = f"{value:,.0f}" if value == round(value) and isfinite(value) else f"{value:.5g}"
+        least, name = next((t for t in TIMES if abs(value) >= 0.9995 * t[0]), TIMES[-1])
+        return f"{value / least:.4g} {name}" if value else "0 s"
+    whole = isfinite(value) and (value == round(value) or abs(value) >= LARGE)
+    digits = f"{value:,.0f}" if whole else f"{value:.5g}"
     return digits if unit in ("", "1", "ratio", "unit") else f"{digits} {unit}"
 
 
