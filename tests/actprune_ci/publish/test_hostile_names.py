@@ -162,12 +162,21 @@ LINKS = re.compile(r"@\w|#\d|\bGH-\d|https?://|ftp://|\bwww\.|(?<!\w):[\w+-]+:",
 
 @given(name=NAMES)
 def test_nothing_comes_of_a_name_in_markdown(name: str) -> None:
+    check_markdown(name)
+
+
+@pytest.mark.parametrize("name", [*LINKING, *MARKED, *LOGGED, "1. x", "1)", "- x", "+", "-", "1. "])
+def test_nothing_comes_of_a_piece_in_markdown(name: str) -> None:
+    check_markdown(name)
+
+
+def check_markdown(name: str) -> None:
     shown = markdown.text(name)
     plain = texts(rendered(f"x {shown} x")).strip()
     whole = visible(" ".join(["x", *name.split(), "x"]))
     assert plain.replace(markdown.BREAK, "").replace("  ", " ") == whole
     assert not LINKS.search(plain)
-    for before, tags in (("", "p"), ("- ", "ul li"), ("### ", "h3")):
+    for before, tags in (("", "p"), ("x\n", "p"), ("- ", "ul li"), ("### ", "h3")):
         made = rendered(f"{before}{shown}\n")
         assert set(re.findall(r"<(\w+)", made)) <= set(tags.split())
     cells = rendered("\n".join(markdown.table(["a", "b"], [(name, "x"), ("y", name)])))
@@ -211,7 +220,7 @@ def test_the_log_of_a_trusted_job(tmp_path: Path, encoding: str) -> None:
     lines = logged(path)
     assert any("failed" in line for line in lines)
     bad = path.read_text("utf-8").replace('"schema": 1', '"schema": "\\n::error::x \\ud800"')
-    other = tmp_path / "::error::.json"
+    other = tmp_path / "\n::error::.json"
     other.write_text(bad, "utf-8")
     for line in [*lines, *logged(other)]:
         assert not COMMANDS.search(line), line
