@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from actprune_ci.cli import app
+from actprune_ci.cli.ab import printed
+from actprune_ci.cli.options import echo, tell
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.report import Report
@@ -223,6 +227,27 @@ def test_the_log_of_a_trusted_job(tmp_path: Path, encoding: str) -> None:
     other = tmp_path / "\n::error::.json"
     other.write_text(bad, "utf-8")
     for line in [*lines, *logged(other)]:
+        assert not COMMANDS.search(line), line
+        assert visible(line) == line
+
+
+def test_every_command_prints_names_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [*LOGGED, *UNSEEN]
+    for name in names:
+        tell(name)
+    pairs = [Pairs(Key(n, (), "saved_bytes", "bytes"), (1.0,), (2.0,)) for n in names]
+    echo(printed(run(*pairs)), nl=False)
+    path = tmp_path / "gate.json"
+    path.write_text(gate_json.render(gate(Policy(), [run(*pairs)])), "utf-8")
+    with capsys.disabled():
+        done = CliRunner().invoke(app(), ["issues", "--dry-run", "--gate", str(path)])
+    assert done.exit_code == 0
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == len(names)
+    assert len(out.splitlines()) == len(names) + 1
+    for line in [*out.split("\n"), *err.split("\n"), *done.output.split("\n")]:
         assert not COMMANDS.search(line), line
         assert visible(line) == line
 
