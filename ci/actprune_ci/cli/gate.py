@@ -45,8 +45,9 @@ def command(
 ) -> None:
     """Judge A/B runs and results under a policy.
 
-    Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive where the policy
-    forbids it; 5: broken machine.
+    Exit code 0: good; 1: regression; 3: nothing was measured; 4: inconclusive, as too little of
+    what the policy asks was judged, or a change for the worse is not yet confirmed; 5: broken
+    machine.
     """
     for name in formats or []:
         check_one_of("--format", name, FORMATS)

@@ -40,6 +40,7 @@ from actprune_ci.model.runs import (
 from actprune_common.errors import InputError
 
 MOST_NAMES = 10
+TOO_FEW = "far beyond the scatter of its pairs, which are too few to prove it: repeat it"
 SUSPICIOUS = 10
 """Times the scatter of its pairs: a change for the worse that is named, however few they are."""
 Settled = Callable[[Finding, str, str, str], Acknowledged | None]
@@ -176,16 +177,17 @@ def _finding(
     head = tuple(chain(*(e.pairs.head for e in recent)))
     effect = measured(Pairs(key, base, head), terms, asked.confidence, noise)
     doubt = verdict == "inconclusive" and not excludes_worse(effect, terms)
+    odd = doubt and suspicious(effect, terms)
     return _of(
         terms,
         key,
         verdict,
-        _why(verdict, verdicts, asked.repeats),
+        _why(verdict, verdicts, asked.repeats) or (TOO_FEW if odd else ""),
         effect=effect,
         forbidden=doubt and forbid,
         doubtful=doubt,
-        unconfirmed=verdict == "inconclusive" and last.verdict in CHANGED,
-        suspicious=doubt and suspicious(effect, terms),
+        unconfirmed=verdict == "inconclusive" and (odd or last.verdict in CHANGED),
+        suspicious=odd,
     )
 
 
@@ -208,8 +210,8 @@ def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:
     changed = [v for v in verdicts if v in CHANGED]
     if not changed or verdict == changed[-1]:
         return ""
-    if len(verdicts) < repeats:
-        return f"{changed[-1]} in {len(verdicts)} of {repeats} A/B runs: repeat it"
+    if not {*verdicts} - {"inconclusive", changed[-1]}:  # nothing speaks against it
+        return f"{changed[-1]} in {len(changed)} of {repeats} A/B runs: repeat it"
     return f"did not recur: {', '.join(verdicts)}"
 
 

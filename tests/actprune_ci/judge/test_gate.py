@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from actprune_ci.cli import app
 from actprune_ci.judge import from_store
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
-from actprune_ci.judge.gate import gate
+from actprune_ci.judge.gate import TOO_FEW, gate
 from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
 from actprune_ci.judge.report import Finding, Report
 from actprune_ci.judge.verdict import recurring
@@ -236,6 +236,8 @@ def test_a_large_change_in_few_pairs_is_suspicious_and_not_good() -> None:
         "suspicious",
         4,
     )
+    assert only(report).detail == TOO_FEW
+    assert report.repeat == (TIME.benchmark,)
     calm = [exact(Key(f"b{i}", (), "nbytes", "bytes"), 1, 1) for i in range(20)]
     assert gate(Policy(), [run(timed(slowdown=2.0, pairs=8, seed=1), *calm)]).code == 4
     mild = gate(Policy(), [run(timed(slowdown=0.2, pairs=8, seed=1), *calm)])
@@ -261,6 +263,7 @@ def test_good_needs_answers_to_most_of_what_is_asked() -> None:
     assert worse.code == 1  # a regression stays one
     text = terminal.render(gate(Policy(), [run(exact(BYTES, 1, 1), *over)]))
     assert text.startswith("inconclusive: 20 skipped, 1 same (1 of 21 judged)")
+    assert text.count("the time was over") == 20
 
 
 def test_an_accuracy_within_its_points_is_the_same() -> None:

@@ -13,7 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from actprune_ci.cli import app
+from actprune_ci.cli.ab import printed
+from actprune_ci.cli.options import echo, tell
 from actprune_ci.judge.gate import gate
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.report import Report
@@ -162,12 +166,21 @@ LINKS = re.compile(r"@\w|#\d|\bGH-\d|https?://|ftp://|\bwww\.|(?<!\w):[\w+-]+:",
 
 @given(name=NAMES)
 def test_nothing_comes_of_a_name_in_markdown(name: str) -> None:
+    check_markdown(name)
+
+
+@pytest.mark.parametrize("name", [*LINKING, *MARKED, *LOGGED, "1. x", "1)", "- x", "+", "-", "1. "])
+def test_nothing_comes_of_a_piece_in_markdown(name: str) -> None:
+    check_markdown(name)
+
+
+def check_markdown(name: str) -> None:
     shown = markdown.text(name)
     plain = texts(rendered(f"x {shown} x")).strip()
     whole = visible(" ".join(["x", *name.split(), "x"]))
     assert plain.replace(markdown.BREAK, "").replace("  ", " ") == whole
     assert not LINKS.search(plain)
-    for before, tags in (("", "p"), ("- ", "ul li"), ("### ", "h3")):
+    for before, tags in (("", "p"), ("x\n", "p"), ("- ", "ul li"), ("### ", "h3")):
         made = rendered(f"{before}{shown}\n")
         assert set(re.findall(r"<(\w+)", made)) <= set(tags.split())
     cells = rendered("\n".join(markdown.table(["a", "b"], [(name, "x"), ("y", name)])))
@@ -211,9 +224,30 @@ def test_the_log_of_a_trusted_job(tmp_path: Path, encoding: str) -> None:
     lines = logged(path)
     assert any("failed" in line for line in lines)
     bad = path.read_text("utf-8").replace('"schema": 1', '"schema": "\\n::error::x \\ud800"')
-    other = tmp_path / "::error::.json"
+    other = tmp_path / "\n::error::.json"
     other.write_text(bad, "utf-8")
     for line in [*lines, *logged(other)]:
+        assert not COMMANDS.search(line), line
+        assert visible(line) == line
+
+
+def test_every_command_prints_names_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [*LOGGED, *UNSEEN]
+    for name in names:
+        tell(name)
+    pairs = [Pairs(Key(n, (), "saved_bytes", "bytes"), (1.0,), (2.0,)) for n in names]
+    echo(printed(run(*pairs)), nl=False)
+    path = tmp_path / "gate.json"
+    path.write_text(gate_json.render(gate(Policy(), [run(*pairs)])), "utf-8")
+    with capsys.disabled():
+        done = CliRunner().invoke(app(), ["issues", "--dry-run", "--gate", str(path)])
+    assert done.exit_code == 0
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == len(names)
+    assert len(out.splitlines()) == len(names) + 1
+    for line in [*out.split("\n"), *err.split("\n"), *done.output.split("\n")]:
         assert not COMMANDS.search(line), line
         assert visible(line) == line
 

@@ -107,12 +107,12 @@ def test_a_file_that_vanishes_or_may_not_be_read_is_set_aside(
         (tmp_path / f"{name}.json").write_bytes(FILES["run"])
     real = os.open
 
-    def refuse(path: Any, *rest: Any) -> int:
+    def refuse(path: Any, *rest: Any, **more: Any) -> int:
         if str(path).endswith("a.json"):
             (tmp_path / "a.json").unlink(missing_ok=True)
         if str(path).endswith("b.json"):
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *rest)
+        return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", refuse)
     recorded = record([tmp_path / f"{name}.json" for name in ("a", "b", "c")], tmp_path / "store")

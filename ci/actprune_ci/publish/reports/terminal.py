@@ -55,9 +55,12 @@ def _table(report: Report) -> Table:
     for finding in formatting.ordered(report):
         word, *cells = formatting.row(finding)
         colour = COLOURS.get(finding.outcome, "default")
-        spark = formatting.sparkline(formatting.trace(report, finding)[1][-20:])
+        if finding.outcome in ("skipped", "new"):  # alerts tell theirs in full
+            last = visible(finding.detail)
+        else:
+            last = formatting.sparkline(formatting.trace(report, finding)[1][-20:])
         shown = (Text(visible(cell)) for cell in cells)
-        table.add_row(Text(word, colour), *shown, spark)
+        table.add_row(Text(word, colour), *shown, last)
     return table
 
 
