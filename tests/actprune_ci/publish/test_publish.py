@@ -10,6 +10,7 @@ import tarfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -235,6 +236,41 @@ def test_our_pages_draw_and_filter_from_files(pages: Path, chromium: str, tmp_pa
     assert changes.count('hidden=""') == 1
     for name in ("index", "machines"):
         assert "a &lt;runner&gt;" in opened(chromium, (pages / f"{name}.html").as_uri(), tmp_path)
+
+
+EVIL = "<img src=x onerror=document.documentElement.id='owned'>"
+
+
+@pytest.mark.browser
+def test_no_name_is_markup_in_asv_s_site(
+    nights: tuple[Path, Path, list[str]], chromium: str, tmp_path: Path
+) -> None:
+    repo, _, commits = nights
+    attribute = EVIL.replace("<img", '"><img')
+    name = f"suite{EVIL}.Group{EVIL}.time_{attribute}"
+    params = (("spec" + EVIL, EVIL), ("n", attribute))
+    escaped = EVIL.replace("<", "&lt;").replace(">", "&gt;")
+    for night, commit in enumerate(commits):
+        figures = [
+            Measurement(Key(name, params, "time", "s"), (1.0 + (night > 10),)),
+            Measurement(Key(escaped, (), EVIL, EVIL), (1.0 + (night > 10),)),
+        ]
+        date = f"2026-01-{night + 1:02}T00:00:00+00:00"
+        environment = {"cpu": EVIL, "env_name": EVIL, "python": EVIL}
+        run = Run("asv", commit, False, date, EVIL, environment, tuple(figures))
+        write(run, tmp_path / "store")
+    done = publish((repo, tmp_path / "store", commits), tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    if not (tmp_path / "site/asv").exists():
+        pytest.skip("npm's registry cannot be reached, and no cache has its packages")
+    index = (tmp_path / "site/asv/index.html").as_uri()
+    drawn = json.loads((tmp_path / "site/asv/index.json").read_text("utf-8"))
+    places = ["", *(f"#{quote(each)}" for each in drawn["benchmarks"]), "#regressions"]
+    for place in [*places, "#summarylist?sort=0&dir=asc"]:
+        page = opened(chromium, index + place, tmp_path)
+        assert "owned" not in page.partition(">")[0] + page.partition("<html")[2].partition(">")[0]
+        assert "<img" not in page.replace('<img src="swallow', "")
+        assert "‹img src=x" in page
 
 
 @pytest.mark.browser
