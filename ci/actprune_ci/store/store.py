@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import check
+from actprune_ci.model.serialise import check, utc
 from actprune_ci.store.integrity import file_name, parsed, why_changed
 from actprune_common.errors import InputError
 from actprune_common.files import contents, whole, write_whole
@@ -67,13 +67,11 @@ def canonical(run: Run) -> Run:
 
     Of the metrics that it declares those that it measures are kept.
     """
-    date = datetime.fromisoformat(run.date.replace("Z", "+00:00"))
-    date = date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date
     used = {m.key.metric for m in run.measurements}
     return replace(
         run,
         metrics={name: run.metrics[name] for name in sorted(used & set(run.metrics))},
-        date=date.astimezone(timezone.utc).isoformat(),
+        date=utc(run.date),
         environment=dict(sorted(run.environment.items())),
         measurements=tuple(sorted(run.measurements, key=lambda m: m.key)),
     )

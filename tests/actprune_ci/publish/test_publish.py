@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -147,6 +148,21 @@ def test_a_gate_stands_first(
     gate.write_text("[]")
     refused = publish(nights, tmp_path / "site", "--gate", str(gate))
     assert "gate.json: expected the gate's report, got something else" in str(refused.exception)
+
+
+def test_a_damaged_run_is_left_out_and_named(
+    nights: tuple[Path, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_network(monkeypatch, tmp_path / "cache")
+    store = tmp_path / "store"
+    shutil.copytree(nights[1], store)
+    path = sorted((store / "runs").iterdir())[7]
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    done = publish((nights[0], store, nights[2]), tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {path}: digest: the bytes have " in done.stderr
 
 
 def test_a_store_without_this_branch_is_no_data(
