@@ -126,7 +126,11 @@ def found(run: Run, store: Path) -> Path | None:
         try:
             read(path)
         except InputError as problem:
-            _set_aside(path, store, str(problem))
+            content = contents(path)
+            # what has its bytes' digest and cannot be read may be of a newer schema
+            if schema_of(str(path)) == 1 or why_changed(str(path), content):
+                aside = store / SET_ASIDE / f"{sha256(content).hexdigest()[:16]}-{path.name}"
+                _move(path, aside, str(problem))
         else:
             return path
     return None
@@ -199,9 +203,8 @@ def one_line(problem: Exception) -> str:
     return str(problem).strip().partition("\n")[0]
 
 
-def _set_aside(path: Path, store: Path, reason: str) -> None:
+def _move(path: Path, aside: Path, reason: str) -> None:
     """Move a damaged file out of the runs; another process may do the same."""
-    aside = store / SET_ASIDE / path.name
     aside.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         path.replace(aside)

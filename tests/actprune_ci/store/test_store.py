@@ -439,10 +439,24 @@ def test_recording_a_damaged_run_again_sets_the_damaged_file_aside(tmp_path: Pat
     path.write_bytes(content[:-1])
     assert write(a_run(), tmp_path) == path
     assert read(path) == canonical(a_run())
-    aside = tmp_path / "set-aside" / path.name
+    (aside,) = (tmp_path / "set-aside").glob(f"*-{path.name}")
     assert aside.read_bytes() == content[:-1]
     reason = aside.with_name(f"{aside.name}.reason.txt").read_text("utf-8")
     assert reason.startswith(f"{path}: digest: the bytes have ")
+
+
+def test_a_file_of_a_newer_schema_is_not_set_aside(tmp_path: Path) -> None:
+    path = write(a_run(), tmp_path)
+    assert path is not None
+    newer = tmp_path / "newer.parquet"
+    source = f"SELECT * REPLACE (3::INTEGER AS schema) FROM read_parquet({literal(str(path))})"
+    connect().execute(f"COPY ({source}) TO {literal(str(newer))} (FORMAT parquet)")
+    path.unlink()
+    content = newer.read_bytes()
+    there = path.with_name(file_name(stem(canonical(a_run())), content))
+    there.write_bytes(content)
+    assert write(a_run(), tmp_path) == path
+    assert there.read_bytes() == content
 
 
 def damaged_store(store: Path) -> dict[str, str]:
