@@ -1,6 +1,5 @@
 """`actprune-ci publish`: a store as a folder of pages."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +23,11 @@ from actprune_ci.publish import culprits
 from actprune_ci.publish.commits import Repository
 from actprune_ci.publish.dashboard import asv_site, ledger, libraries, site
 from actprune_ci.publish.dashboard.board import board
+from actprune_ci.publish.folder import refilled
 from actprune_ci.triage import entries
 from actprune_ci.triage.analysis import analysed
 from actprune_common.errors import InputError
-from actprune_common.files import contents, json_value
+from actprune_common.files import contents, json_value, write_whole
 from actprune_common.printable import visible
 
 
@@ -52,6 +52,7 @@ def command(
 ) -> None:
     """Write asv's site, our own pages and a feed, which open from a file share without a network.
 
+    --out is new, empty, or of an earlier time, whose pages are replaced; other files stay.
     --benchmarks chooses what our own pages show. Exit code 0: written, without asv's site where asv
     or its libraries cannot be had, which the pages say; 3: the store has nothing of this branch, or
     the clone lacks commits that a verdict would rest on.
@@ -64,16 +65,18 @@ def command(
     made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing)
     shown = board(store, made, Repository(repo), gates, found, before)
     tell_left_out(made.history.skipped)
-    shutil.rmtree(out / "asv", ignore_errors=True)  # of an earlier time
     missing = ""
-    try:
-        asv_site.write(store, out / "asv", repo, branch, libraries.cache_folder())
-    except InputError as problem:
-        if require_asv:
-            raise
-        missing = str(problem)
-        tell(f"asv's site is left out: {missing}")
-    site.write(shown, out, missing, told)
+    with refilled(out) as making:
+        try:
+            asv_site.write(store, making / "asv", repo, branch, libraries.cache_folder())
+        except InputError as problem:
+            if require_asv:
+                raise
+            missing = str(problem)
+            tell(f"asv's site is left out: {missing}")
+        written = site.write(shown, making, missing)
+    if causes:
+        write_whole(causes, written)
     first = shown.stories[0].headline if shown.stories else "no regression holds"
     echo(
         visible(

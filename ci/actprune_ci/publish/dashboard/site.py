@@ -27,10 +27,10 @@ MOST_CAUSES, MOST_FIGURES, MOST_ROWS = 12, 12, 1000
 _HERE = "actprune_ci.publish.dashboard"
 
 
-def write(board: Board, out: Path, asv: str, causes: Path) -> None:
+def write(board: Board, out: Path, asv: str) -> str:
     """Write every page into the folder `out`; `asv` says why its site is not there, or nothing.
 
-    `causes`: the ledger of what was told, which is written anew.
+    Returns the ledger of what is told now, which is causes.json there.
     """
     environment = html.templates(_HERE, "templates")
     now = datetime.now(timezone.utc)
@@ -50,8 +50,10 @@ def write(board: Board, out: Path, asv: str, causes: Path) -> None:
         text = environment.get_template(f"{name}.html.j2").render(page=name)
         write_whole(out / f"{name}.html", text + "\n")
     told = ledger.entered(board.ledger, board.stories, stamp)
-    write_whole(causes, told.model_dump_json(indent=1) + "\n")
     write_whole(out / "feed.xml", feed.atom(board.stories, told, board.branch, stamp))
+    listed = told.model_dump_json(indent=1) + "\n"
+    write_whole(out / "causes.json", listed)
+    return listed
 
 
 def script(board: Board) -> str:
