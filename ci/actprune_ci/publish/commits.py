@@ -63,6 +63,8 @@ class Repository:
 
     def between(self, good: str, bad: str) -> list[CommitFacts]:
         """The commits after `good` up to `bad` by first parents, the newest first."""
+        if not (good and bad):  # git would take HEAD
+            return []
         return self.facts("--first-parent", "--end-of-options", f"{good}..{bad}")
 
     def compare(self, good: str, bad: str) -> str:

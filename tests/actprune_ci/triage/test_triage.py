@@ -27,7 +27,7 @@ from tests.actprune_ci.judge.test_gate import run as ab_run
 NIGHTS, BAD = 30, 15
 SAID: dict[str, Any] = {"reason": "r", "author": "A", "date": date(2026, 1, 1)}
 BYTES = Key("suite.track_nbytes", (("spec", "bsr"),), "nbytes", "bytes")
-TIME = Key("suite.time_it", (("spec", "bsr"),))
+TIME = Key("suite.time_it", (("size", "10"),))
 
 
 class Branch:
@@ -39,7 +39,7 @@ class Branch:
         git(self.repo, "init", "-q", "-b", "main")
         git(self.repo, "config", "user.name", "A. Author")
         git(self.repo, "config", "user.email", "a@b.c")
-        self.commits = commits_of(self.repo, NIGHTS)
+        self.commits = commits_of(self.repo, NIGHTS, "<b>Change</b> ")
         rng = np.random.default_rng(0)
         for night, commit in enumerate(self.commits):
             day = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=night)
@@ -104,7 +104,7 @@ def test_an_expected_change_is_shown_apart(branch: Branch) -> None:
     assert settled(made) == {"time": None, "nbytes": told}
     worse = [line for line in text.splitlines() if "worse" in line]
     assert worse == [
-        "worse: suite.time_it(spec=bsr), time",
+        "worse: suite.time_it(size=10), time",
         "acknowledged, worse: suite.track_nbytes(spec=bsr), nbytes",
     ]
     assert "  expected: r (A, 2026-01-01)\n" in text
