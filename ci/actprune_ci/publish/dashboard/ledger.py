@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from actprune_ci.model.reading import read
 from actprune_ci.publish.causes import Kind, Known
 from actprune_ci.publish.story import Story
+from actprune_common.files import by_lines
 
 
 class Entered(BaseModel):
@@ -32,6 +33,11 @@ class Ledger(BaseModel):
     """The causes of causes.json."""
 
     causes: list[Entered] = []
+
+    @property
+    def text(self) -> str:
+        """The file (schema 1)."""
+        return by_lines({"schema": 1, **self.model_dump()})
 
 
 def load(path: Path) -> Ledger:

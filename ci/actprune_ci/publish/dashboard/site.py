@@ -51,9 +51,8 @@ def write(board: Board, out: Path, asv: str) -> str:
         write_whole(out / f"{name}.html", text + "\n")
     told = ledger.entered(board.ledger, board.stories, stamp)
     write_whole(out / "feed.xml", feed.atom(board.stories, told, board.branch, stamp))
-    listed = told.model_dump_json(indent=1) + "\n"
-    write_whole(out / "causes.json", listed)
-    return listed
+    write_whole(out / "causes.json", told.text)
+    return told.text
 
 
 def script(board: Board) -> str:
