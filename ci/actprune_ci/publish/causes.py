@@ -157,8 +157,10 @@ def _grouped(found: Sequence[HistoryEntry], kind: Kind, order: Order) -> list[Ca
     made = []
     while left:
         end, where = span(left[0])[1], left[0].range
-        together = [e for e in left if (span(e)[0] < end if end >= 0 else e.range == where)]
-        rest = [e for e in left if not any(e is other for other in together)]
+        together, rest = [], []
+        for each in left:
+            alike = span(each)[0] < end if end >= 0 else each.range == where
+            (together if alike else rest).append(each)
         good = max(together, key=lambda e: span(e)[0]).range.partition("..")[0]
         figures = tuple(Told(e.machine, e) for e in together)
         made.append(Cause(good, where.partition("..")[2], kind, figures))

@@ -6,11 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from actprune_ci.model.documents import GateJson, HistoryJson
+from actprune_ci.publish.reports.formatting import COMMIT
 from actprune_ci.triage.order import Order
 from actprune_common.errors import InputError
 from actprune_common.git import answer
 
 FIELDS = "%H%x00%an%x00%as%x00%aI%x00%s"
+ORDER = ("--first-parent", "--reverse", "--end-of-options")
 REMOTE = re.compile(
     r"(?:(?:https?|ssh|git)://(?:[^@/]*@)?|(?:[\w.-]+@)(?=[\w.-]+:(?!/)))"
     r"(?P<host>[\w.-]+)(?::\d+(?=/))?[:/](?P<path>[\w./~-]+?)(?:\.git)?/?"
@@ -70,12 +72,14 @@ class Repository:
     def compare(self, good: str, bad: str) -> str:
         """Where a range is shown; empty without a forge."""
         address = self.address
-        return f"{address}/{_folders(address)[1]}/{good}...{bad}" if address else ""
+        if not (address and COMMIT.fullmatch(good) and COMMIT.fullmatch(bad)):
+            return ""
+        return f"{address}/{_folders(address)[1]}/{good}...{bad}"
 
     def order(self, gate: GateJson | None, history: HistoryJson | None) -> Order:
         """The order of the commits that documents speak of, as far as it is known."""
         tip = history.branch if history and history.branch else gate.head if gate else ""
-        listed = _said(self.path, "rev-list", "--first-parent", "--reverse", tip, "--").split()
+        listed = _said(self.path, "rev-list", *ORDER, tip, "--").split()
         if not listed and history:
             listed = history.commits
         ends = [gate.base, gate.head] if gate and gate.head not in listed else []

@@ -48,7 +48,7 @@ def _lead(story: Story) -> list[str]:
     since = f" since {story.day}" if story.day else ""
     if story.culprit:
         return [f"**{story.what}{since}**, by {_commit(story.culprit)}."]
-    ends = f"{story.cause.good[:10]}..{story.cause.bad[:10]}"
+    ends = text(f"{story.cause.good[:10]}..{story.cause.bad[:10]}")
     ends = f"[{ends}]({story.compare})" if story.compare else ends
     if not story.commits:
         return [f"**{story.what}{since}**, by a commit of {ends}, which are not in this clone."]

@@ -6,6 +6,9 @@ from pathlib import Path
 from actprune_common.errors import InputError
 from actprune_common.git import git
 
+FULL = 40
+"""Digits of a hash; longer ones are whole, too."""
+
 
 class Order:
     """Commits, oldest first; each may be named by the beginning of its hash."""
@@ -16,7 +19,7 @@ class Order:
 
     def place(self, name: str) -> int | None:
         """Where a commit stands; None where it is unknown, or several begin so."""
-        if name in self._places or not name:
+        if name in self._places or not name or len(name) >= FULL:
             return self._places.get(name)
         found = [place for commit, place in self._places.items() if commit.startswith(name)]
         return found[0] if len(found) == 1 else None

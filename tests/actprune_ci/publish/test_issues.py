@@ -453,8 +453,10 @@ def test_texts_are_escaped(hub: GitHub) -> None:
     document = hub.judged(Pairs(nasty, (1.0,), (2.0,)))
     for finding in document["findings"]:
         finding |= {"detail": "--> <script> @all | `x`", "owner": "&commat;all"}
+    document["base"] = "x](http://e) <b>@all --output=y"
     hub.issues(document)
     issue = hub.only()
+    assert "](http" not in issue["body"].partition(" -->\n")[2].replace(r"\]", "")
     assert "@\u200ball" in issue["title"]
     _, _, shown = issue["body"].partition(" -->\n")
     plain = "".join(shown.split("```")[::2])  # but for the commands, which are code

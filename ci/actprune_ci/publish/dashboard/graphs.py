@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import median
+
+import numpy as np
 
 from actprune_ci.history.history import HistoryFinding
 from actprune_ci.history.series import History
@@ -43,9 +44,9 @@ class Graph:
 def graph(history: History, found: HistoryFinding, size: tuple[int, int]) -> Graph:
     """A finding's figure from some time before its change to the newest commit."""
     column = history.values[:, found.column]
-    rows = [row for row, value in enumerate(column) if isfinite(value)]
-    begin = max(0, sum(row <= found.change.first for row in rows) - BEFORE)
-    rows = rows[begin:]
+    measured = np.flatnonzero(np.isfinite(column))
+    begin = int(np.searchsorted(measured, found.change.first, "right")) - BEFORE
+    rows = measured[max(0, begin) :].tolist()
     step = -(-len(rows) // MOST)
     parts = [rows[i : i + step] for i in range(0, len(rows), step)]
     values = [median(float(column[row]) for row in part) for part in parts]
