@@ -4,15 +4,21 @@ import json
 import math
 import os
 import re
+import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
 from actprune_common.errors import InputError
 
+STALE_S = 3600.0
+"""The age of a temporary file whose writer is taken for dead."""
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp", re.DOTALL)
 _ONWARD = "--resume goes on there"
 
 
@@ -89,9 +95,10 @@ def whole(path: Path, *, overwrite: bool = True, keep: Path | None = None) -> It
     is left as it was. Several processes may write a path at once: one of them is the last. Raises
     InputError where the file system refuses (a full disk, say), with the old file as it was.
     """
-    beside = path.with_name(f".{path.name[:80]}.{uuid4().hex}.tmp")
+    beside = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent)
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -110,6 +117,25 @@ def whole(path: Path, *, overwrite: bool = True, keep: Path | None = None) -> It
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def temporary_name(name: str) -> str:
+    """The name of what is made beside a file or folder of this name; a killed writer leaves it."""
+    return f".{name.encode()[:80].decode(errors='ignore')}.{uuid4().hex}.tmp"
+
+
+@cache
+def remove_stale(folder: Path) -> None:
+    """Remove what killed writers left in a folder; once a process, as it lists the folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name):
+                with suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S:
+                        if entry.is_dir(follow_symlinks=False):
+                            shutil.rmtree(entry.path)
+                        else:
+                            Path(entry.path).unlink()
 
 
 def _sync_folder(folder: Path) -> None:

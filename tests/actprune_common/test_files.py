@@ -2,12 +2,23 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from actprune_common.errors import InputError, last_line
-from actprune_common.files import alone, json_value, make_folder, whole, write_json, write_whole
+from actprune_common.files import (
+    alone,
+    json_value,
+    make_folder,
+    remove_stale,
+    temporary_name,
+    whole,
+    write_json,
+    write_whole,
+)
 
 
 def test_content_is_bytes_or_text_and_the_old_file_can_be_kept(tmp_path: Path) -> None:
@@ -85,3 +96,33 @@ def test_json_of_other_programs_may_have_no_numbers() -> None:
     assert math.isnan(json_value("[NaN]", "x", lenient=True)[0])
     with pytest.raises(InputError, match=r"^x: not JSON \(NaN is no JSON number\)$"):
         json_value(b"[NaN]", "x")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from actprune_common.files import whole
+with whole(Path(sys.argv[1])) as beside:
+    beside.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_a_later_writer(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "x.json")]
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(words, check=False, env=path)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / ".mine.tmp"
+    mine.write_text("mine")
+    folder = tmp_path / temporary_name("site")
+    folder.mkdir()
+    (folder / "y").write_text("half")
+    remove_stale.cache_clear()
+    write_whole(tmp_path / "x.json", "whole")  # the other writer may still be at work
+    assert sorted(tmp_path.iterdir()) == sorted([left, mine, folder, tmp_path / "x.json"])
+    for old in (left, mine, folder):
+        os.utime(old, (0, 0))
+    remove_stale.cache_clear()
+    write_whole(tmp_path / "x.json", "whole")
+    assert sorted(tmp_path.iterdir()) == [mine, tmp_path / "x.json"]

@@ -1,6 +1,5 @@
 """`actprune-ci publish`: a store as a folder of pages."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.series import branch_commits
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
+from actprune_ci.publish.folder import refilled
 from actprune_common.errors import InputError
 from actprune_common.files import contents, json_value
 
@@ -26,22 +26,23 @@ def command(
 ) -> None:
     """Write asv's site and our own pages, which open from a file share without a network.
 
+    --out is new, empty, or of an earlier time, whose pages are replaced; other files stay.
     --benchmarks chooses what our own pages show. Exit code 0: written, without asv's site where asv
     or its libraries cannot be had, which the pages say; 3: the store has nothing of this branch.
     """
     gates = [_report(path) for path in gate or []]
     board = data.board(store, branch_commits(repo, branch), branch, gates, benchmarks)
     tell_left_out(board.history.skipped)
-    shutil.rmtree(out / "asv", ignore_errors=True)  # of an earlier time
     missing = ""
-    try:
-        asv_site.write(store, out / "asv", repo, branch, libraries.cache_folder())
-    except InputError as problem:
-        if require_asv:
-            raise
-        missing = str(problem)
-        tell(f"asv's site is left out: {missing}")
-    site.write(board, out, missing)
+    with refilled(out) as making:
+        try:
+            asv_site.write(store, making / "asv", repo, branch, libraries.cache_folder())
+        except InputError as problem:
+            if require_asv:
+                raise
+            missing = str(problem)
+            tell(f"asv's site is left out: {missing}")
+        site.write(board, making, missing)
     typer.echo(
         f"{out / 'index.html'}: {len(board.history.figures)} figures over"
         f" {len(board.history.commits)} commits, {len(board.findings)} changes"

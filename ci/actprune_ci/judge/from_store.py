@@ -68,7 +68,8 @@ def a_a_runs(folder: Path) -> list[AbRun]:
 
 
 def _read(folder: Path, names: Iterable[str]) -> list[Run]:
-    return [store.read(folder / store.RUNS / f"{name}.parquet") for name in names]
+    runs = [store.read(folder / store.RUNS / f"{name}.parquet") for name in names]
+    return sorted(runs, key=lambda run: run.date)  # names tell seconds only
 
 
 def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[AbRun]:

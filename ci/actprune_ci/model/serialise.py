@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -40,8 +40,20 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
     if document.get("schema") != SCHEMA:
         raise InputError(f"{where}: schema: expected {SCHEMA}, got {document.get('schema')!r}")
     kind: TypeAdapter[Any] = _AB if "pairs" in document else _RUN
-    run: Run | AbRun = validated(where, partial(kind.validate_json, strict=True), text)
-    return check(run, where)
+    run: Run | AbRun = check(
+        validated(where, partial(kind.validate_json, strict=True), text), where
+    )
+    return replace(run, date=utc(run.date))
+
+
+def utc(date: str) -> str:
+    """An ISO 8601 date as this project writes it: in UTC, so that dates sort as texts do.
+
+    One without a time zone is in UTC.
+    """
+    read = datetime.fromisoformat(date.replace("Z", "+00:00"))
+    read = read.replace(tzinfo=timezone.utc) if read.tzinfo is None else read
+    return read.astimezone(timezone.utc).isoformat()
 
 
 def read_ab(path: Path) -> AbRun:
@@ -77,8 +89,8 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
     equally many.
     """
     try:
-        datetime.fromisoformat(run.date.replace("Z", "+00:00"))
-    except ValueError:
+        utc(run.date)
+    except (ValueError, OverflowError):  # the last day of 9999, west of Greenwich
         raise InputError(f"{where}: date: expected ISO 8601, got {run.date!r}") from None
     if isinstance(run, Run):
         _once((m.key for m in run.measurements), where)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 from actprune_ci.model.runs import Status
 from actprune_ci.readers import asv as asv_files
@@ -29,18 +29,16 @@ NO_PARAM = "-"
 
 _CLEAN = """
 CREATE OR REPLACE TEMP VIEW clean AS
-  SELECT *, coalesce(nullif(environment['env_name'], ''),
-    source || '-py' || coalesce(environment['python'], 'unknown')) AS env_name
-  FROM measurements WHERE "commit" <> '' AND NOT dirty
+  SELECT * FROM measurements WHERE "commit" <> '' AND NOT dirty
 """
 _OTHERS = """
 SELECT count(DISTINCT run) FILTER (dirty), count(DISTINCT run) FILTER ("commit" = '')
 FROM measurements
 """
 _GROUPS = """
-SELECT machine, "commit", env_name, list(DISTINCT run), epoch_ms(arg_max(date, run)),
-  coalesce(arg_max(environment['python'], run), '')
-FROM clean GROUP BY ALL ORDER BY min(run)
+SELECT machine, "commit", env_name, list(DISTINCT run), epoch_ms(max(date)),
+  coalesce(last(environment['python'] ORDER BY date, run), '')
+FROM clean GROUP BY ALL ORDER BY min(date), machine, "commit", env_name
 """
 """The runs of each result file; when the last one ran, and with which Python."""
 _DATES = """
@@ -52,6 +50,7 @@ FROM clean GROUP BY "commit"
 
 Point = tuple[str, ...]
 """Values of a benchmark's parameters, in its order, as asv writes them."""
+Points = dict[Point, tuple[Status, list[float]]]
 Entry = dict[str, Any]
 """A benchmark in benchmarks.json."""
 
@@ -89,11 +88,12 @@ def csv(store: str | Path, out: Path) -> tuple[str, ...]:
     question = """
       COPY (SELECT * EXCLUDE (number) FROM (
         SELECT source, "commit", dirty, strftime(date, '%Y-%m-%dT%H:%M:%SZ') AS date, machine,
-          benchmark, CAST(to_json(params) AS VARCHAR) AS params, metric, unit, status, detail,
+          benchmark, CAST(to_json(params) AS VARCHAR) AS params, metric, unit, version,
+          status, detail,
           unnest(CASE WHEN len(samples) > 0 THEN samples ELSE [NULL] END) AS sample, run,
           unnest(range(greatest(len(samples), 1))) AS number
         FROM measurements)
-      ORDER BY run, benchmark, metric, params, number) TO {path}
+      ORDER BY date, run, benchmark, metric, params, version, number) TO {path}
         (FORMAT csv, HEADER, USE_TMP_FILE false)
     """
     with whole(out) as beside:
@@ -119,7 +119,9 @@ def _fill(connection: Any, out: Path) -> Exported:
     if not groups:
         raise InputError(f"export: no run of a clean commit in this store ({'; '.join(notes)})")
     benchmarks = _benchmarks(connection)
-    last_known = ", ".join(f"coalesce(arg_max(environment['{name}'], run), '')" for name in FACTS)
+    last_known = ", ".join(
+        f"coalesce(last(environment['{name}'] ORDER BY date, run), '')" for name in FACTS
+    )
     known = connection.execute(
         f"SELECT machine, {last_known} FROM clean GROUP BY machine"
     ).fetchall()
@@ -139,10 +141,13 @@ def _fill(connection: Any, out: Path) -> Exported:
             "durations": {},
             "version": asv_files.VERSION,
         }
-        _dump(out / _folder_name(machine) / _file_name(commit, name), file)
+        path = out / _safe(machine) / _file_name(commit, name)
+        if path.exists():  # another commit that begins like this one
+            path = path.with_name(_file_name(commit, name, len(commit)))
+        _dump(path, file)
     for machine, values in facts.items():
         about = {"machine": machine, **values, "version": 1}
-        _dump(out / _folder_name(machine) / "machine.json", about)
+        _dump(out / _safe(machine) / "machine.json", about)
     entries = {entry["name"]: entry for entry in benchmarks.values()}
     _dump(out / "benchmarks.json", {**entries, "version": 2})
     return Exported(len(dates), len(entries), notes)
@@ -151,12 +156,14 @@ def _fill(connection: Any, out: Path) -> Exported:
 def _benchmarks(connection: Any) -> dict[tuple[str, str], Entry]:
     """By (benchmark, metric), with every value of every parameter, in order of appearance."""
     found = connection.execute("""
-      SELECT benchmark, metric, last(unit ORDER BY run), params, min(run) AS first
+      SELECT benchmark, metric, last((unit, version) ORDER BY date, run), params,
+        min((date, run)) AS first, max((date, run)) AS newest
       FROM clean GROUP BY benchmark, metric, params ORDER BY benchmark, metric, first, params
     """).fetchall()
     made: dict[tuple[str, str], Entry] = {}
     for (name, metric), rows in groupby(found, itemgetter(0, 1)):
-        (unit, *_), every = zip(*(row[2:4] for row in rows), strict=True)
+        meanings, every, _, newest = zip(*(row[2:] for row in rows), strict=True)
+        unit, version = meanings[newest.index(max(newest))]
         own = name if asv_files.key(name, ()).metric == metric else f"{name}.{metric}"
         names = list(dict.fromkeys(chain(*every)))
         axes = zip(*(_point(names, params) for params in every), strict=True)
@@ -165,11 +172,16 @@ def _benchmarks(connection: Any) -> dict[tuple[str, str], Entry]:
             "type": "time" if unit == "s" else TYPES.get(metric, "track"),
             "unit": "seconds" if unit == "s" else unit,
             "param_names": names,
-            "version": sha256(own.encode()).hexdigest(),  # what the store holds belongs together
+            "version": _version(own, version),
             "code": "",
             "params": [list(dict.fromkeys(axis)) for axis in axes],
         }
     return made
+
+
+def _version(own: str, version: str) -> str:
+    """A version as asv needs one; where a benchmark has none, its name: all belong together."""
+    return version or sha256(own.encode()).hexdigest()
 
 
 def _point(names: Sequence[str], params: Mapping[str, str]) -> Point:
@@ -181,28 +193,30 @@ def _results(
 ) -> dict[str, list[Any]]:
     """The rows of a result file of asv's, by the names of the benchmarks."""
     question = """
-      SELECT benchmark, metric, params, status, samples FROM measurements
-      WHERE list_contains($runs, run) ORDER BY run, benchmark, metric, params
+      SELECT benchmark, metric, params, version, status, samples FROM measurements
+      WHERE list_contains($runs, run) ORDER BY date, run, benchmark, metric, params, version
     """
-    cells: dict[tuple[str, str], dict[Point, tuple[Status, list[float]]]] = {}
+    cells: dict[tuple[str, str], dict[str, Points]] = {}
     rows = connection.execute(question, {"runs": runs}).fetchall()
-    for name, metric, params, status, samples in rows:
+    for name, metric, params, version, status, samples in rows:
         point = _point(benchmarks[name, metric]["param_names"], params)
-        before = cells.setdefault((name, metric), {}).get(point, (status, []))[1]
-        cells[name, metric][point] = ("ok" if samples or before else status, [*before, *samples])
-    return {
-        benchmarks[key]["name"]: _row(benchmarks[key], points, started)
-        for key, points in cells.items()
-    }
+        of_version = cells.setdefault((name, metric), {}).setdefault(version, {})
+        before = of_version.get(point, (status, []))[1]
+        of_version[point] = ("ok" if samples or before else status, [*before, *samples])
+    made = {}
+    for key, versions in cells.items():
+        entry, last = benchmarks[key], list(versions)[-1]
+        shown = {_version(entry["name"], version): points for version, points in versions.items()}
+        version = entry["version"] if entry["version"] in shown else _version(entry["name"], last)
+        made[entry["name"]] = _row(entry, version, shown[version], started)
+    return made
 
 
-def _row(
-    entry: Entry, points: Mapping[Point, tuple[Status, list[float]]], started: int
-) -> list[Any]:
+def _row(entry: Entry, version: str, points: Points, started: int) -> list[Any]:
     grid = [points.get(point, ("failed", [])) for point in product(*entry["params"])]
     values = [_value(status, samples) for status, samples in grid]
     samples = [found if len(found) > 1 else None for _, found in grid]
-    return [values, entry["params"], entry["version"], started, samples if any(samples) else None]
+    return [values, entry["params"], version, started, samples if any(samples) else None]
 
 
 def _value(status: Status, samples: Sequence[float]) -> float | None:
@@ -211,14 +225,19 @@ def _value(status: Status, samples: Sequence[float]) -> float | None:
     return math.nan if status == "skipped" else None  # asv's way of telling them apart
 
 
-def _folder_name(machine: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", machine)
+def _safe(name: str) -> str:
+    """A name as that of a file: no two names have the same, and none leads elsewhere."""
+    safe = quote(name, safe="+")
+    if set(name) <= {"."}:
+        safe = safe.replace(".", "%2E") or "%"
+    digest = sha256(name.encode()).hexdigest()
+    return safe if len(safe) <= 128 else f"{safe[:64]}%-{digest}"  # no %- elsewhere
 
 
-def _file_name(commit: str, environment: str) -> str:
+def _file_name(commit: str, environment: str, digits: int = 8) -> str:
     if len(environment) >= 128:  # asv's own rule
         environment = "env-" + md5(environment.encode()).hexdigest()
-    return f"{commit[:8]}-{_folder_name(environment)}.json"
+    return f"{commit[:digits]}-{_safe(environment)}.json"
 
 
 def _dump(path: Path, document: Mapping[str, Any]) -> None:

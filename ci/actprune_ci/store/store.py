@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import check
+from actprune_ci.model.serialise import check, utc
 from actprune_ci.store.integrity import file_name, parsed, why_changed
 from actprune_common.errors import InputError
 from actprune_common.files import contents, whole, write_whole
@@ -67,13 +67,11 @@ def canonical(run: Run) -> Run:
 
     Of the metrics that it declares those that it measures are kept.
     """
-    date = datetime.fromisoformat(run.date.replace("Z", "+00:00"))
-    date = date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date
     used = {m.key.metric for m in run.measurements}
     return replace(
         run,
         metrics={name: run.metrics[name] for name in sorted(used & set(run.metrics))},
-        date=date.astimezone(timezone.utc).isoformat(),
+        date=utc(run.date),
         environment=dict(sorted(run.environment.items())),
         measurements=tuple(sorted(run.measurements, key=lambda m: m.key)),
     )
@@ -128,7 +126,11 @@ def found(run: Run, store: Path) -> Path | None:
         try:
             read(path)
         except InputError as problem:
-            _set_aside(path, store, str(problem))
+            content = contents(path)
+            # what has its bytes' digest and cannot be read may be of a newer schema
+            if schema_of(str(path)) == 1 or why_changed(str(path), content):
+                aside = store / SET_ASIDE / f"{sha256(content).hexdigest()[:16]}-{path.name}"
+                _move(path, aside, str(problem))
         else:
             return path
     return None
@@ -201,9 +203,8 @@ def one_line(problem: Exception) -> str:
     return str(problem).strip().partition("\n")[0]
 
 
-def _set_aside(path: Path, store: Path, reason: str) -> None:
+def _move(path: Path, aside: Path, reason: str) -> None:
     """Move a damaged file out of the runs; another process may do the same."""
-    aside = store / SET_ASIDE / path.name
     aside.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         path.replace(aside)

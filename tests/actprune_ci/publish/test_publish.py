@@ -5,11 +5,13 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -148,6 +150,21 @@ def test_a_gate_stands_first(
     assert "gate.json: expected the gate's report, got something else" in str(refused.exception)
 
 
+def test_a_damaged_run_is_left_out_and_named(
+    nights: tuple[Path, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_network(monkeypatch, tmp_path / "cache")
+    store = tmp_path / "store"
+    shutil.copytree(nights[1], store)
+    path = sorted((store / "runs").iterdir())[7]
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    done = publish((nights[0], store, nights[2]), tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    assert f"left out: {path}: digest: the bytes have " in done.stderr
+
+
 def test_a_store_without_this_branch_is_no_data(
     nights: tuple[Path, Path, list[str]], tmp_path: Path
 ) -> None:
@@ -235,6 +252,41 @@ def test_our_pages_draw_and_filter_from_files(pages: Path, chromium: str, tmp_pa
     assert changes.count('hidden=""') == 1
     for name in ("index", "machines"):
         assert "a &lt;runner&gt;" in opened(chromium, (pages / f"{name}.html").as_uri(), tmp_path)
+
+
+EVIL = "<img src=x onerror=document.documentElement.id='owned'>"
+
+
+@pytest.mark.browser
+def test_no_name_is_markup_in_asv_s_site(
+    nights: tuple[Path, Path, list[str]], chromium: str, tmp_path: Path
+) -> None:
+    repo, _, commits = nights
+    attribute = EVIL.replace("<img", '"><img')
+    name = f"suite{EVIL}.Group{EVIL}.time_{attribute}"
+    params = (("spec" + EVIL, EVIL), ("n", attribute))
+    escaped = EVIL.replace("<", "&lt;").replace(">", "&gt;")
+    for night, commit in enumerate(commits):
+        figures = [
+            Measurement(Key(name, params, "time", "s"), (1.0 + (night > 10),)),
+            Measurement(Key(escaped, (), EVIL, EVIL), (1.0 + (night > 10),)),
+        ]
+        date = f"2026-01-{night + 1:02}T00:00:00+00:00"
+        environment = {"cpu": EVIL, "env_name": EVIL, "python": EVIL}
+        run = Run("asv", commit, False, date, EVIL, environment, tuple(figures))
+        write(run, tmp_path / "store")
+    done = publish((repo, tmp_path / "store", commits), tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    if not (tmp_path / "site/asv").exists():
+        pytest.skip("npm's registry cannot be reached, and no cache has its packages")
+    index = (tmp_path / "site/asv/index.html").as_uri()
+    drawn = json.loads((tmp_path / "site/asv/index.json").read_text("utf-8"))
+    places = ["", *(f"#{quote(each)}" for each in drawn["benchmarks"]), "#regressions"]
+    for place in [*places, "#summarylist?sort=0&dir=asc"]:
+        page = opened(chromium, index + place, tmp_path)
+        assert "owned" not in page.partition(">")[0] + page.partition("<html")[2].partition(">")[0]
+        assert "<img" not in page.replace('<img src="swallow', "")
+        assert "‹img src=x" in page
 
 
 @pytest.mark.browser

@@ -260,3 +260,83 @@ def test_export_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(app(), ["export", "csv", str(tmp_path / "store"), str(table)])
     assert (done.exit_code, done.stdout, done.stderr) == (0, f"{table}: written\n", "")
     assert table.read_text("utf-8").count("\n") == 18  # a header, 13 samples, 4 without
+
+
+MACHINES = ["..", ".", "/etc", "a/../../b", "a b", "a_b", "a%20b", "é", "x" * 300, "x" * 301, "M"]
+
+
+def test_a_machine_is_a_folder_of_its_own_inside(tmp_path: Path) -> None:
+    out = tmp_path / "deep/out"
+    for machine in MACHINES:
+        run = replace(a_run("a" * 40, 1, figure("k", "n", 1.0)), machine=machine)
+        write(replace(run, environment={"env_name": f"{machine}/../.."}), tmp_path / "store")
+    export.asv(tmp_path / "store", out)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "store"]
+    folders = [path for path in out.iterdir() if path.is_dir()]
+    assert sorted(load(folder / "machine.json")["machine"] for folder in folders) == sorted(
+        MACHINES
+    )
+    for folder in folders:
+        (file,) = [path for path in folder.iterdir() if path.name != "machine.json"]
+        assert load(file)["params"]["machine"] == load(folder / "machine.json")["machine"]
+    assert (out / "a%20b").is_dir()
+    assert (out / "a_b").is_dir()
+
+
+def test_environments_and_commits_that_are_called_alike_have_files_of_their_own(
+    tmp_path: Path,
+) -> None:
+    commits = ["a" * 40, "a" * 39 + "b"]
+    names = ["e 1", "e_1", "e" * 127 + " ", "e" * 128, "e" * 127 + "f"]
+    for commit, name in itertools.product(commits, names):
+        run = a_run(commit, 1, figure("k", "n", 1.0))
+        write(replace(run, environment={"env_name": name}), tmp_path / "store")
+    export.asv(tmp_path / "store", tmp_path / "out")
+    found = [load(p) for p in (tmp_path / "out/m").iterdir() if p.name != "machine.json"]
+    assert sorted((file["commit_hash"], file["env_name"]) for file in found) == sorted(
+        itertools.product(commits, names)
+    )
+
+
+def versioned(commit: str, day: int, version: str, *samples: float) -> Run:
+    measured = figure("k", "n", *samples)
+    key = replace(measured.key, version=version)
+    return a_run(commit, day, replace(measured, key=key))
+
+
+def test_versions_are_the_benchmark_s_own_and_are_not_mixed(tmp_path: Path) -> None:
+    for run in (
+        versioned("a" * 40, 1, "1", 1.0),
+        versioned("b" * 40, 2, "1", 2.0),
+        versioned("b" * 40, 3, "2", 20.0),
+        versioned("c" * 40, 4, "", 5.0),
+        versioned("d" * 40, 5, "2", 21.0, 23.0),
+    ):
+        write(run, tmp_path / "store")
+    export.asv(tmp_path / "store", tmp_path / "out")
+    assert load(tmp_path / "out/benchmarks.json")["k.n"]["version"] == "2"
+    rows = {
+        path.name[0]: values(load(path), "k.n")
+        for path in (tmp_path / "out/m").iterdir()
+        if path.name != "machine.json"
+    }
+    assert {commit: row[0] for commit, row in rows.items()} == {
+        "a": [1.0],
+        "b": [20.0],
+        "c": [5.0],
+        "d": [22.0],
+    }
+    versions = {commit: row[2] for commit, row in rows.items()}
+    assert (versions["a"], versions["b"], versions["d"]) == ("1", "2", "2")
+    assert versions["c"] not in ("", "1", "2")
+
+
+def test_a_benchmark_without_a_version_has_the_same_one_everywhere(tmp_path: Path) -> None:
+    for day, commit in enumerate("ab", 1):
+        write(versioned(commit * 40, day, "", 1.0), tmp_path / "store")
+    export.asv(tmp_path / "store", tmp_path / "out")
+    version = load(tmp_path / "out/benchmarks.json")["k.n"]["version"]
+    for commit in "ab":
+        file = load(tmp_path / f"out/m/{commit * 8}-actprune-py3.11.json")
+        assert values(file, "k.n")[2] == version

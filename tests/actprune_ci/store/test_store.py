@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from actprune_ci.cli import app
 from actprune_ci.history.series import load
+from actprune_ci.judge.from_store import runs_of
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.model.serialise import from_json, to_json
 from actprune_ci.store.integrity import file_name
 from actprune_ci.store.query import measurements, over, sql, verified
 from actprune_ci.store.record import record
@@ -158,8 +160,9 @@ def test_a_run_that_is_not_sound_is_not_written(tmp_path: Path) -> None:
         write(replace(a_run(), measurements=()), tmp_path)
     with pytest.raises(InputError, match="time: samples: expected finite numbers, got inf"):
         write(a_run(samples=(float("inf"),)), tmp_path)
-    with pytest.raises(InputError, match="date: expected ISO 8601, got 'soon'"):
-        write(replace(a_run(), date="soon"), tmp_path)
+    for date in ("soon", "9999-12-31T23:00:00-05:00"):
+        with pytest.raises(InputError, match=f"date: expected ISO 8601, got '{date}'"):
+            write(replace(a_run(), date=date), tmp_path)
     assert files(tmp_path) == []
 
 
@@ -436,10 +439,24 @@ def test_recording_a_damaged_run_again_sets_the_damaged_file_aside(tmp_path: Pat
     path.write_bytes(content[:-1])
     assert write(a_run(), tmp_path) == path
     assert read(path) == canonical(a_run())
-    aside = tmp_path / "set-aside" / path.name
+    (aside,) = (tmp_path / "set-aside").glob(f"*-{path.name}")
     assert aside.read_bytes() == content[:-1]
     reason = aside.with_name(f"{aside.name}.reason.txt").read_text("utf-8")
     assert reason.startswith(f"{path}: digest: the bytes have ")
+
+
+def test_a_file_of_a_newer_schema_is_not_set_aside(tmp_path: Path) -> None:
+    path = write(a_run(), tmp_path)
+    assert path is not None
+    newer = tmp_path / "newer.parquet"
+    source = f"SELECT * REPLACE (3::INTEGER AS schema) FROM read_parquet({literal(str(path))})"
+    connect().execute(f"COPY ({source}) TO {literal(str(newer))} (FORMAT parquet)")
+    path.unlink()
+    content = newer.read_bytes()
+    there = path.with_name(file_name(stem(canonical(a_run())), content))
+    there.write_bytes(content)
+    assert write(a_run(), tmp_path) == path
+    assert there.read_bytes() == content
 
 
 def damaged_store(store: Path) -> dict[str, str]:
@@ -632,3 +649,32 @@ def test_a_question_to_a_relative_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert sql("store", asked).rows == sql(Path("./store/"), asked).rows == [(3,)]
     assert sql("store", "DESCRIBE samples").rows
     assert sql("store", "SHOW TABLES").rows == [("measurements",), ("samples",)]
+
+
+@pytest.mark.parametrize(
+    ("date", "utc_date"),
+    [
+        ("2026-01-01T23:30:00-05:00", "2026-01-02T04:30:00+00:00"),
+        ("2026-01-02T05:00:00Z", "2026-01-02T05:00:00+00:00"),
+        ("2026-01-02T06:00:00", "2026-01-02T06:00:00+00:00"),
+        ("2026-01-02T08:00:00.250000+01:00", "2026-01-02T07:00:00.250000+00:00"),
+    ],
+)
+def test_dates_are_instants(tmp_path: Path, date: str, utc_date: str) -> None:
+    assert canonical(replace(a_run(), date=date)).date == utc_date
+    text = to_json(a_run()).replace(a_run().date, date)
+    assert from_json(text).date == utc_date
+
+
+def test_runs_are_in_the_order_of_their_instants(tmp_path: Path) -> None:
+    dates = ("2026-01-02T01:00:00+09:00", "2026-01-01T20:00:00-05:00")
+    for value, date in enumerate((*dates, *(f"2026-01-01T17:00:00.{n}00000Z" for n in "314"))):
+        write(replace(a_run(samples=(float(value),)), date=date), tmp_path)
+    runs = runs_of(tmp_path, ["c" * 40])
+    assert [run.date for run in runs] == [
+        "2026-01-01T16:00:00+00:00",
+        "2026-01-01T17:00:00.100000+00:00",
+        "2026-01-01T17:00:00.300000+00:00",
+        "2026-01-01T17:00:00.400000+00:00",
+        "2026-01-02T01:00:00+00:00",
+    ]

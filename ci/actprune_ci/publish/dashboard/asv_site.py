@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from actprune_ci.publish.dashboard.libraries import LIBRARIES, Library, files
 from actprune_ci.store import export
 from actprune_common.errors import InputError, last_line
 from actprune_common.files import write_whole
 
+_LIKE = str.maketrans({"<": "‹", ">": "›", "&": "＆", '"': "”", "`": "‘"})
 _TAG = r"(src|href)=\"{}\"(?:\s+(?:integrity|crossorigin|referrerpolicy)=\"[^\"]*\")*"
 _INLINE = re.compile(r"<script[^>]*>[^<]*js_load_failure[^<]*</script>|\sonerror=\"[^\"]*\"")
 """Only what asv does where a network does not answer; the policy would refuse it."""
@@ -46,6 +48,8 @@ def write(store: str, out: Path, repo: Path, branch: str, cache: Path) -> None:
 def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
     """What `asv publish` draws of a store. Raises InputError with asv's last line."""
     export.asv(store, folder / "results")
+    for path in (folder / "results").rglob("*.json"):
+        path.write_text(json.dumps(harmless(json.loads(path.read_text("utf-8")))), "utf-8")
     site = folder / "html"
     config = {
         "version": 1,
@@ -61,6 +65,19 @@ def published(store: str, folder: Path, repo: Path, branch: str) -> Path:
         said = last_line(done.stdout + done.stderr, f"code {done.returncode}")
         raise InputError(f"asv publish: {said}")
     return site
+
+
+def harmless(value: Any) -> Any:
+    """The same document, its texts without what HTML would take for markup.
+
+    asv's pages put some names into the page as text and some as HTML, twice over in tooltips: so
+    what was escaped would be wrong in one place and alive in another.
+    """
+    if isinstance(value, str):
+        return value.translate(_LIKE)
+    if isinstance(value, dict):
+        return {harmless(key): harmless(item) for key, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
 def made_local(site: Path, libraries: Sequence[tuple[Library, Mapping[str, bytes]]]) -> None:
