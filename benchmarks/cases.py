@@ -47,6 +47,8 @@ LAYERS = {  # of ResMLP-S24 at 224 px, 32 images
     "fc2": Shape(6272, 1536, 384),
     "tokens": Shape(12288, 196, 196),
 }
+COUNTED = Shape(512, 128, 128)
+"""Where instructions are counted, at a fiftieth of a processor's speed."""
 
 
 def specs(wide: bool = WIDE) -> list[str]:

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo  # once, for all processes forked from this one: custom operators need it
 
-from benchmarks.cases import DEVICES, LAYERS, THREADS, WIDE, Case, case, since, specs
+from benchmarks.cases import DEFAULT_SPECS, DEVICES, LAYERS, THREADS, WIDE, Case, case, since, specs
 
 with suppress(ImportError):  # an older commit: its benchmarks say what they lack
     import actprune  # noqa: F401
@@ -84,6 +86,33 @@ class Bytes:
 
     track_store_bytes.unit = track_saved_bytes.unit = "bytes"  # type: ignore[attr-defined]
     track_nbytes_ratio.unit = "ratio"  # type: ignore[attr-defined]
+
+
+class Executed:
+    """What the same operations execute on a CPU, on a small layer: no clock, no load, no noise."""
+
+    params = (list(DEFAULT_SPECS), ["compress", "grad_weight"])
+    param_names = ("spec", "operation")
+    deterministic = True  # for `actprune-ci ab`, which then counts once per side
+
+    def setup_cache(self) -> dict[tuple[str, str], Any]:
+        return executed(product(*self.params))
+
+    setup_cache.timeout = 3600  # type: ignore[attr-defined]
+
+    def setup(self, counts: dict[tuple[str, str], Any], spec: str, operation: str) -> None:
+        if (spec, operation) not in counts:
+            raise NotImplementedError("not counted here: needs valgrind on Linux with x86-64")
+        self.counts = counts[spec, operation]
+        self.counts.figure("instructions")  # says why where there is none
+
+    def track_instructions(self, counts: object, spec: str, operation: str) -> int:
+        return int(self.counts.figure("instructions"))
+
+    def track_cache_misses(self, counts: object, spec: str, operation: str) -> int:
+        return int(self.counts.figure("cache_misses"))
+
+    track_instructions.unit = track_cache_misses.unit = "1"  # type: ignore[attr-defined]
 
 
 class Peak:
@@ -217,6 +246,19 @@ def configured(**values: Any) -> Any:
         return config(**values)
     except ValueError as problem:
         raise NotImplementedError(f"this commit lacks it: {problem}") from None
+
+
+def executed(cases: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """The counts of operations by spec and name; none where they cannot be had."""
+    try:
+        (count,) = since("actprune_ci.measure.counts", "count")
+        setup = "from benchmarks.cases import COUNTED, Case\ncase = Case({!r}, COUNTED).check()"
+        calls = {f"{s} {op}": (f"case.{op}()", setup.format(s)) for s, op in cases}
+        found = count(calls)
+    except NotImplementedError as problem:
+        print(problem, file=sys.stderr)
+        return {}
+    return {tuple(name.rsplit(" ", 1)): counts for name, counts in found.items()}
 
 
 def compiled_figures() -> Figures:

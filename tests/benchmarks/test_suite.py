@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def test_every_kind_of_figure_is_there() -> None:
         "suite.Trained.track_throughput",
         "suite.Static.track_registers",
         "suite.Static.track_spill_bytes",
+        "suite.Executed.track_instructions",
+        "suite.Executed.track_cache_misses",
         "suite.timeraw_import_actprune",
     } <= found
     assert {name.partition(".")[0] for name in found} == {"suite"}
@@ -253,3 +256,33 @@ def test_pytest_benchmarks_table_is_asvs() -> None:
     for name in named:
         assert list(product(*suite.Kernels.params)) == grid
         assert name in asvs()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+@pytest.mark.usefixtures("rooted")
+def test_instructions_of_the_cases_are_counted() -> None:
+    cases_ = [("dense", "grad_weight"), ("csr:sparsity=0.9", "compress"), ("unknown", "compress")]
+    counts = suite.executed(cases_)
+    assert list(counts) == cases_
+    executed = suite.Executed()
+    for spec, operation in cases_[:2]:
+        executed.setup(counts, spec, operation)
+        assert executed.track_instructions(counts, spec, operation) > 100_000
+        assert executed.track_cache_misses(counts, spec, operation) > 10_000
+    with pytest.raises(NotImplementedError, match="this commit lacks it: "):
+        executed.setup(counts, *cases_[2])
+
+
+def test_without_valgrind_no_instructions_are_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    counts = suite.Executed().setup_cache()
+    assert counts == {}
+    with pytest.raises(NotImplementedError, match="not counted here: needs valgrind"):
+        suite.Executed().setup(counts, "dense", "compress")
+
+
+@pytest.fixture
+def rooted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository's root, from which a process under valgrind imports the suite."""
+    monkeypatch.syspath_prepend(str(ROOT))

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import PairCount, Python, Repo, Suite, echo, interruptible, tell
+from actprune_ci.cli.options import (
+    Benchmarks,
+    PairCount,
+    Python,
+    Repo,
+    Suite,
+    echo,
+    interruptible,
+    tell,
+)
 from actprune_ci.judge.report import NO_DATA
 from actprune_ci.measure import ab
 from actprune_ci.measure.checkouts import checked_out, resolve
@@ -23,9 +32,7 @@ def command(
     base: Annotated[str, typer.Argument(help="The commit compared with.")],
     head: Annotated[str, typer.Argument(help="The commit judged; its suite measures both.")],
     repo: Repo = Path(),
-    benchmarks: Annotated[
-        str, typer.Option(help="A regular expression, found in `name(param=value, ...)`.")
-    ] = "",
+    benchmarks: Benchmarks = "",
     suite: Suite = "benchmarks",
     budget: Annotated[
         float | None, typer.Option(min=0, help="Seconds; without it 180 for each figure.")

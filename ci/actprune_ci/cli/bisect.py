@@ -24,7 +24,12 @@ def command(
     good: Annotated[str, typer.Argument(help="A commit before the change.")],
     bad: Annotated[str, typer.Argument(help="A commit after it; its suite measures all.")],
     benchmark: Annotated[
-        str, typer.Option(help="A regular expression that fits one `name(param=value, ...)`.")
+        str,
+        typer.Option(
+            "--benchmark",
+            "--benchmarks",
+            help="A regular expression found in one `benchmark(name=value, ...)` alone.",
+        ),
     ],
     repo: Repo = Path(),
     suite: Suite = "benchmarks",
@@ -37,7 +42,7 @@ def command(
     """Find the commit after GOOD, up to BAD, that changed a figure, by A/B runs against GOOD.
 
     Commits that do not build are skipped. Exit code 0: found; 3: GOOD or BAD does not build;
-    4: inconclusive, or one of several commits.
+    4: no change is sure, or it came with one of several commits.
     """
     commits = resolve(repo, good), resolve(repo, bad)
     with interruptible(), checked_out(repo, python) as checkouts:
@@ -71,7 +76,8 @@ def told(repo: Path, probe: bisect.Probe) -> str:
 
 def printed(repo: Path, found: bisect.Bisection) -> str:
     """The outcome as text."""
-    lines = [f"{found.key}: the change came with{' one of' if len(found.suspects) > 1 else ''}"]
+    one_of = " one of" if len(found.suspects) > 1 else ""
+    lines = [f"{found.key}: the change ({found.told}) came with{one_of}"]
     lines += [f"  {subject(repo, commit)}" for commit in found.suspects]
     if found.confirmed:
         lines.append(f"  {found.confirmed}, against the commit before")

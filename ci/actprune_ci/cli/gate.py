@@ -1,5 +1,6 @@
 """`actprune-ci gate`: one verdict over A/B runs and results."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Annotated
 import typer
 
 from actprune_ci import readers
-from actprune_ci.cli.options import PolicyFile, TriageFile
+from actprune_ci.cli.options import PolicyFile, Repo, TriageFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
 from actprune_ci.judge.report import Report
+from actprune_ci.measure.checkouts import resolve
 from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
@@ -33,8 +35,12 @@ def command(
     store: Annotated[
         Path | None, typer.Option(help="A store, for --base, --head, history.")
     ] = None,
-    base: Annotated[str, typer.Option(help="The commit compared with, in the store.")] = "",
-    head: Annotated[str, typer.Option(help="The commit judged, in the store.")] = "",
+    base: Annotated[
+        str,
+        typer.Option(help="The commit compared with, in the store: a hash, or a ref of --repo."),
+    ] = "",
+    head: Annotated[str, typer.Option(help="The commit judged, likewise.")] = "",
+    repo: Repo = Path(),
     calibrated: Annotated[
         Path | None, typer.Option("--calibration", help="This machine's calibration.json.")
     ] = None,
@@ -57,18 +63,24 @@ def command(
     if bool(base or head) and not (base and head and store):
         raise InputError("gate: --base, --head and --store go together")
     if store and base:
+        base, head = _hash(repo, base), _hash(repo, head)
         more, of_head = _from_store(store, base, head, rules)
         runs, found = runs + more, found + of_head
     if not (runs or found or base):
         raise InputError("gate: expected --ab, --results, or --store with --base and --head")
     calibration = calibration_record.read(calibrated) if calibrated else None
-    settled = Judgement(entries.read(triage_file), Path())
+    settled = Judgement(entries.read(triage_file), repo)
     report = judge_all(rules, runs, found, calibration, settled)
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
         report = replace(report, histories=from_store.histories(store, report.machine, keys))
     _show(report, formats or list(FORMATS), out)
     raise typer.Exit(report.code)
+
+
+def _hash(repo: Path, name: str) -> str:
+    """The full hash of a ref; a hash stays as it is, as the store may know what the clone lacks."""
+    return name if re.fullmatch("[0-9a-fA-F]+", name) else resolve(repo, name)
 
 
 def _from_store(

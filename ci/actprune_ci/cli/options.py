@@ -66,6 +66,10 @@ Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]
 Glob = Annotated[str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")]
+Benchmarks = Annotated[
+    str,
+    typer.Option(help="A regular expression found in `benchmark(name=value, ...)`; all without."),
+]
 Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.", parser=place)]
 Python = Annotated[
     str,

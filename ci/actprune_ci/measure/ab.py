@@ -21,7 +21,7 @@ from random import Random
 
 from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Checkouts, Side
-from actprune_ci.measure.pairing import Limits, PairedFigure, rounds
+from actprune_ci.measure.pairing import Limits, PairedFigure, discarded, rounds
 from actprune_ci.measure.serving import Answer, Server
 from actprune_ci.model.runs import VANISHED, AbRun, Key, Note, Pairs
 from actprune_ci.readers.asv import key as asv_key
@@ -69,7 +69,7 @@ def run(
     def result(*more: Note) -> AbRun:
         now = machine.state()
         pairs = (*(figure.pairs() for figure in figures), *start.pairs)
-        notes = (*start.notes, *machine.notes(began, now), *more)
+        notes = (*start.notes, *machine.notes(began, now), *discarded(figures), *more)
         seconds = round(now.monotonic - began.monotonic, 1)
         return replace(start, pairs=pairs, seconds=seconds, notes=notes)
 

@@ -52,6 +52,8 @@ class Bisection:
     """From good to bad, on the scale."""
     scale: Scale
     """ratio: of logarithms; difference: in the unit, of figures that are exact or not above 0."""
+    told: str
+    """The same with its interval and its pairs, for people."""
     suspects: tuple[str, ...]
     steps: tuple[Probe, ...]
     confirmed: str
@@ -167,7 +169,7 @@ def bisect(
         if probe.answer != "bad":
             raise OpenError(f"{left[0]}: not confirmed against the commit before: {probe.detail}")
         confirmed = probe.detail
-    about = question.figure.key, good, bad, whole.change, whole.scale
+    about = question.figure.key, good, bad, whole.change, whole.scale, str(whole)
     return Bisection(*about, tuple(left), tuple(probes), confirmed)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from actprune_ci.measure.runner import throttle
 from actprune_ci.model.runs import Note
 from actprune_common.machine import describe, field
 from actprune_common.processes import output
@@ -36,8 +38,6 @@ class MachineState:
     governors: tuple[str, ...]
     throttled: int | None
     """Times that the processor was too hot so far."""
-    gpu: str | None
-    """nvidia-smi's reasons to slow the clock down, in hexadecimal; `lost` where it fails."""
     load: float = 0.0
     """Processes that run or want to, over the last minute."""
     mhz: tuple[float, float] | None = None
@@ -67,11 +67,10 @@ def facts() -> dict[str, str]:
 def state() -> MachineState:
     """The machine now."""
     seen = gpus()
-    slowed_by = seen[0]["slowed_by"] if seen else "lost" if GPUS.is_dir() else None
     counts = _values("cpu[0-9]*/thermal_throttle/core_throttle_count")
     throttled = sum(map(int, counts)) if counts else None
     now, load, mhz = (time.time(), time.monotonic()), os.getloadavg()[0], _frequencies()
-    return MachineState(*now, _governors(), throttled, slowed_by, load, mhz, seen)
+    return MachineState(*now, _governors(), throttled, load, mhz, seen)
 
 
 def gpus() -> Gpus:
@@ -105,11 +104,11 @@ def notes(before: MachineState, after: MachineState) -> list[Note]:
         times = after.throttled - before.throttled
         if times > 0:
             found.append(Note("processor-throttled", f"the processor was throttled {times} times"))
-    if before.gpu not in (None, "lost") and after.gpu in (None, "lost"):
-        found.append(Note("device-lost", "device lost: nvidia-smi no longer answers"))
-    elif after.gpu and _slowed(after.gpu):
-        found.append(Note("gpu-throttled", f"the GPU's clock is slowed down (reasons {after.gpu})"))
-    return found
+    lost = len(before.gpus) - len(after.gpus)
+    if lost > 0:
+        text = f"device lost: nvidia-smi lists {len(after.gpus)} of {len(before.gpus)} GPUs"
+        found.append(Note("device-lost", text))
+    return [*found, *_slowed(before, after)]
 
 
 def load_note() -> list[Note]:
@@ -119,11 +118,18 @@ def load_note() -> list[Note]:
     return [Note("other-work", text)] if load > cores else []
 
 
-def _slowed(reasons: str) -> bool:
-    try:
-        return bool(int(reasons, 16) & ~0x1)  # 0x1: the GPU is idle
-    except ValueError:
-        return False
+def _slowed(before: MachineState, after: MachineState) -> Iterator[Note]:
+    """A note for each GPU that is slowed down in one of two states; reasons of both together."""
+    states = (before.gpus, after.gpus)
+    for i in range(max(map(len, states))):
+        reasons = 0
+        for gpus in states:
+            with suppress(ValueError, IndexError):  # `N/A`; a card that is lost
+                reasons |= int(gpus[i]["slowed_by"], 16)
+        if reasons & throttle.SLOWED:
+            yield Note("gpu-throttled", f"GPU {i} is slowed down: {throttle.told(reasons)}")
+        elif reasons & throttle.POWER_CAP:
+            yield Note("gpu-power-capped", f"GPU {i} is slowed down: {throttle.told(reasons)}")
 
 
 def _governors() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from statistics import median
 from actprune_ci.judge import statistics
 from actprune_ci.measure import sequential
 from actprune_ci.measure.serving import Answer, Server
+from actprune_ci.model.metrics import RATE, TIMES
 from actprune_ci.model.runs import NEW, VANISHED, Key, Note, Pairs, Status
 
 EXACT_ROUNDS = 2
@@ -59,6 +60,14 @@ class PairedFigure:
     status: Status = "ok"
     detail: str = ""
     closed: bool = False
+    discarded: int = 0
+    """Samples that a GPU which was slowed down had spoilt."""
+
+    @property
+    def clocked(self) -> bool:
+        """Whether the figure depends on clocks: times and rates."""
+        kind, unit = self.benchmark["kind"], self.key.unit
+        return kind in ("time", "timeraw") or unit in TIMES or bool(RATE.fullmatch(unit))
 
     @property
     def exact(self) -> bool:
@@ -69,7 +78,9 @@ class PairedFigure:
     def pairs(self) -> Pairs:
         """What was measured; a figure that never was is skipped."""
         if self.status == "ok" and not self.base:
-            return Pairs(self.key, status="skipped", detail="the time was over")
+            spoilt = "a GPU was slowed down during every sample"
+            detail = spoilt if self.discarded else "the time was over"
+            return Pairs(self.key, status="skipped", detail=detail)
         return Pairs(self.key, tuple(self.base), tuple(self.head), self.status, self.detail)
 
 
@@ -93,7 +104,7 @@ def rounds(
     began = time.monotonic()
     budget = SECONDS_EACH * len(figures) if limits.budget is None else limits.budget
     with closing(servers[0]) as base, closing(servers[1]) as head:
-        for number in range(1, limits.most + 1):
+        for number in range(1, 2 * limits.most + 1):  # what was spoilt is measured again
             still = [figure for figure in figures if not figure.closed]
             random.shuffle(still)
             for figure in still:
@@ -156,8 +167,12 @@ def together(
         if answer["status"] == "alone":
             answers[side] = alone(figure, servers[side])
     if all("samples" in answer for answer in answers):
-        ratios = [h / b for b, h in zip(*(each["samples"] for each in answers), strict=True)]
-        answers[1]["value"] = answers[0]["value"] * median(ratios)
+        spoilt = set(answers[0]["slowed"]) | set(answers[1]["slowed"])
+        samples = zip(*(each["samples"] for each in answers), strict=True)
+        kept = [pair for i, pair in enumerate(samples) if i not in spoilt]
+        if kept:
+            answers[0]["value"] = median(b for b, _ in kept)
+            answers[1]["value"] = answers[0]["value"] * median(h / b for b, h in kept)
     return answers[0], answers[1]
 
 
@@ -165,6 +180,10 @@ def record(figure: PairedFigure, base: Answer, head: Answer) -> None:
     """Take a pair of answers into a figure."""
     states = {base["status"], head["status"]}
     if states == {"ok"}:
+        spoilt = set(base.get("slowed", ())) | set(head.get("slowed", ())) if figure.clocked else ()
+        figure.discarded += len(spoilt)
+        if len(spoilt) == len(base.get("samples", (0,))):
+            return
         figure.base.append(float(base["value"]))
         figure.head.append(float(head["value"]))
         return
@@ -181,6 +200,13 @@ def record(figure: PairedFigure, base: Answer, head: Answer) -> None:
         figure.detail = VANISHED if base["status"] == "ok" else NEW
     else:
         figure.detail = head["detail"] or base["detail"] or "skipped on both sides"
+
+
+def discarded(figures: Iterable[PairedFigure]) -> list[Note]:
+    """A note on what GPUs that were slowed down have spoilt."""
+    spoilt = [figure.discarded for figure in figures if figure.discarded]
+    text = f"{sum(spoilt)} samples of {len(spoilt)} figures thrown away: a GPU was slowed down"
+    return [Note("samples-discarded", text)] if spoilt else []
 
 
 def close(figures: Iterable[PairedFigure], limits: Limits, stop: Stop) -> None:

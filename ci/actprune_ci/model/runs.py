@@ -95,6 +95,8 @@ Code = Literal[
     "slow-governor",
     "processor-throttled",
     "gpu-throttled",
+    "gpu-power-capped",
+    "samples-discarded",
     "other-work",
     "not-imported",
     "budget-used-up",

@@ -24,6 +24,7 @@ from actprune_ci.publish.reports import terminal
 from actprune_ci.readers.ab import sides
 from actprune_ci.store import store
 from actprune_common.errors import InputError
+from actprune_common.git import git
 
 TIME = Key("suite.Kernels.time_compress", (("spec", "bsr:block=1x32"), ("layer", "fc1")))
 DENSE = Key(TIME.benchmark, (("spec", "dense"), ("layer", "fc1")))
@@ -478,6 +479,21 @@ def test_from_a_store(tmp_path: Path, files: Sequence[object]) -> None:
     assert (code, said.splitlines()[0]) == (1, "regression: 1 slower (1 of 1 judged)")
     code, said = cli("gate", *files, "--store", folder, "--base", "aaaa", "--head", "cccc")
     assert (code, said) == (2, f"{folder}: no clean run of commit cccc")
+
+
+def test_commits_of_a_store_may_be_refs(tmp_path: Path, files: Sequence[object]) -> None:
+    repo, folder = tmp_path / "repo", tmp_path / "store"
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    git(tmp_path, "init", "-q", "-b", "main", "repo")
+    for _ in range(2):
+        git(repo, *who, "commit", "-q", "--allow-empty", "-m", "a change")
+    for name, bytes_ in (("HEAD~1", 10.0), ("HEAD", 11.0)):
+        run = replace(results(Measurement(BYTES, (bytes_,))), commit=git(repo, "rev-parse", name))
+        store.write(run, folder)
+    words = ["gate", *files, "--store", folder, "--repo", repo, "--head", "main"]
+    code, said = cli(*words, "--base", "HEAD~1")
+    assert (code, said.splitlines()[0]) == (1, "regression: 1 worse")
+    assert cli(*words, "--base", "HEAD~9") == (2, f"{repo}: has no commit HEAD~9")
 
 
 def test_a_store_compares_what_is_exact_and_refuses_other_machines(

@@ -391,8 +391,13 @@ def test_results_and_ab_runs_name_a_machine_alike() -> None:
         assert mine[name] == str(known[name])
 
 
+def cards(*reasons: str) -> dict[str, object]:
+    """What nvidia-smi says of each GPU, as far as it matters here."""
+    return {"gpus": tuple({"slowed_by": each} for each in reasons)}
+
+
 def state(**changes: object) -> MachineState:
-    known = {"wall": 0.0, "monotonic": 0.0, "governors": (), "throttled": None, "gpu": None}
+    known = {"wall": 0.0, "monotonic": 0.0, "governors": (), "throttled": None}
     return MachineState(**{**known, **changes})  # type: ignore[arg-type]
 
 
@@ -416,16 +421,24 @@ def state(**changes: object) -> MachineState:
             {"throttled": 5},
             [Note("processor-throttled", "the processor was throttled 2 times")],
         ),
-        ({"gpu": "0x1"}, {"gpu": "0x1"}, []),
+        (cards("0x1"), cards("0x1", "0x2", "0x10", "[N/A]"), []),
         (
-            {"gpu": "0x1"},
-            {"gpu": "lost"},
-            [Note("device-lost", "device lost: nvidia-smi no longer answers")],
+            cards("0x1", "0x1"),
+            cards("0x1"),
+            [Note("device-lost", "device lost: nvidia-smi lists 1 of 2 GPUs")],
         ),
         (
-            {"gpu": "0x1"},
-            {"gpu": "0x40"},
-            [Note("gpu-throttled", "the GPU's clock is slowed down (reasons 0x40)")],
+            cards("0x1", "0x1"),
+            cards("0x1", "0x42"),
+            [Note("gpu-throttled", "GPU 1 is slowed down: too hot (hardware) (reasons 0x43)")],
+        ),
+        (
+            cards("0x8", "0x4"),
+            cards("0x1", "0x1"),
+            [
+                Note("gpu-throttled", "GPU 0 is slowed down: hardware slowdown (reasons 0x9)"),
+                Note("gpu-power-capped", "GPU 1 is slowed down: power limit (reasons 0x5)"),
+            ],
         ),
     ],
 )
@@ -516,3 +529,25 @@ def test_a_used_up_budget_is_told(repository: Repository) -> None:
         "text": "budget of 0 s used up: 1 of 1 still open",
     }
     assert isinstance(read_ab(out), AbRun)
+
+
+PEAKS = """
+import numpy
+numpy.ones(40_000_000).sum()  # 320 MB that are gone again: no later process may see them
+
+def peakmem_large():
+    numpy.ones(20_000_000).sum()
+
+def peakmem_nothing():
+    pass
+"""
+
+
+def test_a_peak_is_that_of_its_own_process(repository: Repository) -> None:
+    commit = repository.commit(work(1), PEAKS)
+    done, out = ab(repository, commit, commit, "--pairs", "3:3")
+    assert done.exit_code == 0, done.output
+    found = pairs_of(out)
+    nothing, large = (found[f"suite.peakmem_{name}"] for name in ("nothing", "large"))
+    assert max(*nothing.base, *nothing.head) < 150e6
+    assert min(*large.base, *large.head) > max(nothing.base) + 140e6

@@ -310,7 +310,7 @@ def test_the_commit_among_64_is_found(repository: Repository, tmp_path: Path) ->
     assert document["confirmed"] == "+1 (+0.10%) in 2 pairs"
     assert {s["commit"]: s["answer"] for s in document["steps"]}[commits[31]] == "skip"
     assert len(document["steps"]) <= 8
-    assert f"the change came with\n  {commits[41][:7]}" in done.output
+    assert f"the change (+1 (+0.10%) in 2 pairs) came with\n  {commits[41][:7]}" in done.output
     assert repository.worktrees() == 1
 
 
@@ -320,7 +320,7 @@ def test_commits_that_cannot_be_told_apart_are_all_named(repository: Repository)
     bad = repository.commit(work(2))
     done = run(repository, good, bad, "--benchmark", "track_work")
     assert done.exit_code == 4, done.output
-    assert "the change came with one of" in done.output
+    assert "the change (+1 (+100.00%) in 2 pairs) came with one of" in done.output
     for commit in (broken, bad):
         assert f"  {commit[:7]}" in done.output
 

@@ -79,14 +79,14 @@ def figure() -> PairedFigure:
 
 
 def test_a_pair_is_the_median_of_the_ratios_of_neighbours() -> None:
-    base = Stub({"status": "ok", "value": 2.0, "samples": [1.0, 2.0, 40.0]})
-    head = Stub({"status": "ok", "value": 3.3, "samples": [1.1, 2.2, 40.0]})
+    base = Stub({"status": "ok", "value": 2.0, "samples": [1.0, 2.0, 40.0], "slowed": []})
+    head = Stub({"status": "ok", "value": 3.3, "samples": [1.1, 2.2, 40.0], "slowed": []})
     one, two = together(figure(), (base, head), 0)  # type: ignore[arg-type]
     assert (one["value"], two["value"]) == (2.0, pytest.approx(2.2))
 
 
 def test_the_failure_of_one_side_is_not_the_other_s() -> None:
-    fine = {"status": "ok", "value": 1.0, "samples": [1.0]}
+    fine = {"status": "ok", "value": 1.0, "samples": [1.0], "slowed": []}
     waiting, broken = {"status": "alone", "detail": ""}, {"status": "failed", "detail": "why"}
     one, two = together(figure(), (Stub(waiting, fine), Stub(broken)), 0)  # type: ignore[arg-type]
     assert (one["status"], two["status"], two["detail"]) == ("ok", "failed", "why")

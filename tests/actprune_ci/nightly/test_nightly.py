@@ -405,7 +405,7 @@ def test_clocks_and_throttling_are_recorded(nights: Nights, gpus: Path) -> None:
     assert train["status"] == "ok"
     read = {"name": "NVIDIA H200", "clock_mhz": "1980", "slowed_by": "0x0000000000000004"}
     assert train["after"]["gpus"] == [{**read, "celsius": "41", "watts": "123.45"}]
-    assert "the GPU's clock is slowed down (reasons 0x0000000000000004)" in train["notes"]
+    assert "GPU 0 is slowed down: power limit (reasons 0x4)" in train["notes"]
     page = (nights.out / "summary.md").read_text("utf-8")
     assert "1980 MHz, 41 °C, 123.45 W, slowed by 0x0000000000000004" in page
 

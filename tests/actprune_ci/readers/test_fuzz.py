@@ -70,12 +70,17 @@ MEMORY = 2**20
 """Kilobytes by which the process may grow."""
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) in a document."""
-    if isinstance(value, dict | list):
-        for key in list(value) if isinstance(value, dict) else range(len(value)):
-            yield value, key
-            yield from places(value[key])
+def place(document: Any, random: Random) -> tuple[Any, Any]:
+    """A (container, key) of a document that is not empty: as often near its top as deep inside."""
+    container = document
+    while True:
+        key = random.choice(
+            list(container) if isinstance(container, dict) else range(len(container))
+        )
+        inner = container[key]
+        if not isinstance(inner, dict | list) or not inner or random.random() < 0.3:
+            return container, key
+        container = inner
 
 
 def of_document(text: bytes, random: Random) -> bytes:
@@ -85,10 +90,9 @@ def of_document(text: bytes, random: Random) -> bytes:
     documents = [json.loads(line) for line in lines] if text.startswith(b'{"reason"') else None
     document = documents if documents is not None else json.loads(text[start:])
     for _ in range(random.randint(1, 3)):
-        found = list(places(document))
-        if not found:
+        if not document:
             break
-        container, key = random.choice(found)
+        container, key = place(document, random)
         act = random.choice(("odd", "odd", "odd", "delete", "deep", "double", "swap", "rename"))
         if act == "odd":
             container[key] = deepcopy(random.choice(ODD))
@@ -101,19 +105,16 @@ def of_document(text: bytes, random: Random) -> bytes:
         elif act == "rename" and isinstance(container, dict):
             container[random.choice(("", "x" * 10_000, "\ud800", "a\nb"))] = container.pop(key)
         else:
-            other, place = random.choice(found)
-            container[key] = json.loads(json.dumps(other[place])) if place in keys(other) else None
+            other, at = place(document, random)
+            container[key] = deepcopy(other[at])
     dumped = list(map(json.dumps, document)) if documents is not None else [json.dumps(document)]
     made = "\n".join(dumped).replace(f'"{PLACEHOLDER}"', DEEP)
     if random.random() < 0.1 and '": ' in made:  # a key that stands twice
-        at = random.choice([i for i in range(len(made)) if made.startswith('": ', i)])
-        key = made[made.rfind('"', 0, at) : at + 1]
-        made = f"{made[: at + 3]}0, {key}: {made[at + 3 :]}"
+        ends = [i for i in range(len(made)) if made.startswith('": ', i)]
+        end = random.choice(ends)
+        key = made[made.rfind('"', 0, end) : end + 1]
+        made = f"{made[: end + 3]}0, {key}: {made[end + 3 :]}"
     return text[:start] + made.encode()
-
-
-def keys(container: Any) -> Any:
-    return container if isinstance(container, dict) else range(len(container))
 
 
 def of_bytes(text: bytes, random: Random) -> bytes:

@@ -182,12 +182,11 @@ def test_paths_and_names_that_are_none_are_told_before_anything_is_recorded(tmp_
 TERMINATED = """
 import os, signal, sys
 from actprune_ci.cli import app
-from actprune_ci.store import store
-real = store._write_parquet
-def write(run, path):
-    real(run, path)
+real = os.fsync
+def end_before(handle):  # the run's file stands beside its place
     os.kill(os.getpid(), signal.SIGTERM)
-store._write_parquet = write
+    real(handle)
+os.fsync = end_before
 sys.argv = ["actprune-ci", "record", sys.argv[1], "--store", sys.argv[2]]
 app()()
 """

@@ -215,6 +215,33 @@ def test_the_gate_does_not_close_over_what_is_expected(branch: Branch) -> None:
     assert done.exit_code == 1
 
 
+@pytest.mark.parametrize(("of", "code"), [(9, 1), (10, 1), (BAD, 0), (20, 0), (21, 1)])
+def test_a_commit_between_base_and_head_is_the_gate_s(branch: Branch, of: int, code: int) -> None:
+    ab = branch.folder / "ab.json"
+    pairs = (Pairs(BYTES, (1000.0,), (1200.0,)),)
+    run = ab_run(*pairs, base=branch.commits[10], head=branch.commits[20])
+    ab.write_text(to_json(run), "utf-8")
+    words = ["gate", "--ab", str(ab), "--repo", str(branch.repo), "--triage", str(branch.file)]
+    commit = branch.commits[of]
+    for about in (
+        {"action": "expected", "change": commit},
+        {"action": "baseline", "since": commit},
+    ):
+        branch.file.write_text(yaml.safe_dump({"entries": [entry(**about)]}), "utf-8")
+        assert CliRunner().invoke(app(), words).exit_code == code
+
+
+def test_budgets_are_the_policy_s(branch: Branch) -> None:
+    ab, policy = branch.folder / "ab.json", branch.folder / "policy.yml"
+    run = ab_run(Pairs(BYTES, (10.0,), (10.0,)), base=branch.commits[10], head=branch.commits[20])
+    ab.write_text(to_json(run), "utf-8")
+    policy.write_text("budgets: [{metric: nbytes, bound: '<= 5'}]\n", "utf-8")
+    said = entry(action="expected", change=branch.commits[BAD])
+    branch.file.write_text(yaml.safe_dump({"entries": [said]}), "utf-8")
+    words = ["gate", "--ab", str(ab), "--repo", str(branch.repo), "--triage", str(branch.file)]
+    assert CliRunner().invoke(app(), [*words, "--policy", str(policy)]).exit_code == 1
+
+
 def test_ack_writes_what_history_then_honours(branch: Branch) -> None:
     branch.history()
     history = ["--history", str(branch.folder / "history.json")]

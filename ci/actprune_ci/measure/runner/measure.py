@@ -13,24 +13,32 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from timeit import Timer
-from typing import Any
+from typing import Any, TypeVar
 
 from .lockstep import Lockstep
 from .suite import Benchmark, CannotRunError
+from .throttle import Watch
 
 WARM_UP, SAMPLE, SAMPLING = 0.1, 0.01, 0.25
 """Seconds: of warming up, of one sample (both asv's), and about so many of all samples."""
 FEWEST, MOST = 3, 25
 """Samples of a process."""
 RAW = "from timeit import timeit; print(repr(timeit({stmt!r}, {setup!r}, number={number})))"
+Result = TypeVar("Result")
 Plan = dict[str, int]
 """warm: calls before the first sample; number: calls of a sample; samples."""
 
 
 def measure(
-    benchmark: Benchmark, point: Sequence[Any], plan: Plan | None, lockstep: Lockstep | None = None
+    benchmark: Benchmark,
+    point: Sequence[Any],
+    plan: Plan | None,
+    lockstep: Lockstep | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """The figure, with samples and plan if it is a time.
+
+    `slowed` has the places of those samples during which a GPU was slowed down, 0 of what has none.
 
     With `lockstep`, sample by sample in turn with the other side. Raises CannotRunError where the
     benchmark says so, AloneError where the other side is gone, and whatever the benchmark raises.
@@ -52,15 +60,23 @@ def measure(
         raise CannotRunError(str(problem) or "not for this machine") from None
     try:
         if benchmark.kind in ("time", "timeraw"):
-            return timed(benchmark, point, renew, plan, lockstep)
-        value = benchmark.function(*point)
-        return {"value": peak() if benchmark.kind == "peakmem" else figure(value)}
+            return timed(benchmark, point, renew, plan, lockstep, watch)
+        value, slowed = watched(watch, lambda: benchmark.function(*point))
+        told = peak() if benchmark.kind == "peakmem" else figure(value)
+        return {"value": told, "slowed": [0] if slowed else []}
     except NotImplementedError as problem:
         if type(problem).__name__ != "SkipNotImplemented":  # asv_runner's own
             raise
         raise CannotRunError(str(problem) or "not for this machine") from None
     finally:
         call(teardowns)
+
+
+def watched(watch: Watch | None, call: Callable[[], Result]) -> tuple[Result, bool]:
+    """What a call returns, and whether a GPU was slowed down right before or after it."""
+    asked = watch.reasons if watch else int
+    before, result, after = asked(), call(), asked()
+    return result, bool(before | after)
 
 
 def figure(value: Any) -> float:
@@ -86,6 +102,7 @@ def timed(
     renew: Callable[[], object],
     plan: Plan | None,
     lockstep: Lockstep | None,
+    watch: Watch | None,
 ) -> dict[str, Any]:
     """Seconds of a call, sample by sample. Without a plan one is made first."""
     clock = benchmark.attribute("timer", time.perf_counter)
@@ -96,19 +113,22 @@ def timed(
             return raw_sample(benchmark.function(*point), number)
         return Timer(lambda: benchmark.function(*point), timer=clock).timeit(number)
 
-    def one(number: int) -> float:
+    def one(number: int) -> tuple[float, bool]:
         renew()
-        return take(number) / number
+        seconds, slowed = watched(watch, lambda: take(number))
+        return seconds / number, slowed
 
-    def in_turn(call: Callable[[int], float], number: int) -> float:
+    def in_turn(call: Callable[[int], Result], number: int) -> Result:
         return lockstep.take(lambda: call(number)) if lockstep else call(number)
 
     if plan is None:
         plan = planned(benchmark, take, renew)
     elif plan["warm"]:
         in_turn(take, plan["warm"])
-    seconds = [in_turn(one, plan["number"]) for _ in range(plan["samples"])]
-    return {"value": median(seconds), "samples": seconds, "plan": plan}
+    samples = [in_turn(one, plan["number"]) for _ in range(plan["samples"])]
+    seconds = [each for each, _ in samples]
+    slowed = [i for i, (_, slow) in enumerate(samples) if slow]
+    return {"value": median(seconds), "samples": seconds, "slowed": slowed, "plan": plan}
 
 
 def planned(

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from .lockstep import AloneError, Lockstep, share_core
 from .measure import measure
 from .suite import Benchmark, CannotRunError, discover, told
+from .throttle import Watch
 
 PACKAGES = ("torch", "triton", "numpy", "scipy", "cupy-cuda13x")
 """Whose versions are facts of the environment."""
@@ -85,7 +86,7 @@ def run(benchmark: Benchmark, request: Answer, caches: dict[Any, Path]) -> Answe
         point = benchmark.point(request["params"])
         if key:
             point = (pickle.loads(caches[key].read_bytes()), *point)
-        return measure(benchmark, point, request["plan"], lockstep)
+        return measure(benchmark, point, request["plan"], lockstep, Watch())
 
     return forked(job, request["timeout"])
 
