@@ -157,7 +157,8 @@ def _grouped(found: Sequence[HistoryEntry], kind: Kind, order: Order) -> list[Ca
     made = []
     while left:
         end, where = span(left[0])[1], left[0].range
-        together, rest = [], []
+        together: list[HistoryEntry] = []
+        rest: list[HistoryEntry] = []
         for each in left:
             alike = span(each)[0] < end if end >= 0 else each.range == where
             (together if alike else rest).append(each)

@@ -6,7 +6,7 @@ Marks from before causes are those of one figure: they are understood as a cause
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError, dataclasses
@@ -14,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError, dataclasses
 from actprune_ci.publish.causes import Cause, Kind, Known, Told
 
 MARK = re.compile(r"<!-- actprune-ci (cause|regression) (\{.*\}) -->")
-MOST_KEPT = 200
-"""Figures of a mark, the worst: an issue's text has room for so many."""
+MOST_KEPT, LONGEST = 200, 40_000
+"""Figures of a mark, the worst, and its characters: an issue's text has room for so many."""
+VERSION = 12
+"""Digits of a benchmark's version that are kept."""
 State = Literal["open", "gone", "settled"]
 
 
@@ -23,7 +25,6 @@ State = Literal["open", "gone", "settled"]
 class Kept:
     """A figure as an issue says it."""
 
-    id: str
     place: str
     machine: str
     name: str
@@ -32,6 +33,11 @@ class Kept:
     before: float | None = None
     after: float | None = None
     version: str = ""
+
+    @property
+    def id(self) -> str:
+        """Of the figure on its machine, in whatever environment."""
+        return self.place.partition("/")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +96,7 @@ def marked(body: str) -> Mark | None:
 def _of_before(**inside: Any) -> Mark:
     old = _Before(**inside)
     good, _, bad = old.where.partition("..")
-    figure = Kept(old.id, old.id, old.machine, "", old.outcome, old.effect)
+    figure = Kept(old.id, old.machine, "", old.outcome, old.effect)
     kind: Kind = "creep" if old.outcome == "creep" else "step"
     state: State = "gone" if old.outcome == "gone" else "open"
     return Mark(old.id, good, bad, kind, (figure,), state, schema=1)
@@ -107,11 +113,19 @@ def kept(figure: Told) -> Kept:
     """A figure of a cause, as its issue says it."""
     entry, (before, after) = figure.entry, figure.levels or (None, None)
     name = f"{entry.name}, {entry.metric}"[:120]
-    said = (figure.id, figure.place, figure.machine, name, figure.outcome, figure.effect)
-    return Kept(*said, before, after, entry.version)
+    effect, before, after = map(_short, (figure.effect, before, after))
+    said = (figure.place, figure.machine, name, figure.outcome)
+    return Kept(*said, effect, before, after, entry.version[:VERSION])
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
 
 
 def made(cause: Cause, more: Sequence[Kept] = ()) -> Mark:
     """What the issue of a cause is to say; `more`: figures of it that nobody settled yet."""
     figures = (*map(kept, cause.figures), *more)[:MOST_KEPT]
-    return Mark(cause.id, cause.good, cause.bad, cause.kind, figures, suspects=cause.suspects)
+    said = Mark(cause.id, cause.good, cause.bad, cause.kind, figures, suspects=cause.suspects)
+    while len(mark(said)) > LONGEST and len(said.figures) > 1:
+        said = replace(said, figures=said.figures[: len(said.figures) // 2])
+    return said

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actprune_ci.model.documents import GateEntry, GateJson, HistoryEntry, HistoryJson, Measured
 from actprune_ci.publish.causes import place
-from actprune_ci.publish.marks import Kept, Mark
+from actprune_ci.publish.marks import VERSION, Kept, Mark
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.triage.order import Order
 
@@ -99,7 +99,8 @@ class Evidence:
             return Settlement(False, f"commit {said.bad[:10]} is not known here")
         if at <= bad:
             return Settlement(False, f"was not measured since {newest.newest[:10]}")
-        if figure.version != newest.version and (figure.version or figure.before is not None):
+        known = figure.version or figure.before is not None
+        if known and figure.version != newest.version[:VERSION]:
             return Settlement(False, "is measured by another version of its benchmark now")
         since, good = self.order.place(newest.since), self.order.place(said.good)
         if since is not None and (good is None or since > good):

@@ -90,6 +90,7 @@ def values(figure: Told) -> list[float]:
 
 def _why(figure: Told) -> str:
     entry = figure.entry
-    parts = [entry.severity, getattr(entry, "bound", ""), getattr(entry, "detail", "")]
-    parts += [entry.reason, f"owner: {entry.owner}" if entry.owner else ""]
-    return "; ".join(part for part in parts if part)
+    parts = [getattr(entry, "bound", ""), getattr(entry, "detail", ""), entry.reason]
+    parts += [f"owner: {entry.owner}" if entry.owner else ""]
+    said = "; ".join(part for part in parts if part)
+    return f"{entry.severity}: {said}" if said else ""

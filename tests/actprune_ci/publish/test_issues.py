@@ -374,7 +374,7 @@ def test_single_issues_of_one_cause_become_one(hub: GitHub) -> None:
     hub.issues(None, hub.history([hub.changed(0.2), hub.changed(0.4, (1, 3), OTHER)], {}))
     state = hub.state
     other = dict(state["issues"][0], number=2)
-    kept = Kept(marked_id(hub), "x", "box", "a", "step", 0.2, 100.0, 120.0)
+    kept = Kept(marked_id(hub), "box", "a", "step", 0.2, 100.0, 120.0)
     other["body"] = mark(Mark("f" * 16, hub.commits[1], hub.commits[3], "step", (kept,)))
     hub.state = {**state, "issues": [*state["issues"], other]}
     done = hub.issues(None, hub.history([hub.changed(0.2), hub.changed(0.4, (1, 3), OTHER)], {}))
@@ -440,7 +440,7 @@ def test_a_flood_of_new_issues_is_held_back(hub: GitHub) -> None:
 
 
 def test_a_cause_of_many_figures_fits_into_an_issue(hub: GitHub) -> None:
-    found = [hub.changed(0.2, (1, 3), Key(f"a.track_{i}{'x' * 200}")) for i in range(2000)]
+    found = [hub.changed(0.2, (1, 3), Key(f"a.track_{i}{'é' * 200}")) for i in range(2000)]
     hub.issues(None, hub.history(found))
     text = hub.only()["body"]
     assert len(text) <= github.LARGEST + 100
@@ -466,7 +466,7 @@ def test_texts_are_escaped(hub: GitHub) -> None:
 
 
 def test_the_mark_cannot_be_ended_from_within() -> None:
-    figure = Kept("0" * 16, "p", "--> <b>", "n", "slower", 0.5, 1.0, 2.0)
+    figure = Kept("0" * 16, "--> <b>", "n", "slower", 0.5, 1.0, 2.0)
     said = Mark("1" * 16, "a", "b", "step", (figure,), suspects=("c",))
     assert mark(said).count("-->") == 1
     assert marked(f"text\n{mark(said)}\nmore") == said
