@@ -11,7 +11,7 @@ from actprune_ci.cli import app
 from actprune_ci.model.runs import Key
 from actprune_ci.nightly import step
 from actprune_ci.nightly.step import Ended
-from actprune_ci.publish.culprits import load
+from actprune_ci.publish.culprits import Culprit, Culprits, load
 from tests.actprune_ci.measure.test_ab import SUITE, Repository, git, work
 
 FIGURE = Key("suite.track_work", (), "value", "bytes")
@@ -90,6 +90,16 @@ def test_only_what_is_new_and_ours_is_asked(night: Night, asked: list[list[str]]
     assert len(asked) == 2  # but of another range
     night.culprits()
     assert load(night.out).bisections == []  # of no use any more
+
+
+def test_a_cause_whose_commit_is_known_is_not_asked(night: Night, asked: list[list[str]]) -> None:
+    known = Culprit(name=str(FIGURE), machine="box", good=night.commits[0], bad=night.commits[5])
+    known.suspects = [night.commits[3]]
+    night.out.write_text(Culprits(bisections=[known]).text, "utf-8")
+    night.culprits(night.found(1, 5))
+    assert asked == []
+    night.culprits(night.found(3, 5))  # it lies outside
+    assert len(asked) == 1
 
 
 def test_a_budget_that_is_over_leaves_the_rest(night: Night, asked: list[list[str]]) -> None:

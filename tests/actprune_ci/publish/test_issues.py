@@ -225,6 +225,20 @@ def test_the_same_issue_while_the_range_narrows_and_figures_come_and_go(hub: Git
     assert hub.only()["state"] == "CLOSED"
 
 
+@pytest.mark.parametrize(
+    ("of", "over", "issues"), [((6, 7), False, 1), ((6, 7), True, 2), ((14, 15), False, 2)]
+)
+def test_an_estimate_that_moves_a_little_is_the_same_cause(
+    hub: GitHub, of: tuple[int, int], over: bool, issues: int
+) -> None:
+    hub.issues(None, hub.history([hub.changed(0.2, (1, 2))], {SIZE: 120}))
+    if over:
+        hub.issues(None, hub.history([], {SIZE: 100}))
+        assert hub.only()["state"] == "CLOSED"
+    hub.issues(None, hub.history([hub.changed(0.2, of)], {SIZE: 120}))
+    assert len(hub.state["issues"]) == issues
+
+
 def test_only_what_was_measured_again_and_is_good_closes(hub: GitHub) -> None:
     pair = [hub.changed(0.2, (1, 3)), hub.changed(0.5, (1, 3), OTHER)]
     hub.issues(None, hub.history(pair, {SIZE: 120, OTHER: 150}))

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import date
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 from xml.etree import ElementTree as Xml
 
 import pytest
@@ -144,12 +145,14 @@ def test_the_feed_has_an_entry_per_cause_that_keeps_its_identity(
     (out / "causes.json").write_text(json.dumps(told), "utf-8")
     publish(nights, out)
     assert feed_of(out)[one][0] == "2026-01-01T00:00:00+00:00"  # nothing is new
+    told["causes"][0]["id"] = "f" * 16  # of another first night
     told["causes"][0] |= {"good": nights.commits[10], "bad": nights.commits[20]}
     elsewhere = tmp_path / "ledger.json"
     elsewhere.write_text(json.dumps(told), "utf-8")
     publish(nights, out, "--causes", str(elsewhere))
-    assert list(feed_of(out)) == [one]  # the range has narrowed
-    assert feed_of(out)[one][0] > "2026-01-01T00:00:00+00:00"
+    other = uuid5(NAMESPACE_URL, f"actprune-ci cause {'f' * 16}").urn
+    assert list(feed_of(out)) == [other]  # the range has narrowed
+    assert feed_of(out)[other][0] > "2026-01-01T00:00:00+00:00"
     page = (out / "index.html").read_text("utf-8")
     entry_ = Xml.parse(out / "feed.xml").getroot().find(f"{{{ATOM}}}entry")
     assert entry_ is not None
