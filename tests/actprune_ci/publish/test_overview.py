@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
+from actprune_ci.history.history import HistoryFinding
 from actprune_ci.publish.causes import percent
 from actprune_ci.publish.dashboard.feed import ATOM
 from actprune_ci.publish.reports.formatting import number
@@ -108,6 +109,30 @@ def test_the_culprit_of_a_bisection_is_named(nights: Nights, tmp_path: Path) -> 
     place.write_text(json.dumps({"bisections": [{**found, "suspects": [nights.commits[BAD]]}]}))
     publish(nights, tmp_path / "site", "--culprits", str(place))
     assert ", as a bisection found" in plain(tmp_path / "site/index.html")
+
+
+@pytest.mark.parametrize(
+    ("standing", "said"),
+    [
+        ("suspected", "Suspected: the next nights settle it"),
+        ("shared", "Of the machine: nearly all its figures moved alike"),
+    ],
+)
+def test_what_is_not_sure_stands_apart(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str, said: str
+) -> None:
+    monkeypatch.setattr(HistoryFinding, "standing", standing)
+    done = publish(nights, tmp_path / "site")
+    assert "no regression holds" in done.stdout
+    page = plain(tmp_path / "site/index.html")
+    assert "no regression holds" in page
+    assert said in page
+    assert f"worse, {standing}" in page
+    out = tmp_path / "history.json"
+    words = ["history", str(nights.store), "--repo", str(nights.repo), "--out", str(out)]
+    assert CliRunner().invoke(app(), words).exit_code == 0
+    words = ["issues", "--history", str(out), "--repo", str(nights.repo), "--dry-run"]
+    assert CliRunner().invoke(app(), words).stdout == "nothing to be done\n"
 
 
 def feed_of(folder: Path) -> dict[str, tuple[str, str]]:
