@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from actprune_ci.cli.options import Branch, Glob, Ordered, PolicyFile, Store, echo, tell_left_out
+from actprune_ci.cli.options import (
+    Benchmarks,
+    Branch,
+    Ordered,
+    PolicyFile,
+    Store,
+    echo,
+    tell_left_out,
+)
 from actprune_ci.history.coverage import GapError, coverage
 from actprune_ci.history.history import HistoryFinding, about, findings, looked_at
 from actprune_ci.history.series import History, branch_commits, load
@@ -17,7 +25,7 @@ from actprune_common.printable import visible
 
 def command(
     store: Store,
-    benchmarks: Glob = "*",
+    benchmarks: Benchmarks = "",
     branch: Branch = "main",
     repo: Ordered = Path(),
     policy_file: PolicyFile = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_ci.cli.options import Branch, Glob, Ordered, Store, tell, tell_left_out
+from actprune_ci.cli.options import Benchmarks, Branch, Ordered, Store, tell, tell_left_out
 from actprune_ci.history.series import branch_commits
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
 from actprune_ci.publish.folder import refilled
@@ -18,7 +18,7 @@ def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     repo: Ordered = Path(),
     branch: Branch = "main",
-    benchmarks: Glob = "*",
+    benchmarks: Benchmarks = "",
     gate: Annotated[list[Path] | None, typer.Option(help="A gate.json to show.")] = None,
     require_asv: Annotated[
         bool, typer.Option(help="Without asv's site, write nothing and end with 2.")

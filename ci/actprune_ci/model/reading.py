@@ -74,3 +74,12 @@ def read(path: Path, model: type[Model]) -> Model:
 def _open_at_once(path: str, flags: int) -> int:
     """A pipe without a writer would be waited for, but for this flag."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def compiled(pattern: str) -> "re.Pattern[str]":
+    """A regular expression. Raises InputError for what is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as problem:
+        told = f"no regular expression: {problem}, got {pattern!r}"
+        raise InputError(f"--benchmarks: {told}") from None

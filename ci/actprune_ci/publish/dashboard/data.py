@@ -66,7 +66,7 @@ def board(
     commits: Sequence[str],
     branch: str,
     gates: Sequence[Mapping[str, Any]],
-    benchmarks: str = "*",
+    benchmarks: str = "",
     policy: Policy | None = None,
 ) -> Board:
     """Everything of a branch's commits (oldest first). Raises as history.load does."""
