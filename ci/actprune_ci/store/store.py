@@ -165,13 +165,13 @@ def contained(connection: Any, path: str) -> Run:
         raise InputError(
             f"{path}: schema: expected {schema}, got {rows[0][0] if rows else 'no row'}"
         )
-    try:
+    with suppress(
+        AttributeError, TypeError, ValueError, OverflowError
+    ):  # no text where one belongs
         run = _run([dict(zip(COLUMNS, row, strict=True)) for row in rows])
-    except (AttributeError, TypeError, ValueError):  # no values where some belong
-        run = None
-    if run is None or parsed(path).run != stem(run):
-        raise InputError(f"{path}: digest: the contents do not have it, so they were changed")
-    return run
+        if run is not None and parsed(path).run == stem(run):
+            return run
+    raise InputError(f"{path}: digest: the contents do not have it, so they were changed")
 
 
 def schema_of(path: str) -> int:
