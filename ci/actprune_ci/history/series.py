@@ -111,7 +111,8 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "") -> H
     """The medians of a store's figures at `commits` (oldest first), several runs being one.
 
     `benchmarks` is a regular expression, found anywhere in `benchmark(name=value, ...)`. Runs of a
-    changed tree are left out. Raises InputError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
+    changed tree are left out. Raises InputError as actprune_ci.store.query.sql does, and
+    NoDataError where nothing fits.
     """
     listed = list(commits)
     (figures, points), skipped = over(store, partial(_points, listed, benchmarks))
