@@ -23,9 +23,10 @@ from typing import Any
 import duckdb
 from pydantic import TypeAdapter
 
+from actprune_ci.model.dates import utc
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import check, utc
+from actprune_ci.model.serialise import check
 from actprune_ci.store.integrity import file_name, parsed, why_changed
 from actprune_common.errors import InputError
 from actprune_common.files import contents, whole, write_whole

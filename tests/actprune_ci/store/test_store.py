@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -102,7 +103,9 @@ runs = st.builds(
     source=st.sampled_from(["asv", "pytest-benchmark", "actprune", "ab"]),
     commit=texts,
     dirty=st.booleans(),
-    date=st.datetimes().map(lambda date: f"{date.isoformat()}+02:00"),
+    date=st.datetimes(datetime(1970, 1, 2), datetime(2199, 12, 30)).map(
+        lambda date: f"{date.isoformat()}+02:00"
+    ),
     machine=texts,
     environment=st.dictionaries(texts, texts, max_size=3),
     measurements=st.lists(figures, min_size=1, max_size=4, unique_by=lambda m: m.key).map(tuple),
