@@ -30,7 +30,8 @@ ROOMS = {
         *("report", "compare", "advise", "sweep", "cli"),
     ),
     "actprune_ci": (
-        *("model", "readers", "store", "judge", "measure", "history", "publish", "nightly", "cli"),
+        *("model", "readers", "store", "judge", "measure", "history", "triage"),
+        *("publish", "nightly", "cli"),
     ),
 }
 """The folders of a package, from the lowest: a module imports from its own and from lower ones."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actprune_ci import readers
-from actprune_ci.cli.options import PolicyFile, Repo
+from actprune_ci.cli.options import PolicyFile, Repo, TriageFile
 from actprune_ci.judge import calibration_record, from_store, policy
 from actprune_ci.judge.gate import gate as judge_all
 from actprune_ci.judge.report import Report
@@ -17,12 +17,15 @@ from actprune_ci.measure.checkouts import resolve
 from actprune_ci.model.runs import AbRun, Run
 from actprune_ci.model.serialise import read_ab
 from actprune_ci.publish.reports import FORMATS, terminal
+from actprune_ci.triage import entries
+from actprune_ci.triage.applied import Judgement
 from actprune_common.errors import InputError, check_one_of
 from actprune_common.files import write_whole
 
 
 def command(
     policy_file: PolicyFile = None,
+    triage_file: TriageFile = None,
     ab: Annotated[
         list[Path] | None, typer.Option(help="An A/B run (ab.json); of equal commits: a sentinel.")
     ] = None,
@@ -66,7 +69,8 @@ def command(
     if not (runs or found or base):
         raise InputError("gate: expected --ab, --results, or --store with --base and --head")
     calibration = calibration_record.read(calibrated) if calibrated else None
-    report = judge_all(rules, runs, found, calibration)
+    settled = Judgement(entries.read(triage_file), repo)
+    report = judge_all(rules, runs, found, calibration, settled)
     if store and report.machine:
         keys = [finding.key for finding in report.findings if finding.alert]
         report = replace(report, histories=from_store.histories(store, report.machine, keys))

@@ -1,24 +1,25 @@
 """`actprune-ci history`: where the figures of a branch changed."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from actprune_ci.cli.options import (
+    AllowMissing,
     Benchmarks,
     Branch,
     Ordered,
     PolicyFile,
     Store,
+    TriageFile,
     echo,
     tell_left_out,
 )
-from actprune_ci.history.coverage import GapError, coverage
-from actprune_ci.history.history import HistoryFinding, about, findings, looked_at
-from actprune_ci.history.series import History, branch_commits, load
+from actprune_ci.history.history import HistoryFinding
 from actprune_ci.judge import policy
+from actprune_ci.triage import entries
+from actprune_ci.triage.analysis import Analysis, analysed
 from actprune_common.files import by_lines, write_whole
 from actprune_common.printable import visible
 
@@ -29,13 +30,12 @@ def command(
     branch: Branch = "main",
     repo: Ordered = Path(),
     policy_file: PolicyFile = None,
+    triage_file: TriageFile = None,
     smallest: Annotated[
         float | None,
         typer.Option(help="The least relative effect that is told, in place of the policy's."),
     ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without commits that the clone lacks.")
-    ] = False,
+    allow_missing: AllowMissing = False,
     out: Annotated[Path | None, typer.Option(help="Also write the findings as JSON here.")] = None,
 ) -> None:
     """Find steps, creep and exact changes in the history of a branch, with their commit ranges.
@@ -43,47 +43,29 @@ def command(
     Exit code 0: analysed, whatever was found; 3: the store has nothing of this branch, or the clone
     lacks commits that a verdict would rest on.
     """
-    rules = policy.read(policy_file)
-    commits = branch_commits(repo, branch)
-    covered = coverage(store, repo, commits)
-    if covered.gap and not allow_missing:
-        raise GapError(covered.gap)
-    history = load(store, commits, benchmarks)
-    tell_left_out(history.skipped)
-    found = findings(history, rules, smallest)
-    notes = [*covered.notes(), *about(history, rules)]
+    rules, decided = policy.read(policy_file), entries.read(triage_file)
+    made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing, smallest)
+    tell_left_out(made.history.skipped)
     if out is not None:
-        write_whole(out, document(branch, history, found, notes))
-    echo(printed(found, history, notes), nl=False)
+        write_whole(out, by_lines(made.document))
+    echo(printed(made), nl=False)
 
 
-def document(
-    branch: str, history: History, found: Sequence[HistoryFinding], notes: Sequence[str]
-) -> str:
-    """The findings as JSON (schema 2), with every figure that was looked at."""
-    made = {
-        "schema": 2,
-        "branch": branch,
-        "commits": history.commits,
-        "notes": notes,
-        "figures": looked_at(history),
-        "findings": [finding.document for finding in found],
-    }
-    return by_lines(made)
-
-
-def printed(found: Sequence[HistoryFinding], history: History, notes: Sequence[str]) -> str:
-    """The findings as text: regressions that last first."""
-    figures, commits = len(history.figures), len(history.commits)
-    lines = [f"{figures} figures over {commits} commits: {len(found)} changes"]
-    for finding in found:
-        lines.append(f"{finding.verdict}: {finding.figure.name}, {finding.figure.metric}")
+def printed(made: Analysis) -> str:
+    """The findings as text: regressions that last first, those that somebody settled last."""
+    figures, commits = len(made.history.figures), len(made.history.commits)
+    lines = [f"{figures} figures over {commits} commits: {len(made.findings)} changes"]
+    for finding in made.findings:
+        settled = finding.acknowledged
+        word = "acknowledged, " * (settled is not None) + finding.verdict
+        lines.append(f"{word}: {finding.figure.name}, {finding.figure.metric}")
         lines.append(
             f"  {finding.severity}: {finding.change.kind} of {effect(finding)} in"
             f" {finding.good[:10]}..{finding.bad[:10]}, on {finding.figure.machine}"
             f" ({finding.figure.environment})"
         )
-    lines += [f"note: {note}" for note in notes]
+        lines += [f"  {settled}"] if settled else []
+    lines += [f"note: {note}" for note in made.notes]
     return "\n".join(map(visible, lines)) + "\n"
 
 

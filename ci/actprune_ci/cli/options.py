@@ -52,6 +52,16 @@ PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", help="The policy, YAML; ci/policy.yml where there is one."),
 ]
+TriageFile = Annotated[
+    Path | None,
+    typer.Option("--triage", help="What was decided, YAML; ci/triage.yml where there is one."),
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Go on without commits that the clone lacks.")
+]
+CulpritsFile = Annotated[
+    Path | None, typer.Option("--culprits", help="culprits.json: what bisections found.")
+]
 Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]

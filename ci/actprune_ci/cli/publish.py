@@ -5,12 +5,30 @@ from typing import Annotated, Any
 
 import typer
 
-from actprune_ci.cli.options import Benchmarks, Branch, Ordered, Store, tell, tell_left_out
-from actprune_ci.history.series import branch_commits
-from actprune_ci.publish.dashboard import asv_site, data, libraries, site
+from actprune_ci.cli.options import (
+    AllowMissing,
+    Benchmarks,
+    Branch,
+    CulpritsFile,
+    Ordered,
+    PolicyFile,
+    Store,
+    TriageFile,
+    echo,
+    tell,
+    tell_left_out,
+)
+from actprune_ci.judge import policy
+from actprune_ci.publish import culprits
+from actprune_ci.publish.commits import Repository
+from actprune_ci.publish.dashboard import asv_site, ledger, libraries, site
+from actprune_ci.publish.dashboard.board import board
 from actprune_ci.publish.folder import refilled
+from actprune_ci.triage import entries
+from actprune_ci.triage.analysis import analysed
 from actprune_common.errors import InputError
-from actprune_common.files import contents, json_value
+from actprune_common.files import contents, json_value, write_whole
+from actprune_common.printable import visible
 
 
 def command(
@@ -19,20 +37,34 @@ def command(
     repo: Ordered = Path(),
     branch: Branch = "main",
     benchmarks: Benchmarks = "",
+    policy_file: PolicyFile = None,
+    triage_file: TriageFile = None,
+    allow_missing: AllowMissing = False,
     gate: Annotated[list[Path] | None, typer.Option(help="A gate.json to show.")] = None,
+    culprits_file: CulpritsFile = None,
+    causes: Annotated[
+        Path | None,
+        typer.Option(help="What was told before, by cause; OUT/causes.json where it is not said."),
+    ] = None,
     require_asv: Annotated[
         bool, typer.Option(help="Without asv's site, write nothing and end with 2.")
     ] = False,
 ) -> None:
-    """Write asv's site and our own pages, which open from a file share without a network.
+    """Write asv's site, our own pages and a feed, which open from a file share without a network.
 
     --out is new, empty, or of an earlier time, whose pages are replaced; other files stay.
     --benchmarks chooses what our own pages show. Exit code 0: written, without asv's site where asv
-    or its libraries cannot be had, which the pages say; 3: the store has nothing of this branch.
+    or its libraries cannot be had, which the pages say; 3: the store has nothing of this branch, or
+    the clone lacks commits that a verdict would rest on.
     """
     gates = [_report(path) for path in gate or []]
-    board = data.board(store, branch_commits(repo, branch), branch, gates, benchmarks)
-    tell_left_out(board.history.skipped)
+    rules, decided = policy.read(policy_file), entries.read(triage_file)
+    found = culprits.load(culprits_file)
+    told = causes or out / "causes.json"
+    before = ledger.load(told)
+    made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing)
+    shown = board(store, made, Repository(repo), gates, found, before)
+    tell_left_out(made.history.skipped)
     missing = ""
     with refilled(out) as making:
         try:
@@ -42,16 +74,22 @@ def command(
                 raise
             missing = str(problem)
             tell(f"asv's site is left out: {missing}")
-        site.write(board, making, missing)
-    typer.echo(
-        f"{out / 'index.html'}: {len(board.history.figures)} figures over"
-        f" {len(board.history.commits)} commits, {len(board.findings)} changes"
+        written = site.write(shown, making, missing)
+    if causes:
+        write_whole(causes, written)
+    first = shown.stories[0].headline if shown.stories else "no regression holds"
+    echo(
+        visible(
+            f"{out / 'index.html'}: {len(made.history.figures)} figures over"
+            f" {len(made.history.commits)} commits, {len(made.findings)} changes; {first}"
+        )
     )
 
 
 def _report(path: Path) -> dict[str, Any]:
     """A gate's report, as its JSON. Raises InputError."""
     report = json_value(contents(path), path)
-    if not (isinstance(report, dict) and {"verdict", "code", "head", "machine"} <= set(report)):
+    needed = {"verdict", "code", "base", "head", "machine", "findings"}
+    if not (isinstance(report, dict) and needed <= set(report)):
         raise InputError(f"{path}: expected the gate's report, got something else")
     return report

@@ -15,6 +15,7 @@ from actprune_ci.history.changes import FEWEST, Change, changes
 from actprune_ci.history.creep import Series
 from actprune_ci.history.series import History, HistoryFigure
 from actprune_ci.judge.policy import Policy, Severity, Terms
+from actprune_ci.model.documents import Acknowledged
 from actprune_ci.model.metrics import TIMES
 
 MOST_NAMES = 10
@@ -38,7 +39,11 @@ class HistoryFinding:
     """Whether the newest level is still nearer to the new one than to the old one, or beyond it."""
     terms: Terms
     superseded: bool = False
-    """Whether a newer version of the benchmark took the figure's place."""
+    """Whether a newer version of the benchmark, or a new baseline, took the figure's place."""
+    column: int = 0
+    """Of the figure in the history."""
+    acknowledged: Acknowledged | None = None
+    """Who settled it, and why: it is shown, and counts no more."""
 
     @property
     def range(self) -> str:
@@ -70,6 +75,20 @@ class HistoryFinding:
         return f"{change.after - change.before:+.6g}"
 
     @property
+    def standing(self) -> str:
+        """How sure it is: confirmed, suspected, passing, shared by all figures of the machine."""
+        return str(getattr(self.change, "standing", "confirmed"))
+
+    @property
+    def threshold(self) -> float:
+        """The level from which on a change from the old level counts."""
+        sign = 1 if self.change.after > self.change.before else -1
+        before, least = self.change.before, self.terms.smallest_change
+        if least is not None or before <= 0:
+            return before + sign * (least or 0.0)
+        return float(before * (1 + self.terms.smallest_effect) ** sign)
+
+    @property
     def document(self) -> dict[str, Any]:
         """For JSON."""
         rule = self.terms.rule
@@ -91,6 +110,8 @@ class HistoryFinding:
             "severity": rule.severity,
             "owner": rule.owner,
             "reason": rule.reason,
+            "threshold": self.threshold,
+            "acknowledged": self.acknowledged and asdict(self.acknowledged),
         }
 
 
@@ -121,7 +142,9 @@ def findings(
             lasting = (last > middle) == (change.after > change.before)
             old = column not in newest
             worse = told.worse(change.after - change.before)
-            made = HistoryFinding(figure, change, good, bad, worse, lasting and not old, told, old)
+            made = HistoryFinding(
+                figure, change, good, bad, worse, lasting and not old, told, old, column
+            )
             found.append(made)
     return sorted(found, key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
 

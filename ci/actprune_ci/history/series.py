@@ -68,6 +68,8 @@ class HistoryFigure:
     params: Mapping[str, str]
     declared: Metric | None = None
     """What its file says that the metric means."""
+    since: str = ""
+    """The commit at which its level begins anew, as somebody decided."""
 
     @property
     def key(self) -> Key:

@@ -1,6 +1,6 @@
 """The gate: A/B runs and results under a policy become findings, and findings an exit code."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -24,6 +24,7 @@ from actprune_ci.judge.verdict import (
     recurring,
 )
 from actprune_ci.model.dates import instant
+from actprune_ci.model.documents import Acknowledged
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
     NEW,
@@ -42,6 +43,8 @@ MOST_NAMES = 10
 TOO_FEW = "far beyond the scatter of its pairs, which are too few to prove it: repeat it"
 SUSPICIOUS = 10
 """Times the scatter of its pairs: a change for the worse that is named, however few they are."""
+Settled = Callable[[Finding, str, str, str], Acknowledged | None]
+"""Who settled a finding and why, from it, the machine, base and head."""
 
 
 def gate(
@@ -49,11 +52,13 @@ def gate(
     ab: Sequence[AbRun],
     results: Sequence[Run] = (),
     calibration: Calibration | None = None,
+    settled: Settled = lambda *_: None,
 ) -> Report:
     """The report on A/B runs of one base and head, on one machine, and on head's results.
 
     A/B runs of equal commits are sentinels: a change in one of them is the machine's. A run that is
-    given twice counts once. Raises InputError where machines, bases or heads are mixed.
+    given twice counts once. A finding that is `settled` is shown, and counts no more. Raises
+    InputError where machines, bases or heads are mixed.
     """
     declared = dict(chain(*(run.metrics.items() for run in ab)))
     given, ab = ab, [replace(run, metrics=declared) for run in distinct(ab)]
@@ -68,6 +73,9 @@ def gate(
     reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, noise)))
     last = (runs or sentinels)[-1] if ab else None
     about = last or (results[-1] if results else None)
+    if last:
+        sides = last.machine, last.base, last.head
+        findings = [replace(f, acknowledged=settled(f, *sides)) for f in findings]
     notes = (*_notes(ab, calibration), *_about(len(given) - len(ab), of_figures, policy, declared))
     return Report(
         exit_code(findings, reasons, bool(sentinels), judged, policy.statistics.least_judged),

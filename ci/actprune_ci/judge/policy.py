@@ -82,18 +82,12 @@ def _no_patterns(machine: Any) -> Any:
     return machine
 
 
-class Selection(Strict):
-    """Which figures a rule or a budget is about, and who answers for it."""
+class Figures(Strict):
+    """Which figures something is about."""
 
     benchmark: Pattern = "*"
     params: Mapping[str, Pattern] = {}
     metric: Pattern = "*"
-    ratio_to: str | None = None
-    """A spec: the figure is taken over that of this spec, same run, other parameters equal."""
-    severity: Severity = "error"
-    owner: str = ""
-    reason: str = ""
-    forbid_inconclusive: bool = False
 
     def selects(self, key: Key) -> bool:
         """Whether a figure is among these."""
@@ -103,6 +97,17 @@ class Selection(Strict):
             and matches(self.metric, key.metric)
             and all(k in values and matches(p, values[k]) for k, p in self.params.items())
         )
+
+
+class Selection(Figures):
+    """Which figures a rule or a budget is about, and who answers for it."""
+
+    ratio_to: str | None = None
+    """A spec: the figure is taken over that of this spec, same run, other parameters equal."""
+    severity: Severity = "error"
+    owner: str = ""
+    reason: str = ""
+    forbid_inconclusive: bool = False
 
 
 class Rule(Selection):

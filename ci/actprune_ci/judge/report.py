@@ -7,6 +7,7 @@ from typing import Any, Literal
 from actprune_ci.judge.calibration_record import Calibration
 from actprune_ci.judge.policy import Selection, Severity
 from actprune_ci.judge.verdict import Effect, Verdict
+from actprune_ci.model.documents import Acknowledged
 from actprune_ci.model.metrics import Direction
 from actprune_ci.model.runs import Key, Note
 
@@ -43,6 +44,8 @@ class Finding:
     asked: bool = False
     """Whether the policy wants an answer for this figure."""
     direction: Direction = "lower"
+    acknowledged: Acknowledged | None = None
+    """Who settled it, and why: it is shown, and counts no more."""
 
     @classmethod
     def under(
@@ -60,13 +63,13 @@ class Finding:
     @property
     def fails(self) -> bool:
         """Whether the gate closes over it."""
-        return self.bad and self.severity == "error"
+        return self.bad and self.severity == "error" and self.acknowledged is None
 
     @property
     def unsettled(self) -> bool:
         """Whether a change for the worse, of severity error, waits for more measurements."""
         worse = self.suspicious or (self.unconfirmed and self.doubtful)
-        return worse and self.severity == "error"
+        return worse and self.severity == "error" and self.acknowledged is None
 
     @property
     def answered(self) -> bool:
@@ -81,11 +84,18 @@ class Finding:
     @property
     def alert(self) -> bool:
         """Whether a report shows it in full."""
+        if self.acknowledged:
+            return False
         return self.bad or self.forbidden or self.unconfirmed or self.suspicious
 
     @property
     def word(self) -> str:
         """The outcome in words that fit the figure: bytes grow worse, not slower."""
+        settled = ", acknowledged" if self.acknowledged and self.bad else ""
+        return f"{self._plain}{settled}"
+
+    @property
+    def _plain(self) -> str:
         if self.suspicious:
             return "suspicious"
         if self.key.metric == "time":
@@ -122,7 +132,7 @@ def exit_code(
         return NO_DATA
     if failing:
         return REGRESSION
-    unsettled = any(f.forbidden or f.unsettled for f in findings)
+    unsettled = any((f.forbidden and not f.acknowledged) or f.unsettled for f in findings)
     return INCONCLUSIVE if unsettled or judged[0] < least * judged[1] else GOOD
 
 

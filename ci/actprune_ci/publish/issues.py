@@ -1,210 +1,176 @@
-"""Regressions as issues: one for each, updated when it changes, closed when it is gone.
+"""Regressions as issues: one for each cause, updated when it changes, closed when it is gone.
 
-An issue is known by a hidden mark in its text: a digest of the machine and the figure, and what was
-said last. Regressions are those that close the gate, and those of the history that last. The gate
-compares with the night before, so that it no longer shows one does not mean that it is gone: it is
-when the gate shows the way back, or the history its end.
+An issue is known by a hidden mark in its text (actprune_ci.publish.marks). A cause is the one that
+an issue speaks of where their commits overlap, whatever figures come and go. An issue is closed
+when each figure that it ever told was measured again and is good, or somebody decided about it.
 """
 
-import json
-import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from actprune_ci.model.documents import Entry, GateEntry, GateJson, HistoryEntry, HistoryJson
+from actprune_ci.model.documents import GateJson, HistoryJson
+from actprune_ci.publish.causes import Cause, causes, identified
+from actprune_ci.publish.commits import Repository
+from actprune_ci.publish.culprits import Culprits, narrowed
 from actprune_ci.publish.github import Action, Issue
-from actprune_ci.publish.reports.formatting import number
-from actprune_ci.publish.reports.markdown import code, table, text, unlinked
-from actprune_common.printable import visible
+from actprune_ci.publish.marks import MARK, Kept, Mark, made, mark, marked
+from actprune_ci.publish.reports.markdown import text
+from actprune_ci.publish.settled import Evidence, Settlement, said_range
+from actprune_ci.publish.story import told
+from actprune_ci.publish.telling import body, comment, title
 
-MARK = re.compile(r"<!-- actprune-ci regression (\{.*\}) -->")
-GONE = "gone"
 ANOTHER = 0.25
 """A relative effect has changed where it is off by a quarter of what was said."""
-FOOT = "Kept by `actprune-ci issues`: updated when the effect changes, closed when it is gone."
+MOST_REASONS = 10
 
 
 @dataclass(frozen=True)
-class Said:
-    """What an issue says: its hidden mark."""
-
-    id: str
-    machine: str
-    outcome: str
-    effect: float | None
-    """The change since the last good level: relative, or in the unit where `absolute`."""
-    absolute: bool = False
-    where: str = ""
-    """The commits that it lies between."""
-    source: Literal["gate", "history"] = "gate"
-
-
-@dataclass(frozen=True)
-class Regression:
-    """One to be told."""
-
-    said: Said
-    title: str
-    lines: tuple[str, ...] = field(compare=False)
-    """Markdown."""
+class _Known:
+    issue: Issue
+    said: Mark
 
 
 def plan(
-    gate: GateJson | None, history: HistoryJson | None, issues: Iterable[Issue]
+    gate: GateJson | None,
+    history: HistoryJson | None,
+    issues: Iterable[Issue],
+    repository: Repository,
+    culprits: Culprits = Culprits(),
 ) -> list[Action]:
     """What is to be done so that the issues say what the gate and the history say."""
-    known: dict[str, tuple[Issue, Said]] = {}
+    known: dict[str, _Known] = {}
     for issue in issues:  # the newest first: that one counts, if somebody made two
         if (said := marked(issue.body)) is not None:
-            known.setdefault(said.id, (issue, said))
-    now = regressions(gate, history)
-    actions = [_told(found, *known.get(name, (None, None))) for name, found in now.items()]
+            known.setdefault(said.id, _Known(issue, said))
+    before = list(known.values())
+    order = repository.order(gate, history)
+    found = narrowed(causes([gate] if gate else [], history, order), culprits, order)
+    pairs = identified(found, [each.said.known for each in before], order)
+    planner = _Planner(Evidence(gate, history, order), repository)
+    actions = [
+        planner.told(cause, before[place] if place is not None else None) for cause, place in pairs
+    ]
+    taken = {place for _, place in pairs}
+    others = [(cause, before[p].issue.number if p is not None else 0) for cause, p in pairs]
     actions += [
-        _ended(issue, said, gate, history)
-        for name, (issue, said) in known.items()
-        if name not in now and issue.is_open
+        planner.ended(each, others)
+        for place, each in enumerate(before)
+        if place not in taken and each.issue.is_open
     ]
     return [action for action in actions if action]
 
 
-def regressions(gate: GateJson | None, history: HistoryJson | None) -> dict[str, Regression]:
-    """The regressions by their identity; where both know one, the gate's."""
-    found = [_of_gate(each, gate) for each in gate.findings if each.fails] if gate else []
-    if history:
-        found += [_of_history(f) for f in history.findings if f.regression and f.lasting]
-    by_identity: dict[str, Regression] = {}
-    for one in found:
-        by_identity.setdefault(one.said.id, one)
-    return by_identity
+class _Planner:
+    """What is to be done about one issue or one cause."""
 
+    def __init__(self, evidence: Evidence, repository: Repository) -> None:
+        self.evidence, self.repository = evidence, repository
 
-def marked(body: str) -> Said | None:
-    """What an issue says; None where it has no mark of ours that can be read."""
-    found = MARK.search(body)
-    try:
-        return Said(**json.loads(found[1])) if found else None
-    except (ValueError, TypeError):
-        return None
+    def told(self, cause: Cause, known: _Known | None) -> Action | None:
+        """What a new issue or the one that is there must say; nothing where it says so already."""
+        if known is None:
+            story = told(cause, self.repository)
+            return Action("create", 0, title(story), body(story, made(cause)), "")
+        issue, said = known.issue, known.said
+        rest = self._left(cause, said)
+        now = made(cause, rest)
+        news = self._news(said, now)
+        if not news and (_outline(said) == _outline(now) or not issue.is_open):
+            return None
+        story = told(cause, self.repository)
+        kind: Literal["update", "reopen"] = "update" if issue.is_open else "reopen"
+        said_now = comment(story, news) if news else ""
+        return Action(kind, issue.number, title(story), body(story, now, rest), said_now)
 
+    def _left(self, cause: Cause, said: Mark) -> list[Kept]:
+        """Figures that an issue told and that nobody settled, though they are not told now."""
+        if said.state != "open":
+            return []
+        gone = [each for each in said.figures if each.id not in cause.ids]
+        return [each for each in gone if not self.evidence.of(each, said).good]
 
-def mark(said: Said) -> str:
-    """The hidden mark, which nothing inside can end."""
-    inside = json.dumps(asdict(said)).replace("<", "\\u003c").replace(">", "\\u003e")
-    return f"<!-- actprune-ci regression {inside} -->"
+    def _news(self, said: Mark, now: Mark) -> list[str]:
+        """What is worth a word to those who follow an issue."""
+        if said.state != "open":
+            return ["it is back"]
+        news = []
+        old = {each.id: each for each in said.figures} | {e.place: e for e in said.figures}
+        new = [each for each in now.figures if each.id not in old]
+        if new:
+            news.append(f"{len(new)} more figures" if len(new) > 1 else "another figure")
+        pairs = [(old.get(e.place, old.get(e.id)), e) for e in now.figures]
+        if any(before and _differs(before, after) for before, after in pairs):
+            news.append("another effect")
+        if now.suspects != said.suspects and now.suspects:
+            news.append("bisected")
+        elif self._commits(now) == 1 != self._commits(said):
+            news.append("the commit is known")
+        return news
 
+    def _commits(self, said: Mark) -> int:
+        span = self.evidence.order.span(said_range(said))
+        return span[1] - span[0] if span else 0
 
-def _of_gate(finding: GateEntry, gate: GateJson) -> Regression:
-    effect = finding.effect
-    change, absolute = (effect.change, effect.absolute) if effect else (None, False)
-    where, identity = f"{gate.base}..{gate.head}", finding.identity(gate.machine)
-    said = Said(identity, gate.machine, finding.outcome, change, absolute, where)
-    levels = (effect.base, effect.head) if effect else ()
-    rows = _rows(said, finding.unit, _size(said), *levels)
-    named = ("bound", "detail", "reason", "owner")
-    rows += [(name, value) for name in named if (value := getattr(finding, name))]
-    repeat = ["", "To repeat it:", *code(visible(finding.command))] if finding.command else []
-    return Regression(said, _title(finding.word, finding), (*table(["", ""], rows), *repeat))
+    def ended(self, known: _Known, others: Sequence[tuple[Cause, int]]) -> Action | None:
+        """The end of an issue's cause, if it is good again; else, once, why that is not known."""
+        issue, said = known.issue, known.said
+        if said.state != "open":
+            return self._close(known, said, "")  # it was closed but for the last step
+        if other := self._elsewhere(said, others):
+            return self._close(known, replace(said, state="gone"), other)
+        answers = [(each, self.evidence.of(each, said)) for each in said.figures]
+        if all(answer.good for _, answer in answers):
+            decided = any(answer.decided for _, answer in answers)
+            word = "Settled" if decided else "Gone"
+            over = replace(said, state="settled" if decided else "gone")
+            return self._close(known, over, f"{word}: {_reasons(answers)}.")
+        unknown = [(each, a) for each, a in answers if a.why and not a.good]
+        if not unknown or said.held:
+            return None
+        why = _reasons(unknown)
+        held = replace(said, held=why[:200])
+        return Action("update", issue.number, "", _marked(issue, held), f"Kept open: {why}.")
 
-
-def _of_history(finding: HistoryEntry) -> Regression:
-    identity, machine = finding.identity(finding.machine), finding.machine
-    said = Said(identity, machine, finding.kind, finding.effect, False, finding.range, "history")
-    size = f"{_size(said)}, a {finding.kind}"
-    rows = _rows(said, finding.unit, size, finding.before, finding.after)
-    return Regression(said, _title("worse", finding), tuple(table(["", ""], rows)))
-
-
-def _rows(said: Said, unit: str, size: str, *levels: float) -> list[tuple[str, str]]:
-    """What every issue's table begins with; the change and its levels where they are known."""
-    good, _, bad = said.where.partition("..")
-    rows = [("machine", said.machine), ("commits", f"{good[:12]}..{bad[:12]}")]
-    if levels:
-        figures = " → ".join(number(level, unit) for level in levels)
-        rows += [("change", size), ("figures", figures)]
-    return rows
-
-
-def _told(found: Regression, issue: Issue | None, said: Said | None) -> Action | None:
-    """What a new issue or the one that is there must say; nothing where it says so already."""
-    if issue is None or said is None:
-        return Action("create", 0, found.title, _body(found), "")
-    now = found.said
-    if now.source == "gate" == said.source and said.outcome != GONE:
-        again = said.where == now.where  # else it is one night's change upon another's
-        now = replace(now, effect=said.effect if again else _together(said, now))
-    if not _differs(said, now):
-        return None
-    body = _body(replace(found, said=now))
-    lines = "\n".join((f"**{text(now.outcome)}** {text(_size(now))}", "", *found.lines))
-    kind: Literal["update", "reopen"] = "update" if issue.is_open else "reopen"
-    return Action(kind, issue.number, found.title, body, lines)
-
-
-def _ended(
-    issue: Issue, said: Said, gate: GateJson | None, history: HistoryJson | None
-) -> Action | None:
-    """The end of an issue's regression, if the gate or the history shows it."""
-    why = "" if said.outcome == GONE else _way_back(said, gate) or _ceased(said, history)
-    if not why and said.outcome != GONE:
-        return None
-    gone = replace(said, outcome=GONE, effect=None)
-    body = f"{mark(gone)}\n{MARK.sub('', issue.body).lstrip()}"
-    return Action("close", issue.number, "", body, f"Gone: {text(why)}." if why else "")
-
-
-def _way_back(said: Said, gate: GateJson | None) -> str:
-    """How the gate shows that a regression is gone."""
-    if gate is None or said.where == f"{gate.base}..{gate.head}" or said.machine != gate.machine:
+    def _elsewhere(self, said: Mark, others: Sequence[tuple[Cause, int]]) -> str:
+        """Which other issue tells all that an issue told."""
+        for cause, number in others:
+            alike = self.evidence.order.overlap(cause.range, said_range(said))
+            if alike and {each.id for each in said.figures} <= cause.ids:
+                return f"Told in #{number} now." if number else "Told in another issue now."
         return ""
-    for finding in (f for f in gate.findings if f.identity(gate.machine) == said.id):
-        what = f"{finding.word} in {gate.base[:12]}..{gate.head[:12]}"
-        if said.outcome in ("vanished", "failed"):
-            measured = finding.outcome not in ("vanished", "failed", "skipped")
-            return f"measured again, {what}" if measured else ""
-        if said.outcome == "over budget" and finding.outcome == "within budget":
-            return what
-        if finding.outcome == "faster" and finding.effect and said.effect is not None:
-            change = replace(said, effect=finding.effect.change)
-            left = abs(_together(said, change) or 0.0)
-            return what if left <= abs(said.effect) / 2 else ""
-    return ""
+
+    def _close(self, known: _Known, said: Mark, why: str) -> Action:
+        return Action("close", known.issue.number, "", _marked(known.issue, said), why)
 
 
-def _ceased(said: Said, history: HistoryJson | None) -> str:
-    """How the history shows that a regression is gone."""
-    if history is None:
-        return ""
-    own = [f for f in history.findings if f.identity(f.machine) == said.id and f.regression]
-    if any(not finding.lasting for finding in own):
-        return "the newest commits are back at the old level"
-    return "" if said.source == "gate" or own else "the history no longer shows it"
+def _outline(said: Mark) -> tuple[object, ...]:
+    """What of an issue's text is renewed without a word, where nothing else is new."""
+    places = frozenset(each.place for each in said.figures)
+    return said.schema, said.good, said.bad, said.suspects, places
 
 
-def _together(said: Said, now: Said) -> float | None:
-    """Two changes, one upon the other."""
+def _marked(issue: Issue, said: Mark) -> str:
+    """An issue's text with another mark."""
+    return f"{mark(said)}\n{MARK.sub('', issue.body).lstrip()}"
+
+
+def _reasons(answers: Sequence[tuple[Kept, Settlement]]) -> str:
+    """Why figures are good or not known to be, those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for figure, answer in answers:
+        by_reason.setdefault(answer.why, []).append(figure.name)
+    lines = []
+    for why, names in by_reason.items():
+        named = ", ".join(filter(None, names[:3])) or "it"
+        lines.append(f"{named}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}")
+    more = len(lines) - MOST_REASONS
+    return text("; ".join(lines[:MOST_REASONS]) + (f"; and {more} more" if more > 0 else ""))
+
+
+def _differs(said: Kept, now: Kept) -> bool:
+    if said.outcome in ("vanished", "failed") or now.outcome in ("vanished", "failed"):
+        return said.outcome != now.outcome
     if said.effect is None or now.effect is None:
-        return now.effect
-    if said.absolute:
-        return said.effect + now.effect
-    return (1 + said.effect) * (1 + now.effect) - 1
-
-
-def _differs(said: Said, now: Said) -> bool:
-    if said.outcome != now.outcome or said.effect is None or now.effect is None:
-        return (said.outcome, said.effect) != (now.outcome, now.effect)
+        return said.effect != now.effect
     return abs(now.effect - said.effect) > ANOTHER * abs(said.effect)
-
-
-def _size(said: Said) -> str:
-    if said.effect is None:
-        return ""
-    return f"{said.effect:+.6g}" if said.absolute else f"{100 * said.effect:+.4g} %"
-
-
-def _title(word: str, finding: Entry) -> str:
-    return unlinked(f"{word}: {finding.name}, {finding.metric}")[:200]
-
-
-def _body(found: Regression) -> str:
-    return "\n".join((mark(found.said), "", *found.lines, "", FOOT)) + "\n"

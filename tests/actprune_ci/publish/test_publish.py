@@ -18,16 +18,22 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
-from actprune_ci.history.series import branch_commits
+from actprune_ci.judge.policy import Policy
 from actprune_ci.model.runs import Key, Measurement, Run
+from actprune_ci.publish.commits import Repository
 from actprune_ci.publish.dashboard import asv_site, data, libraries, site
+from actprune_ci.publish.dashboard.board import Board, board
 from actprune_ci.store.store import write
+from actprune_ci.triage.analysis import analysed
+from actprune_ci.triage.entries import Triage
 from actprune_common.errors import InputError
 from tests.actprune_bench.report.test_page_in_browser import FLAGS
 from tests.actprune_ci.history.test_history import _commits as commits_of
 
 SPECS = {"dense": (10, 81, 1.0), "csr:sparsity=0.9": (16, 80.9, 0.65), "bsr:<b>": (8, 79, 0.6)}
 NIGHTS = 20
+LINKS = "airspeed-velocity|//github.com/someone/thing/"
+"""What people may click: asv's own page, commits of a test's repository."""
 
 
 @pytest.fixture(scope="module")
@@ -64,37 +70,42 @@ def run_of(machine: str, commit: str, night: int, rng: np.random.Generator) -> R
     return Run("asv", commit, False, date.isoformat(), machine, environment, tuple(figures))
 
 
+def board_of(nights: tuple[Path, Path, list[str]]) -> Board:
+    repo, store, _ = nights
+    made = analysed(str(store), repo, "main", "*", Policy(), Triage())
+    return board(store, made, Repository(repo))
+
+
 def publish(nights: tuple[Path, Path, list[str]], out: Path, *more: str) -> Result:
     words = ["publish", str(nights[1]), "--out", str(out), "--repo", str(nights[0]), *more]
     return CliRunner().invoke(app(), words)
 
 
 def test_the_data_are_the_store_s(nights: tuple[Path, Path, list[str]]) -> None:
-    repo, store, commits = nights
-    board = data.board(store, branch_commits(repo, "main"), "main", [])
-    groups = data.over_commits(board)
+    commits = nights[2]
+    shown = board_of(nights)
+    groups = data.over_commits(shown)
     times = [group for group in groups if group["metric"] == "time"]
     assert [group["machine"] for group in times] == ["a <runner>", "box"]
     assert times[0]["title"] == "suite.Kernels.time_linear(layer=fc1)"
     assert set(times[0]["series"]) == set(SPECS)
     assert all(len(series) == NIGHTS for series in times[0]["series"].values())
-    (training,) = [group for group in data.pareto(board) if group["machine"] == "box"]
+    (training,) = [group for group in data.pareto(shown) if group["machine"] == "box"]
     assert training["title"] == "training(model=resmlp_tiny)"
     last = [p for p in training["points"] if p["row"] == NIGHTS - 1 and p["spec"] == "dense"]
     wanted = {"accuracy": 81.5, "spread": 0.5, "seeds": 2, "saved": 1.0}
     assert last == [{"spec": "dense", "row": NIGHTS - 1, **wanted}]
-    assert {found.figure.machine for found in board.lasting} == {"box", "a <runner>"}
-    box = next(machine for machine in board.machines if machine.name == "box")
+    assert {found.figure.machine for found in shown.lasting} == {"box", "a <runner>"}
+    box = next(machine for machine in shown.machines if machine.name == "box")
     assert (box.runs, box.commit) == (NIGHTS, commits[-1])
     assert box.environment == {"cpu": "a CPU", "torch": "2.13.0"}
     assert box.changes == [("2026-01-07 00:00", "torch", "2.12.0", "2.13.0")]
 
 
 def test_what_is_not_finite_is_null(nights: tuple[Path, Path, list[str]]) -> None:
-    repo, store, _ = nights
-    board = data.board(store, branch_commits(repo, "main"), "main", [])
-    board.history.values[3, :] = np.nan
-    text = site.script(board)
+    shown = board_of(nights)
+    shown.history.values[3, :] = np.nan
+    text = site.script(shown)
     assert "NaN" not in text
     drawn = json.loads(text.removeprefix("window.DATA = ").rstrip(";\n"))
     assert all(s[3] is None for group in drawn["formats"] for s in group["series"].values())
@@ -103,13 +114,13 @@ def test_what_is_not_finite_is_null(nights: tuple[Path, Path, list[str]]) -> Non
 def test_only_the_newest_commits_are_drawn(
     nights: tuple[Path, Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repo, store, commits = nights
+    commits = nights[2]
     monkeypatch.setattr(data, "COMMITS", 7)
-    board = data.board(store, branch_commits(repo, "main"), "main", [])
-    drawn = json.loads(site.script(board).removeprefix("window.DATA = ").rstrip(";\n"))
+    shown = board_of(nights)
+    drawn = json.loads(site.script(shown).removeprefix("window.DATA = ").rstrip(";\n"))
     assert drawn["commits"] == [commit[:10] for commit in commits[-7:]]
     assert {len(s) for group in drawn["formats"] for s in group["series"].values()} == {7}
-    assert board.findings  # over all commits
+    assert shown.findings  # over all commits
 
 
 def without_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -128,6 +139,7 @@ def test_without_the_registry_our_own_pages_are_there(
     index = (tmp_path / "site/index.html").read_text("utf-8")
     assert "asv's site is left out: jquery 3.3.1: cannot be fetched" in index
     assert "2 regressions still hold" in index
+    assert "<strong>2 figures are worse since " in index
     assert "a &lt;runner&gt;" in index
     assert "<runner>" not in index
     refused = publish(nights, tmp_path / "other", "--require-asv")
@@ -141,7 +153,7 @@ def test_a_gate_stands_first(
     without_network(monkeypatch, tmp_path / "cache")
     gate = tmp_path / "gate.json"
     report = {"code": 1, "verdict": "regression", "base": "a" * 40, "head": "b" * 40}
-    gate.write_text(json.dumps({**report, "machine": "box"}))
+    gate.write_text(json.dumps({**report, "machine": "box", "findings": []}))
     assert publish(nights, tmp_path / "site", "--gate", str(gate)).exit_code == 0
     index = (tmp_path / "site/index.html").read_text("utf-8")
     assert "gate: regression, aaaaaaaaaa → bbbbbbbbbb on box" in index
@@ -229,7 +241,7 @@ def opened(chromium: str, page: str, profile: Path) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     elsewhere = re.findall(r"(?:src|href)=\"(https?:[^\"]+)\"", done.stdout)
-    assert [url for url in elsewhere if "airspeed-velocity" not in url] == []  # asv's own link
+    assert [url for url in elsewhere if not re.search(LINKS, url)] == []
     return done.stdout
 
 

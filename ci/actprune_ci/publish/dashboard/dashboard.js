@@ -40,44 +40,86 @@
     return unit === "s" ? values.map((v) => v === null ? null : v * 1000) : values;
   }
 
-  function formats() {
-    const groups = DATA.formats;
+  // the lists of machines, metrics and figures, each with what the one before leaves
+  function chosen(groups, show) {
     function lists() {
       fill($("machine"), unique(groups.map((g) => g.machine)).map((m) => [m, m]));
       const here = groups.filter((g) => g.machine === $("machine").value);
       fill($("metric"), unique(here.map((g) => g.metric)).sort(leading("time")).map((m) => [m, m]));
       const left = here.filter((g) => g.metric === $("metric").value && fits(g.title));
       fill($("figure"), left.map((g) => [groups.indexOf(g), g.title]));
-      show();
+      shown();
     }
-    function show() {
+    function shown() {
       const group = groups[Number($("figure").value)];
       if ($("figure").value === "" || !group) return draw([], {});
+      show(group);
+    }
+    function open(group) {  // the one that a link names
+      if (!group) return lists();
+      lists();
+      $("machine").value = group.machine;
+      lists();
+      $("metric").value = group.metric;
+      lists();
+      $("figure").value = groups.indexOf(group);
+      shown();
+    }
+    ["machine", "metric", "filter"].forEach((id) => $(id).addEventListener("input", lists));
+    $("figure").addEventListener("input", shown);
+    return { open, shown };
+  }
+
+  const line = (y, name, i) => ({
+    x: DATA.commits.map((_, at) => at), y, name: plain(name), text: DATA.commits, mode: "lines+markers",
+    connectgaps: true, marker: { size: 5 }, line: { color: COLOURS[i % COLOURS.length] },
+    hovertemplate: "%{text}: %{y:.5g}<extra>%{fullData.name}</extra>",
+  });
+
+  function overCommits(title) {
+    const step = Math.max(1, Math.ceil(DATA.commits.length / 12));
+    const at = DATA.commits.map((_, i) => i).filter((i) => i % step === 0);
+    return layout(
+      { title: { text: "commit" }, tickvals: at, ticktext: at.map((i) => DATA.commits[i].slice(0, 7)) },
+      { title: { text: plain(title) } });
+  }
+
+  const measure = (group) => group.metric + " (" + (group.unit === "s" ? "ms" : group.unit) + ")";
+
+  function formats() {
+    const { open, shown } = chosen(DATA.formats, (group) => {
       const dense = group.series.dense;
       $("relative-label").hidden = !dense;
       const relative = dense && $("relative").checked;
       const specs = Object.keys(group.series).sort(leading("dense"));
-      const traces = specs.map((spec, i) => {
-        const raw = group.series[spec];
-        const y = relative
-          ? raw.map((v, at) => v === null || !dense[at] ? null : v / dense[at])
-          : scaled(raw, group.unit);
-        return {
-          x: DATA.commits.map((_, at) => at), y, name: plain(spec), text: DATA.commits, mode: "lines+markers",
-          connectgaps: true, marker: { size: 5 }, line: { color: COLOURS[i % COLOURS.length] },
-          hovertemplate: "%{text}: %{y:.5g}<extra>%{fullData.name}</extra>",
-        };
+      const traces = specs.map((spec, i) => line(relative
+        ? group.series[spec].map((v, at) => v === null || !dense[at] ? null : v / dense[at])
+        : scaled(group.series[spec], group.unit), spec, i));
+      draw(traces, overCommits(relative ? group.metric + ", ratio to dense" : measure(group)));
+    });
+    $("relative").addEventListener("input", shown);
+    open();
+  }
+
+  function figures() {
+    const { open } = chosen(FIGURES, (group) => {
+      const names = Object.keys(group.series).sort();
+      const traces = names.map((name, i) => line(scaled(group.series[name], group.unit), name || group.title, i + 3));
+      const shape = overCommits(measure(group));
+      shape.showlegend = true;
+      shape.shapes = group.changes.flatMap(([first, last, limit, worse]) => {
+        const color = worse ? "#d55e00" : "#6b7785";
+        const [y] = scaled([limit], group.unit);
+        return [
+          { type: "rect", xref: "x", yref: "paper", x0: first, x1: last, y0: 0, y1: 1, fillcolor: color, opacity: 0.15, line: { width: 0 } },
+          { type: "line", xref: "x", x0: Math.max(0, first - 20), x1: Math.min(DATA.commits.length - 1, last + 20), y0: y, y1: y, line: { color, width: 1.5, dash: "dot" } },
+        ];
       });
-      const unit = group.unit === "s" ? "ms" : group.unit;
-      const step = Math.max(1, Math.ceil(DATA.commits.length / 12));
-      const at = DATA.commits.map((_, i) => i).filter((i) => i % step === 0);
-      draw(traces, layout(
-        { title: { text: "commit" }, tickvals: at, ticktext: at.map((i) => DATA.commits[i].slice(0, 7)) },
-        { title: { text: plain(relative ? group.metric + ", ratio to dense" : group.metric + " (" + unit + ")") } }));
-    }
-    ["machine", "metric", "filter"].forEach((id) => $(id).addEventListener("input", lists));
-    ["figure", "relative"].forEach((id) => $(id).addEventListener("input", show));
-    lists();
+      draw(traces, shape);
+    });
+    const named = () => FIGURES[Number(location.hash.slice(1) || NaN)];
+    addEventListener("hashchange", () => open(named()));
+    open(named());
   }
 
   function pareto() {
@@ -128,5 +170,5 @@
     show();
   }
 
-  ({ formats, pareto, regressions }[document.body.dataset.page] || (() => {}))();
+  ({ formats, figures, pareto, regressions }[document.body.dataset.page] || (() => {}))();
 })();

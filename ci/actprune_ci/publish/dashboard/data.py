@@ -1,95 +1,55 @@
-"""What the pages show, out of a store: plain values, ready for JSON."""
+"""What the graphs show, out of a history: plain values, ready for JSON."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from math import isfinite
-from operator import itemgetter
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
 
-from actprune_ci.history.history import HistoryFinding, findings
-from actprune_ci.history.series import History, HistoryFigure, load
-from actprune_ci.judge.policy import Policy
-from actprune_ci.readers.ab import ADDED
-from actprune_ci.store.query import sql
+from actprune_ci.history.series import HistoryFigure
+from actprune_ci.publish.dashboard.board import Board
 
 COMMITS = 400
 """The newest commits that are drawn; changes are sought over all."""
-_MACHINES = """
-SELECT machine, strftime(date, '%Y-%m-%d %H:%M') AS date, source, "commit", environment
-FROM measurements GROUP BY ALL ORDER BY ALL
-"""
-_OF_THE_RUN = {"command", "commit_date", *ADDED}
 Group = dict[str, Any]
 GROUP = ("machine", "metric", "unit", "title", "series")
 
 
-@dataclass(frozen=True)
-class MachineRuns:
-    """One machine's runs."""
+def figures(board: Board) -> tuple[list[Group], dict[int, int]]:
+    """Every figure that was measured lately, a line per environment: what figures.html draws.
 
-    name: str
-    runs: int
-    commit: str
-    """The last one measured."""
-    date: str
-    environment: Mapping[str, str]
-    """Of the last run."""
-    changes: Sequence[tuple[str, str, str, str]]
-    """(date, what, before, after), the newest first."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """All that the pages show."""
-
-    branch: str
-    history: History
-    findings: Sequence[HistoryFinding]
-    machines: Sequence[MachineRuns]
-    gates: Sequence[Mapping[str, Any]]
-    """The reports of the gate, as its JSON."""
-
-    @property
-    def lasting(self) -> list[HistoryFinding]:
-        """Regressions that still hold."""
-        return [found for found in self.findings if found.regression and found.lasting]
+    And which of them has the figure of a column of the history.
+    """
+    values = board.history.values[-COMMITS:]
+    groups: dict[tuple[str, ...], Group] = {}
+    places: dict[int, tuple[str, ...]] = {}
+    for column, figure in enumerate(board.history.figures):
+        series = values[:, column]
+        if not np.isfinite(series).any():
+            continue
+        key = (figure.machine, figure.metric, figure.unit, figure.name)
+        group = groups.setdefault(key, dict(zip(GROUP, (*key, {}), strict=True)) | {"changes": []})
+        group["series"][_line(figure)] = [_short(value) for value in series.tolist()]
+        places[column] = key
+    first = max(0, len(board.history.commits) - COMMITS)
+    for found in board.findings:
+        if found.column in places and found.change.last >= first:
+            change = found.change
+            rows = [max(0, change.first - first), change.last - first]
+            said = [*rows, found.threshold, found.regression and found.lasting]
+            groups[places[found.column]]["changes"].append(said)
+    order = sorted(groups)
+    numbers = {key: number for number, key in enumerate(order)}
+    return [groups[key] for key in order], {c: numbers[key] for c, key in places.items()}
 
 
-def board(
-    store: str | Path,
-    commits: Sequence[str],
-    branch: str,
-    gates: Sequence[Mapping[str, Any]],
-    benchmarks: str = "",
-    policy: Policy | None = None,
-) -> Board:
-    """Everything of a branch's commits (oldest first). Raises as history.load does."""
-    history = load(store, commits, benchmarks)
-    return Board(branch, history, findings(history, policy), machines(store), gates)
-
-
-def machines(store: str | Path) -> list[MachineRuns]:
-    """The machines of a store by name, what changed on each from run to run."""
-    made = []
-    for name, rows in groupby(sql(store, _MACHINES).rows, itemgetter(0)):
-        changes, seen, runs = [], dict[str, str](), list(rows)
-        for _, date, _, _, environment in runs:
-            now = {what: environment[what] for what in environment if what not in _OF_THE_RUN}
-            changes += [
-                (date, what, seen[what], value)
-                for what, value in now.items()
-                if seen.get(what, value) != value
-            ]
-            seen |= now
-        _, date, _, commit, _ = runs[-1]
-        made.append(MachineRuns(name, len(runs), commit, date, seen, changes[::-1]))
-    return made
+def _line(figure: HistoryFigure) -> str:
+    """What tells the lines of one figure apart."""
+    version = f"version {figure.version[:8]}" if figure.version else ""
+    since = f"since {figure.since[:10]}" if figure.since else ""
+    return ", ".join(filter(None, (figure.environment, version, since)))
 
 
 def over_commits(board: Board) -> list[Group]:

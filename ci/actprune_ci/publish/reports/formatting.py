@@ -11,6 +11,8 @@ from actprune_common.printable import escape, seen, visible
 
 BARS = "▁▂▃▄▅▆▇█"
 MOST_POINTS = 60
+TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+LARGE = 1e5
 HEAD = ("outcome", "figure", "metric", "change", "base → head")
 COMMIT = re.compile("[0-9a-fA-F]{4,64}")
 LONGEST = 100_000
@@ -45,10 +47,12 @@ def subject(report: Report) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """A figure with its unit: whole ones with all their digits, others with four, times in ms."""
+    """A figure with its unit: whole and large ones with all their digits, others with four."""
     if unit == "s":
-        return f"{1000 * value:.4g} ms"
-    digits = f"{value:,.0f}" if value == round(value) and isfinite(value) else f"{value:.5g}"
+        least, name = next((t for t in TIMES if abs(value) >= 0.9995 * t[0]), TIMES[-1])
+        return f"{value / least:.4g} {name}" if value else "0 s"
+    whole = isfinite(value) and (value == round(value) or abs(value) >= LARGE)
+    digits = f"{value:,.0f}" if whole else f"{value:.5g}"
     return digits if unit in ("", "1", "ratio", "unit") else f"{digits} {unit}"
 
 
@@ -102,18 +106,33 @@ def explanation(finding: Finding) -> str:
         f"ratio to {finding.ratio_to}" if finding.ratio_to else "",
         f"noise floor {effect.floor:.2%}" if effect and effect.floor else "",
         "the policy forbids inconclusive" if finding.forbidden else "",
+        str(finding.acknowledged or ""),
         finding.reason,
         f"owner: {finding.owner}" if finding.owner else "",
     ]
     return "; ".join(part for part in parts if part)
 
 
+def acknowledged(report: Report) -> list[str]:
+    """A line for each finding that somebody settled: what, why and who."""
+    return [
+        f"acknowledged: {figure(finding)}: {change(finding)}: {finding.acknowledged}"
+        for finding in ordered(report)
+        if finding.acknowledged
+    ]
+
+
 def command(report: Report, *benchmarks: str) -> str:
-    """What repeats the measurement; nothing where a side is no commit: it could be an option."""
-    if not benchmarks or not all(map(COMMIT.fullmatch, (report.base, report.head))):
+    """What repeats the measurement; nothing without benchmarks, or where `line` has none."""
+    if not benchmarks:
         return ""
-    sides = report.base, report.head
-    return pasted("actprune-ci", "ab", *sides, "--benchmarks", pattern(benchmarks))
+    return line("ab", report.base, report.head, "--benchmarks", pattern(benchmarks))
+
+
+def line(verb: str, base: str, head: str, *words: str) -> str:
+    """A command on two commits; nothing where a side is no commit: it could be an option."""
+    commits = all(map(COMMIT.fullmatch, (base, head)))
+    return pasted("actprune-ci", verb, base, head, *words) if commits else ""
 
 
 def pasted(*words: str) -> str:
@@ -163,9 +182,11 @@ def trust(report: Report) -> list[str]:
 def ordered(report: Report) -> list[Finding]:
     """The findings, those that somebody must act on first."""
 
-    def place(finding: Finding) -> tuple[bool, bool, int, bool, str]:
+    def place(finding: Finding) -> tuple[bool, bool, bool, int, bool, str]:
         changed = finding.outcome in ("faster", "inconclusive", "new")
         severity = ("error", "warning", "info").index(finding.severity)
-        return not finding.bad, not finding.alert, severity, not changed, str(finding.key)
+        settled = finding.acknowledged is not None
+        apart = not finding.alert and not settled, not finding.bad, settled
+        return *apart, severity, not changed, str(finding.key)
 
     return sorted(report.findings, key=place)

@@ -32,6 +32,7 @@ def render(report: Report) -> str:
     for finding in findings:
         if finding.alert:
             lines += alert(report, finding)
+    lines += ["", *(f"- {text(said)}" for said in formatting.acknowledged(report))]
     rows = [(*formatting.row(each), formatting.explanation(each)) for each in findings]
     lines += folded("All figures", table((*formatting.HEAD, ""), rows))
     if report.environment:

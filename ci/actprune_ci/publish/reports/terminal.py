@@ -34,6 +34,8 @@ def render(report: Report, width: int = 120, colour: bool = False) -> str:
         if finding.alert:
             for each in _alert(report, finding):
                 line(each)
+    for text in formatting.acknowledged(report):
+        line(text)
     for name, base, head in report.environment:
         line(f"environment: {name}: {base} → {head}")
     for note in report.notes:

@@ -1,0 +1,1 @@
+"""What somebody decided about a change: expected, ignored until, a new baseline from here."""
