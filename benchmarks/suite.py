@@ -166,6 +166,25 @@ class Training:
         self.one_step()  # the optimizer's state is there from the first on
 
 
+class DevicePeak:
+    """What a training step has a GPU allocate at most, in a process that does nothing else."""
+
+    params = (TRAINED,)
+    param_names = ("spec",)
+    timeout = 300
+
+    def setup(self, spec: str) -> None:
+        self.training = Training()
+        self.training.setup(spec, "cuda")
+
+    def track_measured_peak(self, spec: str) -> int:
+        self.training.one_step()
+        self.training.one_step()
+        return int(torch.cuda.max_memory_allocated())
+
+    track_measured_peak.unit = "bytes"  # type: ignore[attr-defined]
+
+
 class Trained:
     """What comes out of 40 steps, apart from how long each takes."""
 

@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     TypeAdapter,
     ValidationError,
@@ -180,8 +181,8 @@ class Results(Record):
 
     schema_: Literal[1] = Field(alias="schema")
     environment: Environment
-    kernels: list[KernelRecord]
-    training: list[TrainingRecord]
+    kernels: Annotated[list[KernelRecord], FailFast()]
+    training: Annotated[list[TrainingRecord], FailFast()]
     not_done: list[NotDone] = []
     """Written by sweeps alone."""
     metrics: dict[str, MetricRecord] = {}

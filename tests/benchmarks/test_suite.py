@@ -64,6 +64,7 @@ def test_every_kind_of_figure_is_there() -> None:
         "suite.Peak.track_predicted_peak",
         "suite.Training.time_step",
         "suite.Training.peakmem_step",
+        "suite.DevicePeak.track_measured_peak",
         "suite.Trained.track_accuracy",
         "suite.Trained.track_throughput",
         "suite.Static.track_registers",
@@ -117,6 +118,8 @@ def test_without_a_gpu_its_benchmarks_are_skipped() -> None:
         suite.Kernels().setup("dense", "fc1", "cuda")
     with pytest.raises(NotImplementedError, match="no CUDA device"):
         suite.Training().setup("dense", "cuda")
+    with pytest.raises(NotImplementedError, match="no CUDA device"):
+        suite.DevicePeak().setup("dense")
 
 
 def test_what_an_older_commit_lacks_is_skipped() -> None:

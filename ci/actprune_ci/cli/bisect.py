@@ -14,6 +14,7 @@ from actprune_ci.judge.report import INCONCLUSIVE
 from actprune_ci.measure import ab, bisect
 from actprune_ci.measure.checkouts import Checkouts, checked_out, resolve
 from actprune_ci.measure.pairing import PairedFigure
+from actprune_ci.model.reading import compiled
 from actprune_common.errors import expected
 from actprune_common.files import write_whole
 from actprune_common.git import git
@@ -60,7 +61,7 @@ def command(
 
 def the_one(checkouts: Checkouts, commit: str, suite: str, benchmark: str) -> PairedFigure:
     """The one figure that a pattern fits. Raises InputError where it fits none or several."""
-    pattern = ab.compiled(benchmark)
+    pattern = compiled(benchmark)
     listed = ab.listed_by(checkouts.side(commit), checkouts.suite(commit, suite), checkouts.python)
     fitting = [key for key in listed.keys if pattern.search(str(key))]
     if len(fitting) != 1:

@@ -7,8 +7,8 @@ import typer
 
 from actprune_ci.cli.options import (
     AllowMissing,
+    Benchmarks,
     Branch,
-    Glob,
     Ordered,
     PolicyFile,
     Store,
@@ -26,7 +26,7 @@ from actprune_common.printable import visible
 
 def command(
     store: Store,
-    benchmarks: Glob = "*",
+    benchmarks: Benchmarks = "",
     branch: Branch = "main",
     repo: Ordered = Path(),
     policy_file: PolicyFile = None,

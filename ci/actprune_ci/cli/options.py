@@ -65,7 +65,6 @@ CulpritsFile = Annotated[
 Repo = Annotated[Path, typer.Option(help="The repository.")]
 Ordered = Annotated[Path, typer.Option("--repo", help="The repository, for the order of commits.")]
 Branch = Annotated[str, typer.Option(help="Whose commits, by first parents.")]
-Glob = Annotated[str, typer.Option(help="A glob over `benchmark(name=value, ...)`.")]
 Benchmarks = Annotated[
     str,
     typer.Option(help="A regular expression found in `benchmark(name=value, ...)`; all without."),

@@ -7,9 +7,9 @@ import typer
 
 from actprune_ci.cli.options import (
     AllowMissing,
+    Benchmarks,
     Branch,
     CulpritsFile,
-    Glob,
     Ordered,
     PolicyFile,
     Store,
@@ -36,7 +36,7 @@ def command(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     repo: Ordered = Path(),
     branch: Branch = "main",
-    benchmarks: Glob = "*",
+    benchmarks: Benchmarks = "",
     policy_file: PolicyFile = None,
     triage_file: TriageFile = None,
     allow_missing: AllowMissing = False,

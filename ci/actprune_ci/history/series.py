@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from actprune_ci.history.creep import Series
 from actprune_ci.judge.policy import Policy, Terms
 from actprune_ci.model.metrics import Metric
+from actprune_ci.model.reading import compiled
 from actprune_ci.model.runs import Key
 from actprune_ci.store.query import over
 from actprune_common.errors import InputError
@@ -24,6 +25,10 @@ _PLACES = """
 CREATE OR REPLACE TEMP TABLE place AS
   SELECT unnest($commits::VARCHAR[]) AS "commit", generate_subscripts($commits, 1) - 1 AS position
 """
+_NAMES = 'SELECT DISTINCT name FROM measurements JOIN place USING ("commit")'
+_WANTED = """
+CREATE OR REPLACE TEMP TABLE wanted AS SELECT unnest($names::VARCHAR[]) AS name
+"""
 _FIGURES = """
 CREATE OR REPLACE TEMP TABLE figure AS
   SELECT row_number() OVER (ORDER BY machine, env_name, name, metric, unit, version) - 1 AS id, *
@@ -31,7 +36,7 @@ CREATE OR REPLACE TEMP TABLE figure AS
     SELECT machine, env_name, name, metric, unit, version, any_value(benchmark) AS benchmark,
       any_value(params) AS params, any_value(meaning) AS meaning
     FROM measurements JOIN place USING ("commit")
-    WHERE NOT dirty AND value IS NOT NULL AND name GLOB $pattern
+    WHERE NOT dirty AND value IS NOT NULL AND ($all OR name IN (SELECT name FROM wanted))
     GROUP BY machine, env_name, name, metric, unit, version)
 """
 _POINTS = """
@@ -104,11 +109,12 @@ def branch_commits(repo: Path, branch: str) -> list[str]:
     return git(repo, *words, named=f"{repo}: branch {branch}: fatal").split()
 
 
-def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> History:
+def load(store: str | Path, commits: Collection[str], benchmarks: str = "") -> History:
     """The medians of a store's figures at `commits` (oldest first), several runs being one.
 
-    `benchmarks` is a glob over `benchmark(name=value, ...)`. Runs of a changed tree are left out.
-    Raises InputError as actprune_ci.store.query.sql does, and NoDataError where nothing fits.
+    `benchmarks` is a regular expression, found anywhere in `benchmark(name=value, ...)`. Runs of a
+    changed tree are left out. Raises InputError as actprune_ci.store.query.sql does, and
+    NoDataError where nothing fits.
     """
     listed = list(commits)
     (figures, points), skipped = over(store, partial(_points, listed, benchmarks))
@@ -131,8 +137,12 @@ def load(store: str | Path, commits: Collection[str], benchmarks: str = "*") -> 
 def _points(
     commits: list[str], pattern: str, connection: Any
 ) -> tuple[list[Any], Mapping[str, Any]]:
+    expression = compiled(pattern)
     connection.execute(_PLACES, {"commits": commits})
-    connection.execute(_FIGURES, {"pattern": pattern})
+    found = connection.execute(_NAMES).fetchall() if pattern else []
+    wanted = [name for (name,) in found if expression.search(name)]
+    connection.execute(_WANTED, {"names": wanted})
+    connection.execute(_FIGURES, {"all": not pattern})
     figures = connection.execute(
         "SELECT machine, env_name, name, metric, unit, version, benchmark, params, meaning"
         " FROM figure ORDER BY id"

@@ -15,7 +15,8 @@ from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
 from actprune_ci.judge.verdict import VERDICTS, codes
-from actprune_ci.model.runs import AbRun, Key, instant
+from actprune_ci.model.dates import instant
+from actprune_ci.model.runs import AbRun, Key
 from actprune_common.errors import InputError
 
 SIZES = (12, 16, 20, 30, 60, 120, 240)

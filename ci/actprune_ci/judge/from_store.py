@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from actprune_ci.judge.policy import Policy
+from actprune_ci.model.dates import instant
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
     NEW,
@@ -17,7 +18,6 @@ from actprune_ci.model.runs import (
     Pairs,
     Run,
     Status,
-    instant,
 )
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.readers.ab import ADDED

@@ -23,6 +23,7 @@ from actprune_ci.judge.verdict import (
     measured,
     recurring,
 )
+from actprune_ci.model.dates import instant
 from actprune_ci.model.documents import Acknowledged
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
@@ -35,7 +36,6 @@ from actprune_ci.model.runs import (
     Note,
     Pairs,
     Run,
-    instant,
 )
 from actprune_common.errors import InputError
 

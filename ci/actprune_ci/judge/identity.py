@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from actprune_ci.model.runs import AbRun, Key, instant
+from actprune_ci.model.dates import instant
+from actprune_ci.model.runs import AbRun, Key
 
 Samples = frozenset[tuple[Key, tuple[float, ...], tuple[float, ...]]]
 

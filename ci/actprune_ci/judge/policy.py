@@ -129,8 +129,9 @@ class Rule(Selection):
         exact = self.exact if self.exact is not None else metric.exact and not self.ratio_to
         own = {"smallest_effect", "smallest_change"} & self.model_fields_set
         effect, change = self.smallest_effect, self.smallest_change
-        if exact or (not own and metric.smallest is not None):
-            effect = metric.smallest or 0.0 if metric.scale == "ratio" else effect
+        if metric.scale == "ratio" and (exact or metric.smallest is not None):
+            tolerance = metric.smallest or 0.0
+            effect = effect if tolerance and "smallest_effect" in own else tolerance
         if not own and metric.scale == "difference":
             change = metric.smallest or 0.0
         return Terms(self, metric, self.direction or metric.direction, exact, effect, change)

@@ -10,7 +10,6 @@ share a process, few share a runner, and imports take at most a fifth of the tim
 closed when its answer is clear (actprune_ci.measure.sequential).
 """
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from actprune_ci.measure import machine
 from actprune_ci.measure.checkouts import Checkouts, Side
 from actprune_ci.measure.pairing import Limits, PairedFigure, discarded, rounds
 from actprune_ci.measure.serving import Answer, Server
+from actprune_ci.model.reading import compiled
 from actprune_ci.model.runs import VANISHED, AbRun, Key, Note, Pairs
 from actprune_ci.readers.asv import key as asv_key
 from actprune_common.errors import InputError
@@ -115,15 +115,6 @@ def prepare(
     about = base, head, date.isoformat(timespec="seconds"), facts["fingerprint"]
     start = AbRun(*about, of_base, of_head, tuple(gone), notes=(*load, *import_notes(listed)))
     return [Server(side, suite, checkouts.python) for side in sides], figures, start
-
-
-def compiled(pattern: str) -> "re.Pattern[str]":
-    """A regular expression. Raises InputError for what is none."""
-    try:
-        return re.compile(pattern)
-    except re.error as problem:
-        told = f"no regular expression: {problem}, got {pattern!r}"
-        raise InputError(f"--benchmarks: {told}") from None
 
 
 def listed_by(side: Side, suite: Path, python: str) -> Listed:

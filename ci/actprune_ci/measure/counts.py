@@ -9,7 +9,7 @@ same one with AVX2, and so is the cache that it simulates.
 
 The arithmetic of a call repeats to the instruction. What varies is memory allocation and the
 interpreter's caches, by some hundreds of instructions, so that a figure is the median of several
-calls (docs/measuring.md says how far it repeats).
+calls (docs/history.md says how far it repeats).
 """
 
 import ctypes

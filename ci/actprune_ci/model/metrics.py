@@ -54,9 +54,9 @@ METRICS: Mapping[str, Metric] = {
     "grad_cosine": Metric("higher", "1", scale="difference", smallest=0.01),
     "accuracy": Metric("higher", "%", exact=True, scale="difference", smallest=0.5),
     "accuracy_delta": Metric("higher", "points", exact=True, scale="difference", smallest=0.5),
-    # of executed code, under callgrind: what they repeat to (docs/measuring.md) does not count
-    "instructions": Metric("lower", "1", exact=True, smallest=0.005),
-    "cache_misses": Metric("lower", "1", exact=True, smallest=0.02),
+    # of executed code, under callgrind: they repeat to 0.4 % and 7 % (docs/history.md)
+    "instructions": Metric("lower", "1", exact=True, smallest=0.01),
+    "cache_misses": Metric("lower", "1", exact=True, smallest=0.1),
     # of compiled GPU kernels (actprune static)
     **_counts("registers", "spills", "local_stores", "local_loads", direction="lower"),
     **_counts(

@@ -6,9 +6,9 @@ import stat
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FailFast, ValidationError
 
 from actprune_common.errors import InputError
 from actprune_common.files import contents, json_value
@@ -16,8 +16,20 @@ from actprune_common.validation import first_error
 
 Made = TypeVar("Made")
 Model = TypeVar("Model", bound=BaseModel)
-LARGEST = 2**28
-"""Bytes of a file that is read at all."""
+Item = TypeVar("Item")
+
+
+class _First(FailFast):
+    def __hash__(self) -> int:  # which an optional type needs
+        return hash(_First)
+
+
+Several = Annotated[list[Item], _First()]
+"""A list that is refused at its first wrong item: the errors of a million would fill the memory."""
+MOST_ERRORS = 10_000
+"""That are made into messages, of which the first is told."""
+LARGEST = 2**26
+"""Bytes of a file that is read at all; in memory it takes some twenty times as much."""
 ASSIGNED = re.compile(rb"\s*window\.\w+\s*=\s*")
 """How JavaScript begins that is JSON with a name (github-action-benchmark's data.js)."""
 MESSAGES = re.compile(rb'\s*\{"reason"')
@@ -29,7 +41,9 @@ def validated(where: object, validate: Callable[[Any], Made], given: Any) -> Mad
     try:
         return validate(given)
     except ValidationError as problem:
-        raise InputError(f"{where}: {first_error(problem)}") from None
+        count = problem.error_count()
+        told = first_error(problem) if count < MOST_ERRORS else f"{count} values of a wrong type"
+        raise InputError(f"{where}: {told}") from None
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -74,3 +88,12 @@ def read(path: Path, model: type[Model]) -> Model:
 def _open_at_once(path: str, flags: int) -> int:
     """A pipe without a writer would be waited for, but for this flag."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def compiled(pattern: str) -> "re.Pattern[str]":
+    """A regular expression. Raises InputError for what is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as problem:
+        told = f"no regular expression: {problem}, got {pattern!r}"
+        raise InputError(f"--benchmarks: {told}") from None

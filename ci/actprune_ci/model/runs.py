@@ -6,7 +6,6 @@ asv's, pytest-benchmark's and actprune's files into them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any, Literal
 
 from pydantic import dataclasses, model_validator
@@ -81,13 +80,6 @@ class Run:
 
 OF_THE_RUN = frozenset({"command", "commit_date", "ab", "ab_side", "ab_notes"})
 """Facts in an environment that are of one run, and nothing about where it was measured."""
-
-
-def instant(date: str) -> datetime:
-    """Return when an ISO 8601 date is, to compare it by; without a zone it is UTC."""
-    at = datetime.fromisoformat(date.replace("Z", "+00:00"))
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
-
 
 Code = Literal[
     "clock-jumped",

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from actprune_ci.model.dates import utc
 from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import AbRun, Key, Note, Run, Status
 from actprune_common.errors import InputError, expected
@@ -44,16 +44,6 @@ def from_json(text: str | bytes, where: str = "JSON") -> Run | AbRun:
         validated(where, partial(kind.validate_json, strict=True), text), where
     )
     return replace(run, date=utc(run.date))
-
-
-def utc(date: str) -> str:
-    """An ISO 8601 date as this project writes it: in UTC, so that dates sort as texts do.
-
-    One without a time zone is in UTC.
-    """
-    read = datetime.fromisoformat(date.replace("Z", "+00:00"))
-    read = read.replace(tzinfo=timezone.utc) if read.tzinfo is None else read
-    return read.astimezone(timezone.utc).isoformat()
 
 
 def read_ab(path: Path) -> AbRun:
@@ -90,8 +80,8 @@ def check(run: AnyRun, where: str = "run") -> AnyRun:
     """
     try:
         utc(run.date)
-    except (ValueError, OverflowError):  # the last day of 9999, west of Greenwich
-        raise InputError(f"{where}: date: expected ISO 8601, got {run.date!r}") from None
+    except ValueError as problem:
+        raise InputError(f"{where}: date: {problem}") from None
     if isinstance(run, Run):
         _once((m.key for m in run.measurements), where)
         for m in run.measurements:

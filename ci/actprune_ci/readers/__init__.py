@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from actprune_ci.model.dates import utc
 from actprune_ci.model.reading import LARGEST, json_object
 from actprune_ci.model.runs import Run
 from actprune_ci.model.serialise import check
@@ -27,7 +28,7 @@ from actprune_ci.readers import (
     pytest_benchmark,
     static,
 )
-from actprune_ci.readers.fields import commit_of, full_hash, utc
+from actprune_ci.readers.fields import commit_of, full_hash
 from actprune_common.errors import InputError
 from actprune_common.printable import visible
 

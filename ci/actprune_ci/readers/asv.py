@@ -11,13 +11,13 @@ from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from math import isnan, prod
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from actprune_ci.model.reading import json_object, validated
+from actprune_ci.model.reading import Several, json_object, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import Milliseconds, commit_of, flat, from_milliseconds, measured
 from actprune_common.errors import InputError, expected
@@ -32,6 +32,7 @@ KINDS = {
 }
 COLUMNS = ("result", "samples", "stats_q_25", "stats_q_75", "stats_repeat")
 """A row's, with a value for each point of the grid."""
+ENDLESS = 2**40
 MOST_LOST = 100_000
 """Points of a file's grids that have no values; a grid with values has as many points as these."""
 
@@ -40,19 +41,22 @@ class _Row(BaseModel):
     """One benchmark of version 2."""
 
     model_config = ConfigDict(strict=True)
-    params: list[list[Any]] | None = None
+    params: Several[list[Any]] | None = None
     version: str | None = None
     started_at: Milliseconds | None = None
     result: list[Any] | None = None
-    samples: list[list[Any] | None] | None = None
+    samples: Several[list[Any] | None] | None = None
     stats_q_25: list[Any] | None = None
     stats_q_75: list[Any] | None = None
     stats_repeat: list[Any] | None = None
 
     @property
     def points(self) -> int:
-        """Of the grid, which is not made for it."""
-        return prod(map(len, self.params or []))
+        """Of the grid, which is not made for it: no more are counted than any file may have."""
+        count = 1
+        for axis in self.params or []:
+            count = min(count * len(axis), ENDLESS)
+        return count
 
 
 class _AsvFile(BaseModel):

@@ -11,38 +11,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, TypeAdapter
 
+from actprune_ci.model.dates import YEARS, utc
 from actprune_ci.model.metrics import BYTES, Metric
 from actprune_ci.model.reading import validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_common.errors import InputError
 from actprune_common.printable import visible
 
-YEARS = range(1970, 2200)
-"""In which a benchmark can have run."""
-ISO = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?")
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 """One of each unit of time, in seconds."""
 _METRICS = TypeAdapter(dict[str, Metric])
-
-
-def utc(date: str) -> str:
-    """The date in ISO 8601 and UTC; one without a zone is taken for UTC.
-
-    Raises ValueError for anything else, and for years in which nothing was measured.
-    """
-    if not (found := ISO.fullmatch(date)):
-        raise ValueError(f"expected ISO 8601, got {date!r:.60}")
-    day, fraction, zone = found.groups()
-    zone = zone if zone not in (None, "Z") else "+00:00"
-    # Python 3.10 takes three or six digits alone
-    whole = f"{day}.{(fraction or '')[:6].ljust(6, '0')}{zone}"
-    try:
-        at = datetime.fromisoformat(whole).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        raise ValueError(f"expected ISO 8601, got {date!r:.60}") from None
-    if at.year not in YEARS:
-        raise ValueError(f"expected a year from {YEARS[0]} to {YEARS[-1]}, got {date!r:.60}")
-    return at.isoformat()
 
 
 def from_milliseconds(timestamp: float) -> str:

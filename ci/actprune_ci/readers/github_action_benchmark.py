@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import (
     SECONDS,
@@ -54,11 +54,11 @@ class _Entry(_Strict):
     commit: _Commit
     date: Milliseconds
     tool: str
-    benches: list[_Bench]
+    benches: Several[_Bench]
 
 
 class _DataFile(_Strict):
-    entries: dict[str, list[_Entry]]
+    entries: dict[str, Several[_Entry]]
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import SECONDS, flat, measured, message
 
@@ -73,7 +73,7 @@ class _Benchmark(_Strict):
 
 class _File(_Strict):
     context: dict[str, Any]
-    benchmarks: list[_Benchmark]
+    benchmarks: Several[_Benchmark]
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import flat, measured
 
@@ -39,7 +39,7 @@ class _Result(_Strict):
     user: Any = None
     system: Any = None
     memory_usage_byte: list[Any] | None = None
-    exit_codes: list[int | None] = []
+    exit_codes: Several[int | None] = []
     measurements: list[dict[str, Any]] | None = None
     """Version 2's, a dict per execution."""
 
@@ -51,7 +51,7 @@ class _Metadata(_Strict):
 
 
 class _File(_Strict):
-    results: list[_Result]
+    results: Several[_Result]
     metadata: _Metadata = _Metadata()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import measured, message
 
@@ -43,7 +43,7 @@ class _Value(_Strict):
 class _Summary(_Strict):
     tag: str
     hint: str | None = None
-    data: list[_Value] = []
+    data: Several[_Value] = []
 
 
 class _Axis(_Strict):
@@ -54,15 +54,15 @@ class _Axis(_Strict):
 class _State(_Strict):
     name: str = ""
     device: int | None = None
-    axis_values: list[_Axis] | None = None
-    summaries: list[_Summary] | None = None
+    axis_values: Several[_Axis] | None = None
+    summaries: Several[_Summary] | None = None
     is_skipped: bool = False
     skip_reason: str | None = None
 
 
 class _Benchmark(_Strict):
     name: str
-    states: list[_State] | None = None
+    states: Several[_State] | None = None
 
 
 class _Device(_Strict):
@@ -72,8 +72,8 @@ class _Device(_Strict):
 
 class _File(_Strict):
     meta: dict[str, Any]
-    devices: list[_Device] | None
-    benchmarks: list[_Benchmark]
+    devices: Several[_Device] | None
+    benchmarks: Several[_Benchmark]
 
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:

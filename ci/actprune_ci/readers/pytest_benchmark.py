@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import commit_of, declared, flat, measured, unit_of
 from actprune_common.errors import InputError
@@ -52,7 +52,7 @@ class _Commit(_Strict):
 class _BenchmarkFile(_Strict):
     machine_info: dict[str, Any]
     commit_info: _Commit = _Commit()
-    benchmarks: list[_Benchmark]
+    benchmarks: Several[_Benchmark]
     datetime: str
     version: str
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from actprune_ci.model.metrics import METRICS, Metric
-from actprune_ci.model.reading import validated
+from actprune_ci.model.reading import Several, validated
 from actprune_ci.model.runs import Key, Measurement, Run
 from actprune_ci.readers.fields import declared, measured, of_environment, unit_of
 from actprune_common.errors import InputError
@@ -31,7 +31,7 @@ class _StaticRecord(BaseModel):
 class _StaticFile(BaseModel):
     model_config = ConfigDict(strict=True)
     environment: dict[str, Any]
-    records: list[_StaticRecord]
+    records: Several[_StaticRecord]
     metrics: Any = None
 
 

@@ -84,7 +84,10 @@ def _inputs(path: Path, into: Path) -> Iterator[tuple[Path, str]]:
     refused: list[OSError] = []
     own, found = into.resolve(), []
     for folder, folders, names in os.walk(path, onerror=refused.append):
-        folders[:] = [name for name in folders if Path(folder, name).resolve() != own]
+        real = Path(folder).resolve()
+        if own == real or own in real.parents:
+            folders.clear()
+            continue
         found += [file for name in names if _may_hold_results(file := Path(folder, name))]
     yield from ((file, "") for file in sorted(found))
     for problem in refused:
@@ -144,7 +147,7 @@ def _set_aside(path: Path, into: Path, reason: str) -> Recording:
 
 
 def _write_reason(beside: Path, path: Path, reason: str) -> None:
-    note = beside.with_name(f"{beside.name}.reason.txt")
+    note, absolute = beside.with_name(f"{beside.name}.reason.txt"), str(path.absolute())
     if not note.exists():
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_whole(note, f"{reason}\nfrom {visible(str(path.resolve()))}\non {now}\n")
+        write_whole(note, f"{reason}\nfrom {visible(absolute)}\non {now}\n")

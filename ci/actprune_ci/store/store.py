@@ -23,9 +23,10 @@ from typing import Any
 import duckdb
 from pydantic import TypeAdapter
 
+from actprune_ci.model.dates import utc
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import Key, Measurement, Run
-from actprune_ci.model.serialise import check, utc
+from actprune_ci.model.serialise import check
 from actprune_ci.store.integrity import file_name, parsed, why_changed
 from actprune_common.errors import InputError
 from actprune_common.files import contents, whole, write_whole
@@ -165,13 +166,13 @@ def contained(connection: Any, path: str) -> Run:
         raise InputError(
             f"{path}: schema: expected {schema}, got {rows[0][0] if rows else 'no row'}"
         )
-    try:
+    with suppress(
+        AttributeError, TypeError, ValueError, OverflowError
+    ):  # no text where one belongs
         run = _run([dict(zip(COLUMNS, row, strict=True)) for row in rows])
-    except (AttributeError, TypeError, ValueError):  # no values where some belong
-        run = None
-    if run is None or parsed(path).run != stem(run):
-        raise InputError(f"{path}: digest: the contents do not have it, so they were changed")
-    return run
+        if run is not None and parsed(path).run == stem(run):
+            return run
+    raise InputError(f"{path}: digest: the contents do not have it, so they were changed")
 
 
 def schema_of(path: str) -> int:

@@ -192,6 +192,18 @@ def test_an_improvement_is_one_whichever_way_the_metric_goes(
     assert (only(report).outcome, report.code) == (outcome, code)
 
 
+def test_what_is_exact_but_for_a_tolerance_is_judged_beyond_it() -> None:
+    key = Key("suite.Executed.track_instructions", (), "instructions", "1")
+    for head, outcome in ((1.009e9, "same"), (0.991e9, "same"), (1.02e9, "slower")):
+        report = gate(Policy(), [run(exact(key, 1e9, head))])
+        assert (only(report).outcome, only(report).certain) == (outcome, True)
+    wide = Policy(rules=(Rule(metric="instructions", smallest_effect=0.05),))
+    assert only(gate(wide, [run(exact(key, 1e9, 1.02e9))])).outcome == "same"
+    loose = Policy(rules=(Rule(metric="nbytes", smallest_effect=0.05),))  # of noisy figures only
+    nbytes = Key("a", (), "nbytes", "bytes")
+    assert only(gate(loose, [run(exact(nbytes, 1000, 1001))])).outcome == "slower"
+
+
 def test_rates_are_better_high_and_what_nobody_declares_is_only_described() -> None:
     for metric, unit, outcome, code in (
         ("images_per_second", "images/s", "slower", 1),
@@ -492,7 +504,7 @@ def test_commits_of_a_store_may_be_refs(tmp_path: Path, files: Sequence[object])
         store.write(run, folder)
     words = ["gate", *files, "--store", folder, "--repo", repo, "--head", "main"]
     code, said = cli(*words, "--base", "HEAD~1")
-    assert (code, said.splitlines()[0]) == (1, "regression: 1 worse")
+    assert (code, said.splitlines()[0]) == (1, "regression: 1 worse (1 of 1 judged)")
     assert cli(*words, "--base", "HEAD~9") == (2, f"{repo}: has no commit HEAD~9")
 
 

@@ -173,6 +173,8 @@ rules:
         ("accuracy", "%", 80.0, 79.4, True),
         ("nbytes", "bytes", 1000.0, 1001.0, True),
         ("registers", "1", 0.0, 1.0, True),
+        ("instructions", "1", 1e9, 1.009e9, False),  # exact, but for what start-up does
+        ("instructions", "1", 1e9, 1.011e9, True),
     ],
 )
 def test_a_change_matters_from_the_smallest_on(

@@ -532,11 +532,15 @@ def test_a_used_up_budget_is_told(repository: Repository) -> None:
 
 
 PEAKS = """
-import numpy
-numpy.ones(40_000_000).sum()  # 320 MB that are gone again: no later process may see them
+def allocated(megabytes):
+    return [bytearray(50_000) for _ in range(20 * megabytes)]
+
+gone = allocated(300)
+last = bytearray(50_000)
+del gone  # 300 MB that are free below what is still in use: no benchmark may live on them
 
 def peakmem_large():
-    numpy.ones(20_000_000).sum()
+    allocated(150)
 
 def peakmem_nothing():
     pass

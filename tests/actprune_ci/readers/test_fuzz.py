@@ -196,9 +196,9 @@ def test_hundreds_of_changed_files_of_each_tool(name: str, tmp_path: Path) -> No
 
 def test_the_changes_are_changes_and_many_of_them_are_read(tmp_path: Path) -> None:
     path, kinds = tmp_path / "file.json", set()
-    for number in range(40):
-        made = mutated(FILES["asv-1"], f"kinds {number}")
-        assert made != FILES["asv-1"], number
-        path.write_bytes(made)
+    made = {mutated(FILES["asv-1"], f"kinds {number}") for number in range(40)}
+    assert len(made) > 30
+    for each in made:
+        path.write_bytes(each)
         kinds.add(record([path], tmp_path / "store")[0].status)
     assert kinds >= {"recorded", "set aside"}

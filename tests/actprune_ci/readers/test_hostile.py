@@ -188,7 +188,7 @@ def test_a_sparse_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     with path.open("wb") as file:
         file.truncate(2**40)
-    assert refusal(path) == "expected at most 268435456 bytes, got 1099511627776"
+    assert refusal(path) == "expected at most 67108864 bytes, got 1099511627776"
 
 
 def test_pipes_beside_asv_results_are_not_waited_for(tmp_path: Path) -> None:
@@ -258,3 +258,24 @@ def test_commit_is_refused_for_what_tells_sides_or_several(tmp_path: Path) -> No
         assert refusal(path, commit="e" * 40) == told
     path.write_bytes(FILES["run"].replace(b'"asv"', b'"ab"'))
     assert refusal(path, commit="e" * 40) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("asv", set_column("params", [1] * 20_000), "params[0]: expected a valid list, got 1"),
+        ("static", lambda d: d.update(records=[1] * 20_000), "records[0]: expected a valid dict"),
+        ("results", lambda d: d.update(kernels=[1] * 20_000), "kernels[0]: expected an object"),
+        ("nvbench", lambda d: d.update(benchmarks=[1] * 20_000), "benchmarks[0]: expected a valid"),
+        (
+            "run",
+            lambda d: d["measurements"][0].update(samples=["a"] * 20_000),
+            "20000 values of a wrong type",
+        ),
+        ("asv", set_column("params", [["1", "2"]] * 20_000), "expected 1099511627776 values, got"),
+    ],
+)
+def test_a_list_of_wrong_items_is_refused_at_its_first(
+    tmp_path: Path, name: str, change: Change, told: str
+) -> None:
+    assert told in refusal(changed(name, tmp_path, change))

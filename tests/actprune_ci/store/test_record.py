@@ -67,14 +67,15 @@ def test_bad_files_are_set_aside_and_the_good_ones_recorded(tmp_path: Path) -> N
     (inputs / os.fsdecode(b"\xff.json")).write_text("{")
     (inputs / "zz.json").write_bytes(FILES["run"])
     (inputs / "nowhere.json").symlink_to(tmp_path / "nowhere")
+    (inputs / "loop.json").symlink_to(inputs / "loop.json")
     (inputs / "folder.json").mkdir()
     recorded = record([inputs], tmp_path / "store")
     good = [outcome.path.name for outcome in recorded if outcome.status == "recorded"]
-    assert (good, len(recorded)) == (["zz.json"], 6)
+    assert (good, len(recorded)) == (["zz.json"], 7)
     aside = [outcome for outcome in recorded if outcome.status == "set aside"]
     assert all(outcome.reason.isprintable() for outcome in aside)
     reasons = list((tmp_path / "store/set-aside").glob("*.reason.txt"))
-    assert len(reasons) == 5
+    assert len(reasons) == 6
     assert all(len(path.read_text("utf-8").splitlines()) == 3 for path in reasons)
     assert left(tmp_path / "store") == []
     # named by themselves they are no other
@@ -138,6 +139,14 @@ def test_what_the_store_stumbles_over_ends_no_recording(
     assert [outcome.status for outcome in recorded] == ["set aside", "recorded"]
     told = "the store cannot hold it: OverflowError: too\\nmuch"
     assert recorded[0].reason == f"{tmp_path}/run.json: {told}"
+
+
+def test_the_store_itself_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    store = tmp_path / "store"
+    assert len(record([tmp_path], store)) == 1
+    for inside in (tmp_path, store, store / "set-aside"):
+        assert len(record([inside], store)) == (inside == tmp_path)
 
 
 def test_an_ab_run_keeps_its_commits(tmp_path: Path) -> None:
