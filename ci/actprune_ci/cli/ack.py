@@ -12,7 +12,7 @@ from actprune_ci.measure.checkouts import resolve
 from actprune_ci.model.documents import Entry as Figure
 from actprune_ci.model.documents import GateJson, HistoryJson
 from actprune_ci.model.reading import read
-from actprune_ci.triage.entries import HERE, Entry
+from actprune_ci.triage.entries import HERE, Entry, OnMachines
 from actprune_ci.triage.order import Order, between
 from actprune_ci.triage.write import append, lines
 from actprune_common.errors import InputError, expected
@@ -53,35 +53,30 @@ def command(
     if (gate is None) == (history is None):
         raise InputError("ack: expected either --gate or --history")
     found, order = of_gate(gate, repo) if gate else of_history(history or Path(), repo)
+    patterns = dict(each.partition("=")[::2] for each in params or [])
     given: dict[str, Any] = {"benchmark": benchmark, "metric": metric, "machine": machine}
-    for name, pattern in (each.partition("=")[::2] for each in params or []):
-        given.setdefault("params", {})[name] = pattern
-    known = action in ("expected", "ignore", "baseline")
-    # what the figures select is looked at first: the range may come from them
-    chosen = check(Entry, {**given, **PLACEHOLDER}, "ack")
+    chosen = check(OnMachines, {**given, "params": patterns}, "ack")
     selected = [each for each in found if chosen.about(each[0].key, each[1])]
-    if known and action != "baseline":
+    if action in ("expected", "ignore"):
         selected = [each for each in selected if each[2][1]]
-    if not change and not since and known and action != "baseline":
-        change = the_range(selected, benchmark)
-    given |= {"action": action, "change": full(repo, change), "since": full(repo, since)}
+        change = change or ("" if since else the_range(selected, benchmark))
+    given |= {"params": patterns, "change": full(repo, change), "since": full(repo, since)}
     given |= {"until": until if "-" in until else full(repo, until), "reason": reason}
     given |= {"author": author or who(repo), "date": datetime.now(timezone.utc).date()}
-    entry = check(Entry, {name: value for name, value in given.items() if value}, "ack")
-    if action == "baseline":
-        fits = bool(selected) and order.place(entry.since) is not None
-    else:
-        fits = any(entry.covers(good, bad, order) for _, _, (good, bad) in selected)
-    if not fits:
+    given = {"action": action, **{name: value for name, value in given.items() if value}}
+    entry = check(Entry, given, "ack")
+    if not fits(entry, selected, order):
         raise InputError(f"ack: {entry.name}: selects nothing in {gate or history}")
     append(file, entry)
     echo("\n".join(map(visible, lines(entry).splitlines())))
     tell(f"written to {file}: have it reviewed")
 
 
-PLACEHOLDER = {"action": "baseline", "since": "0" * 40, "reason": "-", "author": "-"} | {
-    "date": "2000-01-01"
-}
+def fits(entry: Entry, selected: list[Selected], order: Order) -> bool:
+    """Whether an entry is about any of the selected figures and their changes."""
+    if entry.action == "baseline":
+        return bool(selected) and order.place(entry.since) is not None
+    return any(entry.covers(good, bad, order) for _, _, (good, bad) in selected)
 
 
 def of_history(path: Path, repo: Path) -> tuple[list[Selected], Order]:

@@ -98,5 +98,6 @@ class HistoryFinding:
             "owner": rule.owner,
             "reason": rule.reason,
             "threshold": self.threshold,
+            "standing": self.standing,
             "acknowledged": self.acknowledged and asdict(self.acknowledged),
         }

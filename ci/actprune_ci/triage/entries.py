@@ -59,11 +59,20 @@ Commit = Annotated[str, BeforeValidator(_text), AfterValidator(_commit)]
 Said = Annotated[str, Field(min_length=1)]
 
 
-class Entry(Figures):
-    """One decision: about which figures, which change, what, why, by whom and when."""
+class OnMachines(Figures):
+    """Which figures on which machines."""
 
     benchmark: Pattern
     machine: Pattern = "*"
+
+    def about(self, key: Key, machine: str) -> bool:
+        """Whether a figure on a machine is among these."""
+        return self.selects(key) and matches(self.machine, machine)
+
+
+class Entry(OnMachines):
+    """One decision: about which figures, which change, what, why, by whom and when."""
+
     action: Literal["expected", "ignore", "baseline"]
     """expected: fine as it is; ignore: until a day or a commit; baseline: a level begins anew."""
     change: Annotated[str, BeforeValidator(_text), AfterValidator(_change)] = ""
@@ -87,10 +96,6 @@ class Entry(Figures):
         if self.action == "ignore" and len(given & {"change", "since"}) != 1:
             raise ValueError("ignore: expected either change or since")
         return self
-
-    def about(self, key: Key, machine: str) -> bool:
-        """Whether a figure on a machine is among those that it is about."""
-        return self.selects(key) and matches(self.machine, machine)
 
     def covers(self, good: str, bad: str, order: Order) -> bool:
         """Whether a change after `good`, up to `bad`, can be the one that it is about."""

@@ -12,10 +12,14 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
+from actprune_ci.history.finding import HistoryFinding
+from actprune_ci.model.runs import Key, Pairs
+from actprune_ci.model.serialise import to_json
 from actprune_ci.publish.causes import percent
 from actprune_ci.publish.dashboard.feed import ATOM
 from actprune_ci.publish.reports.formatting import number
 from tests.actprune_ci.history.test_coverage import git
+from tests.actprune_ci.judge.test_gate import run as ab_run
 from tests.actprune_ci.publish.test_publish import opened
 from tests.actprune_ci.triage.test_triage import BAD, Branch, entry
 
@@ -108,6 +112,44 @@ def test_the_culprit_of_a_bisection_is_named(nights: Nights, tmp_path: Path) -> 
     place.write_text(json.dumps({"bisections": [{**found, "suspects": [nights.commits[BAD]]}]}))
     publish(nights, tmp_path / "site", "--culprits", str(place))
     assert ", as a bisection found" in plain(tmp_path / "site/index.html")
+
+
+def test_what_the_gate_alone_knows_is_a_cause_too(nights: Nights, tmp_path: Path) -> None:
+    ab, key = tmp_path / "ab.json", Key("suite.<b>track_other", (), "nbytes", "bytes")
+    run = ab_run(Pairs(key, (10.0,), (15.0,)), base=nights.commits[28], head=nights.commits[29])
+    ab.write_text(to_json(run), "utf-8")
+    words = ["gate", "--ab", str(ab), "--repo", str(nights.repo), "--out", str(tmp_path / "gate")]
+    assert CliRunner().invoke(app(), words).exit_code == 1
+    publish(nights, tmp_path / "site", "--gate", str(tmp_path / "gate/gate.json"))
+    page = plain(tmp_path / "site/index.html")
+    assert "1 figure is worse since" in page
+    assert "and 1 older cause of regressions that still hold" in page
+    assert "suite.&lt;b&gt;track_other nbytes box +50 % 10 → 15 bytes by the gate" in page
+    assert len(feed_of(tmp_path / "site")) == 2
+
+
+@pytest.mark.parametrize(
+    ("standing", "said"),
+    [
+        ("suspected", "Suspected: the next nights settle it"),
+        ("shared", "Of the machine: nearly all its figures moved alike"),
+    ],
+)
+def test_what_is_not_sure_stands_apart(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str, said: str
+) -> None:
+    monkeypatch.setattr(HistoryFinding, "standing", standing)
+    done = publish(nights, tmp_path / "site")
+    assert "no regression holds" in done.stdout
+    page = plain(tmp_path / "site/index.html")
+    assert "no regression holds" in page
+    assert said in page
+    assert f"worse, {standing}" in page
+    out = tmp_path / "history.json"
+    words = ["history", str(nights.store), "--repo", str(nights.repo), "--out", str(out)]
+    assert CliRunner().invoke(app(), words).exit_code == 0
+    words = ["issues", "--history", str(out), "--repo", str(nights.repo), "--dry-run"]
+    assert CliRunner().invoke(app(), words).stdout == "nothing to be done\n"
 
 
 def feed_of(folder: Path) -> dict[str, tuple[str, str]]:

@@ -48,6 +48,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(Run("asv", commit, False, date, NAME, environment, tuple(figures)), store)
     report = gate(Policy(), [run(Pairs(keys[0], (1.0,), (2.0,)))])
     verdict = {"code": 1, "verdict": NAME, "base": NAME, "head": NAME, "machine": NAME}
+    verdict["findings"] = []
     (folder / "gate.json").write_text(json.dumps(verdict), "utf-8")
     words = ["publish", str(store), "--out", str(out), "--repo", str(repo)]
     with pytest.MonkeyPatch.context() as patch:
