@@ -37,7 +37,8 @@ RECENT = 5
 """Rows that the newest ones are compared with, as each row is with those before it."""
 LATE = 1.25
 """Times the farthest that earlier rows were from those before them: the newest are suspected."""
-BLOCK, BLOCKS = 5, 8
+REMEMBERED = 500
+BLOCK, BLOCKS = 5, 40
 MOST_POINTS = 1024
 """Longer stretches are segmented over means of neighbours: they hold small, slow changes alone."""
 
@@ -159,8 +160,9 @@ def _late(raw: Series, least: float) -> int:
     """How many of the newest rows are far from those before them, but too few for a level.
 
     A row's distance is that from the median of the RECENT ones before; it must be larger than
-    `least`, and by far the largest that the series knows.
+    `least`, and by far the largest of the REMEMBERED ones.
     """
+    raw = raw[-REMEMBERED:]
     if len(raw) < FEWEST + RECENT + SHORTEST:
         return 0
     bases = np.median(sliding_window_view(raw, RECENT), axis=1)

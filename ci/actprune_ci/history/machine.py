@@ -16,6 +16,7 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 
 from actprune_ci.history.changes import SHORTEST, Change, noisy
 from actprune_ci.history.creep import Series
@@ -124,11 +125,12 @@ def _moves(
     votes = np.zeros(len(matrix) + 1, dtype=int)
     for changes in found:
         for change in changes:
-            votes[change.first + 1 : change.last + 1] += 1
+            if change.kind == "step":
+                votes[change.first + 1 : change.last + 1] += 1
     enough = max(LEAST_FIGURES * VOTED, VOTED * len(found))
-    for at in map(int, np.flatnonzero(votes >= enough)):
-        if votes[at] < votes[max(0, at - 2) : at + 3].max():
-            continue  # the one beside it is the place
+    most = np.flatnonzero((votes >= enough) & (votes == maximum_filter1d(votes, 5)))
+    for run in np.split(most, np.flatnonzero(np.diff(most) > 1) + 1) if len(most) else ():
+        at = int(run[len(run) // 2])
         here, rises = _rises(matrix, at)
         middle = float(np.median(rises)) if len(here) else 0.0
         alike = here[_alike(rises, middle)]
@@ -142,7 +144,7 @@ def _rises(matrix: Series, at: int) -> tuple[NDArray[np.int64], Series]:
     """The columns measured on both sides of a row, and the logarithms of their factors there."""
     before, after = matrix[max(0, at - NEAR) : at], matrix[at : at + NEAR]
     clear = (np.isfinite(before).sum(0) >= SHORTEST) & np.isfinite(after).any(0)
-    here = np.flatnonzero(clear & ~(matrix <= 0).any(0))
+    here = np.flatnonzero(clear & ~(before <= 0).any(0) & ~(after <= 0).any(0))
     levels = (np.nanmedian(side[:, here], axis=0) for side in (after, before))
     return here, np.log(np.divide(*levels))
 

@@ -31,7 +31,7 @@ BEYOND = 1.5
 """A step of more than so many times an excursion's height is not that state of the machine."""
 BACK = 0.4
 """Of an excursion's height: what comes as near as that to the level before is that level again."""
-LIKELIER = 16.0
+LIKELIER = 18.0
 """Twice the log-likelihood ratio that a change needs."""
 WANDERS = 40.0
 """Of the self-normalised statistic: 95 % of series without a change stay below (simulated)."""

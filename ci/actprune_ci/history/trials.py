@@ -10,6 +10,7 @@ The same calm series, with a step planted in its middle, tells the power.
 from collections.abc import Hashable, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
+from math import sqrt
 
 import numpy as np
 from scipy.stats import t as student
@@ -19,8 +20,8 @@ from actprune_ci.history.creep import Series
 from actprune_ci.history.machine import Move, settled
 from actprune_ci.history.states import FEW
 
-MARGIN = 4.0
-"""Standard errors above the threshold: 1.6 for a power of 95 %, the rest for tails."""
+MARGIN, SHORT = 2.5, 180.0
+"""By simulation: what a power of 95 % asks for, and what short series ask for besides."""
 NEAR = 3
 """Rows: a planted step is found where its range comes as near."""
 PARTS = 10
@@ -49,15 +50,16 @@ class Rates:
 def bound(values: Series) -> float:
     """The smallest relative step in the middle of a series that is found in 95 % of trials.
 
-    The standard error of a difference of two means of n / 2 values, times the threshold of a
-    candidate and a MARGIN; infinite for series too short for two confirmed levels, and for figures
-    that are not above zero.
+    The standard error of a difference of two means of n / 2 values, times the threshold that a
+    candidate needs and MARGIN + SHORT / n more. Infinite for series too short for two confirmed
+    levels, and for figures that are not above zero.
     """
     n = len(values)
     if n < 2 * FEW or not (values > 0).all():
         return float("inf")
     threshold = float(student(max(3, n / 3)).isf(LOOSELY / (2 * n)))
-    return float(np.expm1(2 * np.log(values).std() / np.sqrt(n) * (threshold + MARGIN)))
+    errors = threshold + MARGIN + SHORT / n
+    return float(np.expm1(errors * 2 / sqrt(n) * np.log(values).std()))
 
 
 def rates(
