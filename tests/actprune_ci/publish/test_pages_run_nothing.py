@@ -16,6 +16,7 @@ from actprune_ci.model.runs import Key, Measurement, Pairs, Run
 from actprune_ci.publish.dashboard import asv_site
 from actprune_ci.publish.dashboard.site import PAGES
 from actprune_ci.publish.reports import html
+from actprune_ci.publish.reports import json as gate_json
 from actprune_ci.store.store import write
 from tests.actprune_bench.report.test_page_in_browser import FLAGS
 from tests.actprune_ci.history.test_history import _commits as commits_of
@@ -48,8 +49,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(Run("asv", commit, False, date, NAME, environment, tuple(figures)), store)
     report = gate(Policy(), [run(Pairs(keys[0], (1.0,), (2.0,)))])
     verdict = {"code": 1, "verdict": NAME, "base": NAME, "head": NAME, "machine": NAME}
-    verdict["findings"] = []
-    (folder / "gate.json").write_text(json.dumps(verdict), "utf-8")
+    document = json.loads(gate_json.render(report)) | verdict
+    (folder / "gate.json").write_text(json.dumps(document), "utf-8")
     words = ["publish", str(store), "--out", str(out), "--repo", str(repo)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACTPRUNE_CI_CACHE", str(folder / "cache"))  # asv's site has its own test
