@@ -16,7 +16,7 @@ from actprune_ci.cli.options import (
     echo,
     tell_left_out,
 )
-from actprune_ci.history.history import HistoryFinding
+from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.judge import policy
 from actprune_ci.triage import entries
 from actprune_ci.triage.analysis import Analysis, analysed
@@ -51,6 +51,12 @@ def command(
     echo(printed(made), nl=False)
 
 
+STANDINGS = {
+    "suspected": ", suspected: the next nights settle it",
+    "shared": " with nearly all figures of its machine",
+}
+
+
 def printed(made: Analysis) -> str:
     """The findings as text: regressions that last first, those that somebody settled last."""
     figures, commits = len(made.history.figures), len(made.history.commits)
@@ -58,6 +64,7 @@ def printed(made: Analysis) -> str:
     for finding in made.findings:
         settled = finding.acknowledged
         word = "acknowledged, " * (settled is not None) + finding.verdict
+        word += STANDINGS.get(finding.standing, "")
         lines.append(f"{word}: {finding.figure.name}, {finding.figure.metric}")
         lines.append(
             f"  {finding.severity}: {finding.change.kind} of {effect(finding)} in"

@@ -5,7 +5,8 @@ is PELT with the cost of a mean; Killick, Fearnhead, Eckley 2012) where a screen
 doubling width saw something, so that ten thousand commits cost about as much as the few hundred
 around their changes. The penalty is the square of the threshold that a difference of two means must
 pass, in units of the noise. Runs of steps in one direction are then weighed against creep: one
-slow ramp, which steps alone describe badly.
+slow ramp, which steps alone describe badly. All of them are weighed against what the series does
+without any change (actprune_ci.history.states).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,21 +16,29 @@ from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import median_filter
 from scipy.stats import t as student
 
 from actprune_ci.history.creep import Fit, Series, fitted
+from actprune_ci.history.states import Standing, judged
 
 SHORTEST = 3
 """Measurements that a level needs: fewer are an outlier."""
 FEWEST = 6
 """Measurements that a noisy series needs: fewer tell nothing of its noise."""
-FALSE_PER_SERIES = 1e-3
+LOOSELY = 1e-2
+"""Chance that a series of independent noise has a candidate; what they are worth is asked later."""
 OUTLIER = 3.5
 """Of the noise: what differs by more from the median of five neighbours is replaced by it."""
 LIKELY = 7.7
 """Of twice the log-likelihood: the change lies within, 95 % (Bai 1997, Econometric Theory 13)."""
-BLOCK, BLOCKS = 5, 8
+RECENT = 5
+"""Rows that the newest ones are compared with, as each row is with those before it."""
+LATE = 1.25
+"""Times the farthest that earlier rows were from those before them: the newest are suspected."""
+REMEMBERED = 500
+BLOCK, BLOCKS = 5, 40
 MOST_POINTS = 1024
 """Longer stretches are segmented over means of neighbours: they hold small, slow changes alone."""
 
@@ -47,6 +56,15 @@ class Change:
     after: float
     confidence: float
     """One minus the chance that a series without a change shows one like it, anywhere."""
+    standing: Standing = "confirmed"
+    """confirmed: the new level has lasted longer than the machine's states do; suspected: the
+    newest change, of which the next measurements tell; passing: the level was left for an earlier
+    one, or did not last; shared: nearly all figures of the machine moved alike."""
+    stood: int = 0
+    """Measurements of the old level, where the change is confirmed or suspected."""
+    held: int = 0
+    """Those of the new level so far; of a passing change, those until the old level was back (0:
+    the change that brings it back)."""
 
     @property
     def effect(self) -> float:
@@ -65,7 +83,8 @@ def changes(
 
     `exact` says per column whether every difference counts; None: where most neighbours are equal.
     `smallest` is the least effect of a noisy figure, as a fraction, or absolute for a figure that
-    is not always above zero. FALSE_PER_SERIES bounds the expected false changes of a series.
+    is not always above zero. Each column is judged by itself: what the figures of one machine say
+    together, actprune_ci.history.machine.settled adds.
     """
     rules = exact if exact is not None else [None] * matrix.shape[1]
     columns = zip(matrix.T, rules, strict=True)
@@ -75,11 +94,23 @@ def changes(
 def _of_series(column: Series, exact: bool | None, smallest: float) -> Iterator[Change]:
     rows = np.flatnonzero(np.isfinite(column))
     values = column[rows]
-    if exact is None:
-        exact = len(values) > 1 and bool(np.mean(np.diff(values) == 0) >= 0.8)
+    exact = _repeats(values, exact)
     for change in _exact(values) if exact else _noisy(values):
         if exact or abs(change.effect) >= smallest:
             yield replace(change, first=int(rows[change.first]), last=int(rows[change.last]))
+
+
+def noisy(column: Series, exact: bool | None = None) -> bool:
+    """Whether a column holds a noisy figure, measured often enough to tell its noise."""
+    values = column[np.isfinite(column)]
+    return len(values) >= FEWEST and not _repeats(values, exact)
+
+
+def _repeats(values: Series, exact: bool | None) -> bool:
+    """Whether a figure is exact: as said, or else because most neighbours are equal."""
+    if exact is None:
+        return len(values) > 1 and bool(np.mean(np.diff(values) == 0) >= 0.8)
+    return exact
 
 
 def _exact(values: Series) -> Iterator[Change]:
@@ -97,20 +128,51 @@ def _noisy(values: Series) -> Iterator[Change]:
     if sigma == 0:
         return
     law = student(max(3, n / 3))  # the noise comes from medians of its differences
-    threshold = float(law.isf(FALSE_PER_SERIES / (2 * n)))  # Bonferroni over the positions
+    threshold = float(law.isf(LOOSELY / (2 * n)))  # Bonferroni over the positions
+    least = threshold * sigma
     calm = median_filter(raw, 5, mode="mirror")
     z = np.where(np.abs(raw - calm) > OUTLIER * sigma, calm, raw)
-    z -= np.median(z)
-    offset = float(np.median(raw - z))
-    found = _pruned(z, _candidates(z, sigma, threshold), sigma, threshold)
-    for fit in fitted(z, found, sigma, threshold):
-        first, last = fit.start, fit.end
-        if fit.kind == "step":
-            first, last = _likely(z, fit, sigma)
-        level = [fit.before + offset, fit.after + offset]
-        before, after = np.exp(level) if positive else level
+    late = _late(raw, least)
+    z = z[: n - late] - np.median(z)
+    places = _pruned(z, _candidates(z, sigma, threshold), sigma, threshold)
+    found = judged(z, fitted(z, places, sigma, threshold), least)
+    edges = [0, *(each.fit.end for each in found)]
+    ends = [*(each.fit.start + 1 for each in found[1:]), len(z)]
+    for each, begin, end in zip(found, edges, ends, strict=False):
+        fit = each.fit
+        first, last = _likely(z, fit, sigma) if fit.kind == "step" else (fit.start, fit.end)
+        before = values[begin : max(fit.start + 1, begin + SHORTEST)]
+        after = values[min(fit.end, end - SHORTEST) : end]
         confidence = 1 - min(1.0, 2 * n * float(law.sf(fit.strength / sigma)))
-        yield Change(fit.kind, first, last, float(before), float(after), confidence)
+        rest = (confidence, each.standing, each.stood, each.held)
+        yield Change(fit.kind, first, last, _median(before), _median(after), *rest)
+    if late:
+        at, old = n - late, values[edges[-1] : n - late]
+        rest = (1 - LOOSELY, "suspected", len(old), late)
+        yield Change("step", at - 1, at, _median(old), _median(values[at:]), *rest)
+
+
+def _median(values: Series) -> float:
+    return float(np.median(values))
+
+
+def _late(raw: Series, least: float) -> int:
+    """How many of the newest rows are far from those before them, but too few for a level.
+
+    A row's distance is that from the median of the RECENT ones before; it must be larger than
+    `least`, and by far the largest of the REMEMBERED ones.
+    """
+    raw = raw[-REMEMBERED:]
+    if len(raw) < FEWEST + RECENT + SHORTEST:
+        return 0
+    bases = np.median(sliding_window_view(raw, RECENT), axis=1)
+    for count in range(SHORTEST + 1, 0, -1):
+        starts = np.arange(RECENT, len(raw) - count + 1)
+        away = raw[starts[:, None] + np.arange(count)] - bases[starts - RECENT, None]
+        least_away = np.abs(away).min(1) * (np.abs(np.sign(away).sum(1)) == count)
+        if least_away[-1] > max(least, LATE * float(least_away[:-count].max())):
+            return count if count < SHORTEST else 0  # enough for a level, which is found as such
+    return 0
 
 
 def noise(z: Series) -> float:

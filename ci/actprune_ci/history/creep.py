@@ -42,7 +42,7 @@ class Fit:
 def fitted(z: Series, found: Sequence[int], sigma: float, threshold: float) -> list[Fit]:
     """The cheapest steps and creep for the rows `found` at which a new level begins.
 
-    The cost is the squared error in units of the noise, `threshold`² for each fit, and 3 log n
+    The cost is the squared error in units of the noise, `threshold`² for each fit, and 4 log n
     for the second end that creep has.
     """
     made: list[Fit] = []
@@ -66,7 +66,7 @@ def _runs(z: Series, found: Sequence[int]) -> Iterator[tuple[int, int, list[int]
 def _cheapest(z: Series, edges: list[int], sigma: float, threshold: float) -> list[Fit]:
     """The best way to share the steps between edges among fitted (dynamic programming)."""
     middles = [edges[0], *((a + b) // 2 for a, b in pairwise(edges[1:-1])), edges[-1]]
-    per_fit, per_creep = threshold**2, 3 * float(np.log(len(z)))
+    per_fit, per_creep = threshold**2, 4 * float(np.log(len(z)))
     best: list[tuple[float, list[Fit]]] = [(0.0, [])]
     for j in range(1, len(middles)):
         options = []

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from actprune_ci.history.changes import FEWEST, Change, changes
 from actprune_ci.history.creep import Series
-from actprune_ci.history.series import History, HistoryFigure
-from actprune_ci.judge.policy import Policy, Severity, Terms
-from actprune_ci.model.documents import Acknowledged
+from actprune_ci.history.finding import HistoryFinding
+from actprune_ci.history.machine import Move, settled
+from actprune_ci.history.series import History
+from actprune_ci.judge.policy import Policy, Terms
 from actprune_ci.model.metrics import TIMES
 
 MOST_NAMES = 10
@@ -24,102 +25,41 @@ LARGE = 2_000_000
 
 
 @dataclass(frozen=True)
-class HistoryFinding:
-    """One change of one figure, with the commits that it lies between."""
+class Found:
+    """What changed in a history."""
 
-    figure: HistoryFigure
-    change: Change
-    good: str
-    """The last commit that surely has the old level."""
-    bad: str
-    """The first commit that surely has the new one."""
-    regression: bool
-    """Whether it is a change for the worse; never so for a figure without a direction."""
-    lasting: bool
-    """Whether the newest level is still nearer to the new one than to the old one, or beyond it."""
-    terms: Terms
-    superseded: bool = False
-    """Whether a newer version of the benchmark, or a new baseline, took the figure's place."""
-    column: int = 0
-    """Of the figure in the history."""
-    acknowledged: Acknowledged | None = None
-    """Who settled it, and why: it is shown, and counts no more."""
+    findings: Sequence[HistoryFinding]
+    """Those that last first, then the largest first."""
+    moves: Sequence[Move]
+    """Of machines: nearly all of their figures moved at once, which no change of code explains."""
+    passing: int
+    """Changes that came and went, as states of a machine do; they are counted and not told."""
 
-    @property
-    def range(self) -> str:
-        """The commits among which the change is, as git rev-list takes them."""
-        return f"{self.good}..{self.bad}"
-
-    @property
-    def severity(self) -> Severity:
-        """How much the policy minds."""
-        return self.terms.rule.severity
-
-    @property
-    def verdict(self) -> str:
-        """What the change means, in a word or two."""
-        if self.terms.direction == "none":
-            return "changed"
-        if not self.regression:
-            return "better"
-        if self.superseded:
-            return "was worse, until the benchmark itself changed"
-        return "worse" if self.lasting else "was worse for a time"
-
-    @property
-    def size(self) -> str:
-        """How large the change is, for people: relative where both levels are above zero."""
-        change = self.change
-        if self.terms.smallest_change is None and min(change.before, change.after) > 0:
-            return f"{change.effect:+.4%}" if change.kind == "exact" else f"{change.effect:+.2%}"
-        return f"{change.after - change.before:+.6g}"
-
-    @property
-    def standing(self) -> str:
-        """How sure it is: confirmed, suspected, passing, shared by all figures of the machine."""
-        return str(getattr(self.change, "standing", "confirmed"))
-
-    @property
-    def threshold(self) -> float:
-        """The level from which on a change from the old level counts."""
-        sign = 1 if self.change.after > self.change.before else -1
-        before, least = self.change.before, self.terms.smallest_change
-        if least is not None or before <= 0:
-            return before + sign * (least or 0.0)
-        return float(before * (1 + self.terms.smallest_effect) ** sign)
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """For JSON."""
-        rule = self.terms.rule
-        figure = asdict(self.figure)
-        figure.pop("declared")
-        return {
-            **figure,
-            **asdict(self.change),
-            "effect": self.change.effect,
-            "size": self.size,
-            "good": self.good,
-            "bad": self.bad,
-            "range": self.range,
-            "regression": self.regression,
-            "lasting": self.lasting,
-            "superseded": self.superseded,
-            "verdict": self.verdict,
-            "direction": self.terms.direction,
-            "severity": rule.severity,
-            "owner": rule.owner,
-            "reason": rule.reason,
-            "threshold": self.threshold,
-            "standing": self.standing,
-            "acknowledged": self.acknowledged and asdict(self.acknowledged),
-        }
+    def notes(self, history: History) -> Iterator[str]:
+        """What a reader must know of what is not told as a change of the code."""
+        for move in self.moves:
+            machine, environment, metric = cast("tuple[str, str, str]", move.group)
+            good, bad = history.commits[move.first], history.commits[move.last]
+            yield (
+                f"{move.figures} of {move.of} figures ({metric}) of machine {machine}"
+                f" ({environment}) moved together by {move.effect:+.1%} in {good[:10]}..{bad[:10]}:"
+                " the machine's or its environment's doing, not the code's"
+            )
+        if self.passing:
+            yield f"{self.passing} changes came and went, as a machine's states do: not told"
 
 
 def findings(
     history: History, policy: Policy | None = None, smallest: float | None = None
-) -> list[HistoryFinding]:
-    """All changes of a history, those that last first, then the largest first.
+) -> Sequence[HistoryFinding]:
+    """All changes of a history that are told; see `found_in`."""
+    return found_in(history, policy, smallest).findings
+
+
+def found_in(
+    history: History, policy: Policy | None = None, smallest: float | None = None
+) -> Found:
+    """What changed in a history.
 
     The policy says which way is better, how large a change must be to be told, and who minds.
     `smallest` takes the place of its smallest relative effects.
@@ -129,25 +69,34 @@ def findings(
     if smallest is not None:
         terms = [t if t.exact else replace(t, smallest_effect=smallest) for t in terms]
     least = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
-    columns = _changes(history.values, [_exact(t) for t in terms], least)
-    newest = _newest_versions(history)
-    found = []
+    exact = [_exact(t) for t in terms]
+    groups = [(f.machine, f.environment, f.metric) for f in history.figures]
+    benchmarks = [f.benchmark for f in history.figures]
+    alone = _changes(history.values, exact, least)
+    columns, moves = settled(alone, history.values, exact, groups, benchmarks)
+    newest, found, passing = _newest_versions(history), [], 0
     for column, (figure, told, all_of_it) in enumerate(
         zip(history.figures, terms, columns, strict=True)
     ):
+        levels = [change.after for change in all_of_it if change.standing != "suspected"]
         for change in all_of_it:
             if not told.matters(change.before, change.after):
                 continue
+            if change.standing == "passing":
+                passing += 1
+                continue
             good, bad = history.commits[change.first], history.commits[change.last]
-            middle, last = (change.before + change.after) / 2, all_of_it[-1].after
+            middle, last = (change.before + change.after) / 2, (levels or [change.after])[-1]
             lasting = (last > middle) == (change.after > change.before)
+            lasting = lasting or change.standing == "suspected"
             old = column not in newest
             worse = told.worse(change.after - change.before)
             made = HistoryFinding(
                 figure, change, good, bad, worse, lasting and not old, told, old, column
             )
             found.append(made)
-    return sorted(found, key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
+    found.sort(key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
+    return Found(found, moves, passing)
 
 
 def _exact(terms: Terms) -> bool | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from actprune_ci.history.coverage import GapError, coverage
-from actprune_ci.history.history import HistoryFinding, about, findings, looked_at
+from actprune_ci.history.finding import HistoryFinding
+from actprune_ci.history.history import about, found_in, looked_at
 from actprune_ci.history.series import History, branch_commits, load
 from actprune_ci.judge.policy import Policy
 from actprune_ci.triage.applied import acknowledged, notes, rebased
@@ -63,8 +64,14 @@ def analysed(
         raise GapError(covered.gap)
     order = Order(commits)
     history = rebased(load(store, commits, benchmarks), triage, order)
-    found = acknowledged(findings(history, policy, smallest), triage, order)
-    said = (*covered.notes(), *about(history, policy), *notes(triage, history, found, order))
+    changed = found_in(history, policy, smallest)
+    found = acknowledged(changed.findings, triage, order)
+    said = (
+        *covered.notes(),
+        *changed.notes(history),
+        *about(history, policy),
+        *notes(triage, history, found, order),
+    )
     return Analysis(branch, history, found, said)
 
 

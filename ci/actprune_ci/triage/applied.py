@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actprune_ci.history.history import HistoryFinding
+from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.series import History, HistoryFigure
 from actprune_ci.judge.report import Finding
 from actprune_ci.model.documents import Acknowledged

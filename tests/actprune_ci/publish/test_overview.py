@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from actprune_ci.cli import app
-from actprune_ci.history.history import HistoryFinding
+from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.model.runs import Key, Pairs
 from actprune_ci.model.serialise import to_json
 from actprune_ci.publish.causes import percent

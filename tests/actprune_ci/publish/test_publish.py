@@ -72,7 +72,7 @@ def run_of(machine: str, commit: str, night: int, rng: np.random.Generator) -> R
 
 def board_of(nights: tuple[Path, Path, list[str]]) -> Board:
     repo, store, _ = nights
-    made = analysed(str(store), repo, "main", ".", Policy(), Triage())
+    made = analysed(str(store), repo, "main", "", Policy(), Triage())
     return board(store, made, Repository(repo))
 
 

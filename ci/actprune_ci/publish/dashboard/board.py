@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from actprune_ci.history.history import HistoryFinding
+from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.series import History
 from actprune_ci.model.documents import GateJson, HistoryEntry, HistoryJson
 from actprune_ci.publish.causes import Told, causes, identified

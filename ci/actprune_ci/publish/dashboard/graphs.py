@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from actprune_ci.history.history import HistoryFinding
+from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.series import History
 from actprune_ci.publish.reports.formatting import number
 
