@@ -145,6 +145,7 @@ def test_what_is_not_sure_stands_apart(
     assert "no regression holds" in page
     assert said in page
     assert f"worse, {standing}" in page
+    assert "2 regressions still hold (2 " in page
     out = tmp_path / "history.json"
     words = ["history", str(nights.store), "--repo", str(nights.repo), "--out", str(out)]
     assert CliRunner().invoke(app(), words).exit_code == 0
