@@ -67,6 +67,8 @@ def command(
     entry = check(Entry, given, "ack")
     if not fits(entry, selected, order):
         raise InputError(f"ack: {entry.name}: selects nothing in {gate or history}")
+    if entry.expired(order):
+        raise InputError(f"--until: expected what is still to come, got {entry.until}")
     append(file, entry)
     echo("\n".join(map(visible, lines(entry).splitlines())))
     tell(f"written to {file}: have it reviewed")

@@ -140,7 +140,9 @@ def about(history: History, policy: Policy) -> Iterator[str]:
             f"{short} of {len(history.figures)} figures have fewer than {FEWEST} measurements:"
             " nothing can be told of their noise"
         )
-    versions = Counter(figure.series for figure in history.figures)
+    versions = Counter(
+        series for series, _ in {(figure.series, figure.version) for figure in history.figures}
+    )
     if renewed := sum(count > 1 for count in versions.values()):
         yield f"{renewed} figures begin anew where their benchmark's own version changed"
     unknown = {

@@ -149,22 +149,19 @@ def _badness(figure: Told) -> tuple[bool, float]:
 
 def _grouped(found: Sequence[HistoryEntry], kind: Kind, order: Order) -> list[Cause]:
     """Changes by a commit that their ranges have in common: the earliest end first."""
-
-    def span(entry: HistoryEntry) -> tuple[int, int]:
-        return order.span(entry.range) or (-1, -1)
-
-    left = sorted(found, key=lambda entry: (span(entry)[1], entry.range))
+    spans = [(order.span(entry.range) or (-1, -1), entry) for entry in found]
+    left = sorted(spans, key=lambda each: (each[0][1], each[1].range))
     made = []
     while left:
-        end, where = span(left[0])[1], left[0].range
-        together: list[HistoryEntry] = []
-        rest: list[HistoryEntry] = []
+        (_, end), first = left[0]
+        together: list[tuple[tuple[int, int], HistoryEntry]] = []
+        rest: list[tuple[tuple[int, int], HistoryEntry]] = []
         for each in left:
-            alike = span(each)[0] < end if end >= 0 else each.range == where
+            alike = each[0][0] < end if end >= 0 else each[1].range == first.range
             (together if alike else rest).append(each)
-        good = max(together, key=lambda e: span(e)[0]).range.partition("..")[0]
-        figures = tuple(Told(e.machine, e) for e in together)
-        made.append(Cause(good, where.partition("..")[2], kind, figures))
+        good = max(together, key=lambda each: each[0][0])[1].range.partition("..")[0]
+        figures = tuple(Told(entry.machine, entry) for _, entry in together)
+        made.append(Cause(good, first.range.partition("..")[2], kind, figures))
         left = rest
     return made
 
@@ -192,9 +189,16 @@ def identified(
     commit. Where a clone does not know a commit, or an estimate moved, figures in common decide.
     """
     scores = []
+    then = [order.span(f"{old.good}..{old.bad}") for old in known]
     for i, cause in enumerate(found):
+        now, ids = order.span(cause.range), cause.ids
+        of_history = any(isinstance(figure.entry, HistoryEntry) for figure in cause.figures)
         for j, old in enumerate(known):
-            if score := _alike(cause, old, order):
+            apart = _apart(now, then[j])
+            if apart is not None and apart > MOVED:
+                continue
+            alike = cause.kind == old.kind
+            if score := _alike(apart, alike, len(ids & set(old.figures)), old, of_history):
                 scores.append((score, -i, -j))
     before: dict[int, int] = {}
     for _, i, j in sorted(scores, reverse=True):
@@ -206,19 +210,21 @@ def identified(
     ]
 
 
-def _alike(cause: Cause, old: Known, order: Order) -> tuple[int, int] | None:
+def _apart(now: tuple[int, int] | None, then: tuple[int, int] | None) -> int | None:
+    """How many commits lie between two ranges, below 0 where they overlap; None: not known."""
+    return max(now[0], then[0]) - min(now[1], then[1]) if now and then else None
+
+
+def _alike(
+    apart: int | None, alike: bool, shared: int, old: Known, of_history: bool
+) -> tuple[int, int] | None:
     """How surely a cause is one that was told before; None where it is another."""
-    shared = len(cause.ids & set(old.figures))
-    where = f"{old.good}..{old.bad}"
-    if order.overlap(cause.range, where):
-        return (3 if cause.kind == old.kind else 2), shared
-    now, then = order.span(cause.range), order.span(where)
-    if now is None or then is None:
+    if apart is None:
         return (2, shared) if shared else None
-    apart = max(now[0], then[0]) - min(now[1], then[1])
-    of_history = any(isinstance(figure.entry, HistoryEntry) for figure in cause.figures)
-    moved = of_history and apart <= MOVED and not old.over
-    return (1, shared) if moved and 2 * shared >= max(1, len(old.figures)) else None
+    if apart < 0:
+        return (3 if alike else 2), shared
+    moved = of_history and not old.over and 2 * shared >= max(1, len(old.figures))
+    return (1, shared) if moved else None
 
 
 def _name(cause: Cause) -> str:

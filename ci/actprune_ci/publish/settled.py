@@ -72,6 +72,8 @@ class Evidence:
                 return Settlement(True, str(found.acknowledged), True)
             if found.lasting and found.severity == "info":
                 return Settlement(True, "the policy calls it information alone", True)
+            if found.lasting and found.standing == "shared":
+                return Settlement(False, "nearly all figures of its machine moved alike")
             if found.lasting:
                 return STILL
         states = self._newest(figure.place)

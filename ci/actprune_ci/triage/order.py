@@ -1,6 +1,7 @@
 """The order of commits, and whether two ranges of them can hold the same change."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from actprune_common.errors import InputError
@@ -16,13 +17,16 @@ class Order:
     def __init__(self, commits: Sequence[str]) -> None:
         self.commits = tuple(commits)
         self._places = {commit: place for place, commit in enumerate(self.commits)}
+        self._short: dict[str, int | None] = {}
 
     def place(self, name: str) -> int | None:
         """Where a commit stands; None where it is unknown, or several begin so."""
         if name in self._places or not name or len(name) >= FULL:
             return self._places.get(name)
-        found = [place for commit, place in self._places.items() if commit.startswith(name)]
-        return found[0] if len(found) == 1 else None
+        if name not in self._short:
+            found = [place for commit, place in self._places.items() if commit.startswith(name)]
+            self._short[name] = found[0] if len(found) == 1 else None
+        return self._short[name]
 
     def span(self, change: str) -> tuple[int, int] | None:
         """The places of the last commit before a change and the last with which it can have come.
@@ -44,10 +48,13 @@ class Order:
 
 
 def between(repo: Path, base: str, head: str) -> Order:
-    """The commits from `base` to `head`, merged ones too; the two alone where git knows no more."""
-    try:
-        words = ("rev-list", "--reverse", "--topo-order", "--end-of-options", f"{base}..{head}")
-        found = git(repo, *words).split()
-    except InputError:
-        found = []
-    return Order(list(dict.fromkeys([base, *found, head])))
+    """The commits up to `base`, then those up to `head`, merged ones too.
+
+    Without those that git does not know: at least the two.
+    """
+    found: list[str] = []
+    for words in ((base,), (head, f"^{base}")):
+        order = ("--reverse", "--topo-order", "--end-of-options")
+        with suppress(InputError):
+            found += git(repo, "rev-list", *order, *words).split()
+    return Order(list(dict.fromkeys([*(found if base in found else [base, *found]), head])))

@@ -269,6 +269,15 @@ def test_only_what_was_measured_again_and_is_good_closes(hub: GitHub) -> None:
     assert (hub.only()["state"], len(hub.only()["comments"])) == ("OPEN", 2)
 
 
+def test_what_turns_out_to_be_the_machine_s_is_said(hub: GitHub) -> None:
+    hub.issues(None, hub.history([hub.changed(0.2)], {SIZE: 120}))
+    shared = hub.history([hub.changed(0.2, standing="shared")], {SIZE: 120})
+    assert "nearly all figures of its machine moved alike" in hub.issues(None, shared).stdout
+    assert hub.only()["state"] == "OPEN"
+    doubtful = hub.history([hub.changed(0.2, standing="suspected")], {SIZE: 120})
+    assert hub.issues(None, doubtful).stdout == NOTHING
+
+
 def test_a_clone_that_lacks_the_commit_closes_nothing(hub: GitHub) -> None:
     hub.issues(None, hub.history([hub.changed(0.2)], {SIZE: 120}))
     state = hub.state

@@ -265,6 +265,41 @@ def test_ack_writes_what_history_then_honours(branch: Branch) -> None:
     assert "fits 0" in str(done.exception)  # nothing is left to be ignored
 
 
+def test_ack_takes_what_the_gate_closed_over(branch: Branch) -> None:
+    ab, out = branch.folder / "ab.json", branch.folder / "gate"
+    base, head = branch.commits[BAD - 1], branch.commits[BAD]
+    pairs = (Pairs(BYTES, (1000.0,), (1200.0,)), Pairs(TIME, (1.0,), (), "skipped", "vanished"))
+    ab.write_text(to_json(ab_run(*pairs, base=base, head=head)), "utf-8")
+    words = ["gate", "--ab", str(ab), "--repo", str(branch.repo), "--triage", str(branch.file)]
+    (branch.folder / "policy.yml").write_text("", "utf-8")
+    words += ["--policy", str(branch.folder / "policy.yml")]
+    branch.file.write_text("entries: []\n", "utf-8")
+    assert CliRunner().invoke(app(), [*words, "--out", str(out)]).exit_code == 1
+    branch.file.unlink()
+    said = ["--gate", str(out / "gate.json"), "--reason", "r", "--author", "B"]
+    done = branch.ack("expected", "--benchmark", "*track_nbytes", "--param", "spec=dense", *said)
+    assert "fits 0" in str(done.exception)
+    done = branch.ack("expected", "--benchmark", "*track_nbytes", "--param", "spec=b*", *said)
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(app(), words).exit_code == 1  # the other one vanished
+    about = ["--benchmark", "*time_it", "--until"]
+    done = branch.ack("ignore", *about, "2999-01-01", "--since", "HEAD~2", *said)
+    assert "selects nothing" in str(done.exception)  # that is later than head
+    for over in ("HEAD~29", "2026-01-01"):
+        done = branch.ack("ignore", *about, over, "--since", "HEAD~28", *said)
+        assert "--until: expected what is still to come" in str(done.exception)
+    done = branch.ack("ignore", *about, "HEAD~1", "--since", "HEAD~28", *said)
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(app(), words).exit_code == 0
+    text = branch.file.read_text("utf-8")
+    assert branch.commits[-2] in text
+    branch.file.write_text(text.replace(branch.commits[-2], branch.commits[1]), "utf-8")
+    assert CliRunner().invoke(app(), words).exit_code == 1  # its end came long ago
+    assert branch.ack("expected", "--benchmark", "*", "--reason", "r").exit_code == 1
+    done = branch.ack("forget", "--benchmark", "*", *said)
+    assert "action: expected 'expected', 'ignore' or 'baseline'" in str(done.exception)
+
+
 def test_ack_keeps_the_file_as_it_is(tmp_path: Path) -> None:
     path, made = tmp_path / "triage.yml", Entry(**entry(action="expected", change="a" * 7))
     append(path, made)
