@@ -13,6 +13,7 @@ from actprune_ci.cli.options import (
     PolicyFile,
     Store,
     TriageFile,
+    Trials,
     echo,
     tell_left_out,
 )
@@ -36,6 +37,7 @@ def command(
         typer.Option(help="The least relative effect that is told, in place of the policy's."),
     ] = None,
     allow_missing: AllowMissing = False,
+    trials: Trials = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the findings as JSON here.")] = None,
 ) -> None:
     """Find steps, creep and exact changes in the history of a branch, with their commit ranges.
@@ -44,7 +46,8 @@ def command(
     lacks commits that a verdict would rest on.
     """
     rules, decided = policy.read(policy_file), entries.read(triage_file)
-    made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing, smallest)
+    chosen = branch, benchmarks, rules, decided, allow_missing, smallest, trials
+    made = analysed(store, repo, *chosen)
     tell_left_out(made.history.skipped)
     if out is not None:
         write_whole(out, by_lines(made.document))

@@ -69,6 +69,10 @@ Benchmarks = Annotated[
     str,
     typer.Option(help="A regular expression found in `benchmark(name=value, ...)`; all without."),
 ]
+Trials = Annotated[
+    int,
+    typer.Option(min=0, help="Shuffle and plant each series so often, to tell the error rates."),
+]
 Suite = Annotated[str, typer.Option(help="The asv suite's folder in it.", parser=place)]
 Python = Annotated[
     str,

@@ -14,6 +14,7 @@ from actprune_ci.cli.options import (
     PolicyFile,
     Store,
     TriageFile,
+    Trials,
     echo,
     tell,
     tell_left_out,
@@ -40,6 +41,7 @@ def command(
     policy_file: PolicyFile = None,
     triage_file: TriageFile = None,
     allow_missing: AllowMissing = False,
+    trials: Trials = 0,
     gate: Annotated[list[Path] | None, typer.Option(help="A gate.json to show.")] = None,
     culprits_file: CulpritsFile = None,
     causes: Annotated[
@@ -62,7 +64,7 @@ def command(
     found = culprits.load(culprits_file)
     told = causes or out / "causes.json"
     before = ledger.load(told)
-    made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing)
+    made = analysed(store, repo, branch, benchmarks, rules, decided, allow_missing, None, trials)
     shown = board(store, made, Repository(repo), gates, found, before)
     tell_left_out(made.history.skipped)
     missing = ""

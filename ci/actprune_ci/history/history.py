@@ -16,10 +16,13 @@ from actprune_ci.history.creep import Series
 from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.machine import Move, settled
 from actprune_ci.history.series import History
+from actprune_ci.history.trials import rates
 from actprune_ci.judge.policy import Policy, Terms
 from actprune_ci.model.metrics import TIMES
 
 MOST_NAMES = 10
+PLANTED = 0.05
+"""The relative step that trials plant."""
 LARGE = 2_000_000
 """Values of a matrix from which on all cores share it."""
 
@@ -70,10 +73,9 @@ def found_in(
         terms = [t if t.exact else replace(t, smallest_effect=smallest) for t in terms]
     least = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
     exact = [_exact(t) for t in terms]
-    groups = [(f.machine, f.environment, f.metric) for f in history.figures]
     benchmarks = [f.benchmark for f in history.figures]
     alone = _changes(history.values, exact, least)
-    columns, moves = settled(alone, history.values, exact, groups, benchmarks)
+    columns, moves = settled(alone, history.values, exact, _groups(history), benchmarks)
     newest, found, passing = _newest_versions(history), [], 0
     for column, (figure, told, all_of_it) in enumerate(
         zip(history.figures, terms, columns, strict=True)
@@ -115,6 +117,25 @@ def _newest_versions(history: History) -> set[int]:
         row = int(np.flatnonzero(np.isfinite(history.values[:, column]))[-1])
         last[figure.series] = max(last.get(figure.series, (row, column)), (row, column))
     return {column for _, column in last.values()}
+
+
+def error_rates(history: History, policy: Policy, trials: int) -> str:
+    """How often steps would be told that are none, and found that are, on these very series.
+
+    By shuffled and planted commits, `trials` times each series (actprune_ci.history.trials).
+    """
+    exact = [_exact(figure.terms(policy)) for figure in history.figures]
+    made = rates(history.values, exact, _groups(history), PLANTED, trials)
+    return (
+        f"in trials on these series, a step that is none was told in {made.false} of {made.series}"
+        f" shuffled ones ({made.false_in_blocks} of them in blocks), and a planted"
+        f" {PLANTED:+.0%} was found in {made.found} of the {made.within} whose noise allows it"
+    )
+
+
+def _groups(history: History) -> list[tuple[str, str, str]]:
+    """Whose states and moves a figure shares: those of its machine, environment and metric."""
+    return [(f.machine, f.environment, f.metric) for f in history.figures]
 
 
 def looked_at(history: History) -> list[dict[str, Any]]:

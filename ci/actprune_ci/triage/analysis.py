@@ -8,7 +8,7 @@ from typing import Any
 
 from actprune_ci.history.coverage import GapError, coverage
 from actprune_ci.history.finding import HistoryFinding
-from actprune_ci.history.history import about, found_in, looked_at
+from actprune_ci.history.history import about, error_rates, found_in, looked_at
 from actprune_ci.history.series import History, branch_commits, load
 from actprune_ci.judge.policy import Policy
 from actprune_ci.triage.applied import acknowledged, notes, rebased
@@ -52,8 +52,9 @@ def analysed(
     triage: Triage,
     allow_missing: bool = False,
     smallest: float | None = None,
+    trials: int = 0,
 ) -> Analysis:
-    """Analyse the history of a branch.
+    """Analyse the history of a branch; with `trials`, how often that is wrong on its series.
 
     Raises GapError where a verdict would rest on commits that the clone lacks, unless they are
     allowed to be missing, and what actprune_ci.history.series.load raises.
@@ -71,6 +72,7 @@ def analysed(
         *changed.notes(history),
         *about(history, policy),
         *notes(triage, history, found, order),
+        *((error_rates(history, policy, trials),) if trials else ()),
     )
     return Analysis(branch, history, found, said)
 
