@@ -69,6 +69,21 @@ def test_a_level_that_was_left_again_is_passing() -> None:
     assert [(c.standing, c.held) for c in found] == [("passing", 20), ("passing", 0)]
 
 
+def test_a_level_comes_back_though_not_quite() -> None:
+    matrix = white(120, 1, 0.001)
+    matrix[40:60] *= 1.1
+    matrix[60:] *= 1.02
+    (found,) = changes(matrix)
+    assert [c.standing for c in found] == ["passing", "passing"]
+
+
+def test_a_slow_state_that_comes_ever_more_often_is_seldom_a_step() -> None:
+    matrix = white(200, 300)
+    often = np.linspace(0, 0.5, 200)[:, None]
+    matrix *= np.exp(0.2 * (np.random.default_rng(1).random(matrix.shape) < often))
+    assert share("confirmed", changes(matrix)) <= 0.22
+
+
 def test_a_level_is_confirmed_once_it_outlasts_the_excursions_before() -> None:
     matrix = white(200, 1)
     for at in (20, 50, 80):
