@@ -33,8 +33,8 @@ BACK = 0.4
 """Of an excursion's height: what comes as near as that to the level before is that level again."""
 LIKELIER = 18.0
 """Twice the log-likelihood ratio that a change needs."""
-WANDERS = 60.0
-"""Of the self-normalised statistic: 99 % of series without a change stay below (simulated)."""
+WANDERS = 40.0
+"""Of the self-normalised statistic: 95 % of series without a change stay below (simulated)."""
 LOPSIDED = 3
 """Times the shorter side of a self-normalised test: the longer one has at most so many rows."""
 
