@@ -289,10 +289,11 @@ def test_many_small_changes_of_an_exact_figure_are_creep() -> None:
     counts = [_figure("instructions", "1", env=name) for name in ("grows", "to and fro", "jumps")]
     columns = np.array([grows, to_and_fro, jumps, falls]).T
     told = history.findings(_over(columns, *counts, _figure("accuracy", "%")))
-    found = {(f.figure.environment, f.figure.metric): [] for f in told}
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for f in sorted(told, key=lambda f: f.change.first):
         assert f.regression
-        found[f.figure.environment, f.figure.metric].append((f.change.kind, f.change.first))
+        place = f.figure.environment, f.figure.metric
+        found.setdefault(place, []).append((f.change.kind, f.change.first))
     assert found == {
         ("grows", "instructions"): [("creep", 5)],
         ("jumps", "instructions"): [("creep", 5), ("exact", 59), ("creep", 65)],
