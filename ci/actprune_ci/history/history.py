@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from actprune_ci.history.changes import FEWEST, Change, changes
+from actprune_ci.history.changes import FEWEST, Change, changes, noisy
 from actprune_ci.history.creep import Series
 from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.machine import Move, settled
@@ -23,6 +23,8 @@ from actprune_ci.model.metrics import TIMES
 MOST_NAMES = 10
 PLANTED = 0.05
 """The relative step that trials plant."""
+RECENT = 5
+"""Measurements of a noisy figure that tell where it is now: any one of them may be off."""
 LARGE = 2_000_000
 """Values of a matrix from which on all cores share it."""
 
@@ -173,7 +175,10 @@ def looked_at(history: History) -> list[dict[str, Any]]:
         facts = asdict(figure)
         facts.pop("declared")
         newest = {"newest": history.commits[rows[-1]], "measured": len(rows)}
-        made.append({**facts, **newest, "value": float(history.values[rows[-1], column])})
+        values = history.values[:, column]
+        last = rows[-RECENT:] if noisy(values) else rows[-1:]
+        recent = [(history.commits[row], float(values[row])) for row in last]
+        made.append({**facts, **newest, "value": float(values[rows[-1]]), "recent": recent})
     return made
 
 

@@ -301,6 +301,16 @@ def test_many_small_changes_of_an_exact_figure_are_creep() -> None:
     }
 
 
+def test_where_a_noisy_figure_is_now_is_told_by_several_values() -> None:
+    rng = np.random.default_rng(0)
+    values = np.array([1 + 0.01 * rng.normal(size=30), np.full(30, 7.0)]).T
+    values[27, 0] = np.nan
+    told = history.looked_at(_over(values, _figure("time", "s"), _figure("nbytes", "bytes")))
+    rows = [24, 25, 26, 28, 29]
+    assert told[0]["recent"] == [(f"{row:040x}", values[row, 0]) for row in rows]
+    assert told[1]["recent"] == [(f"{29:040x}", 7.0)]
+
+
 def test_the_smallest_change_of_a_policy_or_metric_counts_in_its_unit() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(120, 2))
