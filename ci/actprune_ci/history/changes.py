@@ -77,18 +77,19 @@ class Change:
 def changes(
     matrix: Series,
     exact: Sequence[bool | None] | None = None,
-    smallest: float = 0.01,
+    smallest: float | Sequence[float] = 0.01,
 ) -> list[list[Change]]:
     """The changes of each column of a matrix (commits x figures; NaN: not measured), in order.
 
     `exact` says per column whether every difference counts; None: where most neighbours are equal.
     `smallest` is the least effect of a noisy figure, as a fraction, or absolute for a figure that
-    is not always above zero. Each column is judged by itself: what the figures of one machine say
-    together, actprune_ci.history.machine.settled adds.
+    is not always above zero; one for all columns, or one each. Each column is judged
+    by itself: what the figures of one machine say together, actprune_ci.history.machine.settled
+    adds.
     """
     rules = exact if exact is not None else [None] * matrix.shape[1]
-    columns = zip(matrix.T, rules, strict=True)
-    return [list(_of_series(column, rule, smallest)) for column, rule in columns]
+    least = [smallest] * len(rules) if isinstance(smallest, float) else smallest
+    return [list(_of_series(*each)) for each in zip(matrix.T, rules, least, strict=True)]
 
 
 def _of_series(column: Series, exact: bool | None, smallest: float) -> Iterator[Change]:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 
-from actprune_ci.history.changes import FEWEST, Change, changes
+from actprune_ci.history.changes import FEWEST, Change, changes, noisy
 from actprune_ci.history.creep import Series
 from actprune_ci.history.finding import HistoryFinding
 from actprune_ci.history.machine import Move, settled
@@ -23,6 +23,8 @@ from actprune_ci.model.metrics import TIMES
 MOST_NAMES = 10
 PLANTED = 0.05
 """The relative step that trials plant."""
+RECENT = 5
+"""Measurements of a noisy figure that tell where it is now: any one of them may be off."""
 LARGE = 2_000_000
 """Values of a matrix from which on all cores share it."""
 
@@ -71,7 +73,8 @@ def found_in(
     terms = [figure.terms(rules) for figure in history.figures]
     if smallest is not None:
         terms = [t if t.exact else replace(t, smallest_effect=smallest) for t in terms]
-    least = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
+    share = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
+    least = [share if t.smallest_change is None else 0.0 for t in terms]
     exact = [_exact(t) for t in terms]
     benchmarks = [f.benchmark for f in history.figures]
     alone = _changes(history.values, exact, least)
@@ -81,9 +84,7 @@ def found_in(
         zip(history.figures, terms, columns, strict=True)
     ):
         levels = [change.after for change in all_of_it if change.standing != "suspected"]
-        for change in all_of_it:
-            if not told.matters(change.before, change.after):
-                continue
+        for change in _mattering(all_of_it, told):
             if change.standing == "passing":
                 passing += 1
                 continue
@@ -99,6 +100,31 @@ def found_in(
             found.append(made)
     found.sort(key=lambda f: (not (f.regression and f.lasting), -abs(f.change.effect)))
     return Found(found, moves, passing)
+
+
+def _mattering(found: Sequence[Change], terms: Terms) -> list[Change]:
+    """The changes that are as large as counts; exact ones that only together are so are creep."""
+    made: list[Change] = []
+    begin: Change | None = None
+    for change in found:
+        if terms.matters(change.before, change.after):
+            begin = None
+            made.append(change)
+        elif change.kind == "exact":
+            begin = begin or change
+            if terms.matters(begin.before, change.after):
+                before = made.pop() if made and _goes_on(made[-1], begin, change) else begin
+                made.append(replace(change, kind="creep", first=before.first, before=before.before))
+                begin = None
+            elif change.after == begin.before:
+                begin = None
+    return made
+
+
+def _goes_on(creep: Change, begin: Change, end: Change) -> bool:
+    """Whether small exact changes carry on a creep that was found before."""
+    rises = creep.after > creep.before, end.after > begin.before
+    return creep.kind == "creep" and creep.after == begin.before and rises[0] == rises[1]
 
 
 def _exact(terms: Terms) -> bool | None:
@@ -149,7 +175,10 @@ def looked_at(history: History) -> list[dict[str, Any]]:
         facts = asdict(figure)
         facts.pop("declared")
         newest = {"newest": history.commits[rows[-1]], "measured": len(rows)}
-        made.append({**facts, **newest, "value": float(history.values[rows[-1], column])})
+        values = history.values[:, column]
+        last = rows[-RECENT:] if noisy(values) else rows[-1:]
+        recent = [(history.commits[row], float(values[row])) for row in last]
+        made.append({**facts, **newest, "value": float(values[rows[-1]]), "recent": recent})
     return made
 
 
@@ -176,7 +205,9 @@ def about(history: History, policy: Policy) -> Iterator[str]:
         yield f"{len(unknown)} metrics that nobody declares are neither better nor worse: {names}"
 
 
-def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> list[list[Change]]:
+def _changes(
+    matrix: Series, exact: Sequence[bool | None], smallest: Sequence[float]
+) -> list[list[Change]]:
     """`changes`, large matrices on all cores."""
     workers = os.cpu_count() or 1
     if matrix.size < LARGE or workers == 1:
@@ -184,5 +215,6 @@ def _changes(matrix: Series, exact: Sequence[bool | None], smallest: float) -> l
     parts = np.array_split(np.arange(matrix.shape[1]), 4 * workers)
     context = multiprocessing.get_context("spawn")  # DuckDB's threads do not survive a fork
     with ProcessPoolExecutor(workers, context) as pool:
-        columns, rules = [matrix[:, part] for part in parts], [[exact[i] for i in p] for p in parts]
-        return list(chain(*pool.map(changes, columns, rules, repeat(smallest))))
+        columns = [matrix[:, part] for part in parts]
+        rules, least = ([[each[i] for i in part] for part in parts] for each in (exact, smallest))
+        return list(chain(*pool.map(changes, columns, rules, least)))

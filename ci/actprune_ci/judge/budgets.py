@@ -10,6 +10,7 @@ from actprune_ci.judge.policy import Budget, Policy, keeps
 from actprune_ci.judge.report import Finding, Outcome
 from actprune_ci.model.runs import AbRun, Key, Run
 
+BEYOND = "every sample is over the budget, and they are too few to prove it"
 Samples = Mapping[Key, tuple[float, ...]]
 
 
@@ -48,8 +49,11 @@ def _kept(budget: Budget, key: Key, heads: Sequence[Samples], policy: Policy) ->
         outcome = "inconclusive"
     detail = "" if exact else f"median of {values.size}, interval {low:.6g} to {high:.6g}"
     forbidden = outcome == "inconclusive" and budget.forbid_inconclusive
+    odd = outcome == "inconclusive" and not any(keeps(value, budget.bound) for value in values)
+    if odd:
+        detail += f"; {BEYOND}"
     own = {"value": float(np.median(values)), "bound": budget.bound, "certain": exact}
-    return Finding.under(budget, key, outcome, detail, forbidden=forbidden, **own)
+    return Finding.under(budget, key, outcome, detail, forbidden=forbidden, suspicious=odd, **own)
 
 
 def _values(budget: Budget, key: Key, head: Samples) -> tuple[float, ...]:

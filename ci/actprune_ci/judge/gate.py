@@ -69,7 +69,7 @@ def gate(
     compared = [judge(run, policy, noise) for run in runs]
     of_figures = _compared(compared, policy, declared, noise)
     findings = of_figures + budget_findings(policy, runs, results)
-    judged = sum(f.answered for f in of_figures if f.asked), sum(f.asked for f in of_figures)
+    judged = _judged(findings, of_figures, policy, declared)
     reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, noise)))
     last = (runs or sentinels)[-1] if ab else None
     about = last or (results[-1] if results else None)
@@ -90,6 +90,27 @@ def gate(
         calibration,
         judged=judged,
     )
+
+
+def _judged(
+    findings: Sequence[Finding],
+    of_figures: Sequence[Finding],
+    policy: Policy,
+    declared: Mapping[str, Metric],
+) -> tuple[int, int]:
+    """How many figures have an answer, of how many that are asked for.
+
+    Where nothing else was, those whose metrics nobody declares are: each may have become worse.
+    """
+    asked = [f for f in of_figures if f.asked]
+    if not asked and not any(f.bound and f.was_measured for f in findings):
+        return 0, sum(_undeclared(f, policy, declared) for f in of_figures if f.effect)
+    return sum(f.answered for f in asked), len(asked)
+
+
+def _undeclared(finding: Finding, policy: Policy, declared: Mapping[str, Metric]) -> bool:
+    """Whether nobody says what a figure's metric means."""
+    return finding.direction == "none" and not policy.terms(finding.key, declared).metric.known
 
 
 def differences(run: AbRun) -> tuple[tuple[str, str, str], ...]:
@@ -119,7 +140,8 @@ def _compared(
     noise: Calibration | None,
 ) -> list[Finding]:
     findings = []
-    in_turn = any(j.pairs.detail != NOT_INTERLEAVED and j.effect for j in chain(*_values(compared)))
+    each = chain(*(found.values() for found in compared))
+    in_turn = any(j.pairs.detail != NOT_INTERLEAVED and j.effect for j in each)
     for key in dict.fromkeys(chain(*compared)):
         terms = policy.terms(key, declared)
         entries = [found[key] for found in compared if key in found]
@@ -130,10 +152,6 @@ def _compared(
         else:
             findings.append(_finding(usable, terms, policy, noise))
     return findings
-
-
-def _values(compared: Iterable[Mapping[Key, Judged]]) -> Iterable[Iterable[Judged]]:
-    return (found.values() for found in compared)
 
 
 def _missing(pairs: Pairs, terms: Terms, in_turn: bool) -> Finding:
@@ -169,7 +187,9 @@ def _finding(
         return _of(terms, key, "inconclusive", last.detail, forbidden=forbid)
     if last.effect.exact and last.verdict:
         open_ = last.verdict == "inconclusive" and not excludes_worse(last.effect, terms)
-        return _of(terms, key, last.verdict, effect=last.effect, certain=True, doubtful=open_)
+        odd = open_ and suspicious(last.effect, terms)
+        more = {"effect": last.effect, "doubtful": open_, "suspicious": odd}
+        return _of(terms, key, last.verdict, TOO_FEW if odd else "", certain=True, **more)
     recent = [e for e in entries if e.effect][-asked.repeats :]
     verdicts = [e.verdict for e in recent if e.verdict]
     verdict = recurring(verdicts, asked.repeats)
@@ -186,7 +206,7 @@ def _finding(
         effect=effect,
         forbidden=doubt and forbid,
         doubtful=doubt,
-        unconfirmed=verdict == "inconclusive" and (odd or last.verdict in CHANGED),
+        unconfirmed=verdict == "inconclusive" and (odd or _open(verdicts)),
         suspicious=odd,
     )
 
@@ -210,9 +230,14 @@ def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:
     changed = [v for v in verdicts if v in CHANGED]
     if not changed or verdict == changed[-1]:
         return ""
-    if not {*verdicts} - {"inconclusive", changed[-1]}:  # nothing speaks against it
+    if _open(verdicts):
         return f"{changed[-1]} in {len(changed)} of {repeats} A/B runs: repeat it"
     return f"did not recur: {', '.join(verdicts)}"
+
+
+def _open(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a change was seen against which no other of the last A/B runs speaks."""
+    return len({*verdicts} & {*CHANGED}) == 1 and "same" not in verdicts
 
 
 def _notes(ab: Sequence[AbRun], calibration: Calibration | None) -> list[Note]:
@@ -230,11 +255,7 @@ def _about(
     """What the report must say of its input: runs given twice, metrics that nobody declares."""
     if copies:
         yield Note("same-run", f"{copies} of the A/B runs are copies of another: counted once")
-    unknown = {
-        finding.key.metric
-        for finding in findings
-        if finding.direction == "none" and not policy.terms(finding.key, declared).metric.known
-    }
+    unknown = {f.key.metric for f in findings if _undeclared(f, policy, declared)}
     if unknown:
         names = ", ".join(sorted(unknown)[:MOST_NAMES]) + ", ..." * (len(unknown) > MOST_NAMES)
         yield Note(

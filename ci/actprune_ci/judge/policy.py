@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import isnan
 from operator import eq, ge, gt, le, lt
@@ -126,6 +126,8 @@ class Rule(Selection):
 
     def terms(self, metric: Metric) -> "Terms":
         """Return how a figure of a metric is judged under this rule."""
+        if self.ratio_to:  # a ratio has no unit in which a change of it could be told
+            metric = replace(metric, scale="ratio", smallest=None)
         exact = self.exact if self.exact is not None else metric.exact and not self.ratio_to
         own = {"smallest_effect", "smallest_change"} & self.model_fields_set
         effect, change = self.smallest_effect, self.smallest_change

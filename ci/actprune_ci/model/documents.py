@@ -92,6 +92,8 @@ class Measured(Entry):
     """The last commit at which it was measured."""
     value: float
     """There."""
+    recent: list[tuple[str, float]] = []
+    """Commits and values that tell where it is now, oldest first: several of a noisy figure."""
 
 
 class HistoryEntry(Entry):

@@ -73,6 +73,7 @@ METRICS: Mapping[str, Metric] = {
 
 TIMES = {"s", "ms", "us", "µs", "ns", "seconds", "milliseconds", "microseconds", "nanoseconds"}
 BYTES = {"bytes", "B", "kB", "KiB", "MB", "MiB", "GB", "GiB"}
+PERCENTS = {"%", "percent", "points"}
 RATE = re.compile(r"[^/]+/\s*(?:s|sec|second|ms)|(?:it|op|ops|flop|flops|tflops|gflops)s?/s", re.I)
 
 
@@ -94,5 +95,8 @@ def meaning(metric: str, unit: str, *declared: Mapping[str, Metric]) -> Metric:
     """
     for known in (*declared, METRICS):
         if (found := known.get(metric)) is not None:
+            foreign = found.unit and found.unit != unit and not {found.unit, unit} <= PERCENTS
+            if foreign and found.scale == "difference":  # half a point of 81 %, and not of 0.81
+                return replace(found, unit=unit, smallest=None)
             return replace(found, unit=found.unit or unit)
     return of_unit(unit)

@@ -5,6 +5,7 @@ shallow clone settle nothing.
 """
 
 from dataclasses import dataclass
+from statistics import median
 
 from actprune_ci.model.documents import GateEntry, GateJson, HistoryEntry, HistoryJson, Measured
 from actprune_ci.publish.causes import place
@@ -107,7 +108,9 @@ class Evidence:
         since, good = self.order.place(newest.since), self.order.place(said.good)
         if since is not None and (good is None or since > good):
             return Settlement(True, f"a new baseline begins at {newest.since[:10]}", True)
-        value = f"{number(newest.value, newest.unit)} at {newest.newest[:10]}"
+        since_then = [v for commit, v in newest.recent if (self.order.place(commit) or 0) > bad]
+        level = median(since_then or [newest.value])
+        value = f"{number(level, newest.unit)} at {newest.newest[:10]}"
         if figure.outcome in UNMEASURED:
             return Settlement(True, f"measured again: {value}")
         if figure.outcome == "over budget":
@@ -115,7 +118,9 @@ class Evidence:
         levels = self._levels(figure, said)
         if levels is None:
             return Settlement(False, "its old level is not known")
-        return Settlement(True, f"back at {value}") if nearer(newest.value, *levels) else STILL
+        if len(since_then) < len(newest.recent) or not nearer(level, *levels):
+            return STILL  # one value of a noisy figure is no level
+        return Settlement(True, f"back at {value}")
 
     def _levels(self, figure: Kept, said: Mark) -> tuple[float, float] | None:
         """Before and after: as the issue says, or as the history knows where it is an old one."""

@@ -280,6 +280,50 @@ def test_a_fall_of_accuracy_is_a_regression() -> None:
     assert (found.regression, found.lasting) == (True, True)
 
 
+def test_many_small_changes_of_an_exact_figure_are_creep() -> None:
+    nights = np.arange(120)
+    grows = 1e6 * 1.009 ** (nights // 6)  # each of them is within the tolerance of 1 %
+    to_and_fro = 1e6 * (1 + 0.009 * (nights // 8 % 2))
+    jumps = np.where(nights < 60, grows, 2 * grows)
+    falls = 90 - 0.4 * (nights // 15)
+    counts = [_figure("instructions", "1", env=name) for name in ("grows", "to and fro", "jumps")]
+    columns = np.array([grows, to_and_fro, jumps, falls]).T
+    told = history.findings(_over(columns, *counts, _figure("accuracy", "%")))
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for f in sorted(told, key=lambda f: f.change.first):
+        assert f.regression
+        place = f.figure.environment, f.figure.metric
+        found.setdefault(place, []).append((f.change.kind, f.change.first))
+    assert found == {
+        ("grows", "instructions"): [("creep", 5)],
+        ("jumps", "instructions"): [("creep", 5), ("exact", 59), ("creep", 65)],
+        ("e", "accuracy"): [("creep", 14)],
+    }
+
+
+def test_where_a_noisy_figure_is_now_is_told_by_several_values() -> None:
+    rng = np.random.default_rng(0)
+    values = np.array([1 + 0.01 * rng.normal(size=30), np.full(30, 7.0)]).T
+    values[27, 0] = np.nan
+    told = history.looked_at(_over(values, _figure("time", "s"), _figure("nbytes", "bytes")))
+    rows = [24, 25, 26, 28, 29]
+    assert told[0]["recent"] == [(f"{row:040x}", values[row, 0]) for row in rows]
+    assert told[1]["recent"] == [(f"{29:040x}", 7.0)]
+
+
+def test_the_smallest_change_of_a_policy_or_metric_counts_in_its_unit() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(120, 2))
+    values = np.array([0.99, 0.1]) * (1 + np.array([5e-4, 2e-3]) * noise)
+    values[60:] += [-0.015, 0.0015]  # less than 2 % of either
+    figures = _figure("grad_cosine", "1"), _figure("time", "s")
+    (found,) = history.findings(_over(values, *figures))
+    assert (found.figure.metric, found.regression) == ("grad_cosine", True)
+    asked = Policy(rules=(Rule(metric="time", smallest_change=0.001),))
+    both = history.findings(_over(values, *figures), asked)
+    assert {f.figure.metric for f in both if f.regression} == {"grad_cosine", "time"}
+
+
 def test_the_command_prints_and_writes_the_findings(
     nights: tuple[Path, Path, list[str]], tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ DENSE = Key(TIME.benchmark, (("spec", "dense"), ("layer", "fc1")))
 BYTES = Key("suite.Kernels.track_saved_bytes", (), "saved_bytes", "bytes")
 SPILLS = Key("static.product", (), "spills", "1")
 ACCURACY = Key("training", (("seed", "0"),), "accuracy", "%")
+INSTRUCTIONS = Key("suite.Kernels.track_instructions", (), "instructions", "1")
 RATE = Rate(found=0, trials=2000, low=0, high=0.0015)
 
 
@@ -207,7 +208,7 @@ def test_what_is_exact_but_for_a_tolerance_is_judged_beyond_it() -> None:
 def test_rates_are_better_high_and_what_nobody_declares_is_only_described() -> None:
     for metric, unit, outcome, code in (
         ("images_per_second", "images/s", "slower", 1),
-        ("top5_accuracy", "1", "changed", 0),
+        ("top5_accuracy", "1", "changed", 4),  # nothing was judged
     ):
         key = Key("training", (), metric, unit)
         runs = [run(timed(key, -0.5, seed=hour), hour=hour) for hour in (1, 2)]
@@ -556,3 +557,72 @@ def test_what_was_never_measured_does_not_vanish(tmp_path: Path, files: Sequence
     _, said = cli("gate", *files, *chosen)
     found = {f["name"]: f["outcome"] for f in json.loads(said)["findings"]}
     assert (found[str(DENSE)], found[str(SPILLS)]) == ("skipped", "vanished")
+
+
+def noisy(key: Key, level: float, seed: int, pairs: int = 30) -> tuple[float, ...]:
+    random = np.random.default_rng(seed)
+    return tuple((level * np.exp(random.normal(0, 0.001, pairs))).tolist())
+
+
+def test_files_of_two_tools_with_one_date_are_no_copies() -> None:
+    report = gate(Policy(), [run(exact(BYTES, 1, 1)), run(exact(SPILLS, 0, 50))])
+    assert (report.code, report.judged) == (1, (2, 2))
+    assert not [note for note in report.notes if note.code == "same-run"]
+
+
+def test_a_few_samples_all_far_over_a_budget_are_not_good() -> None:
+    few = Measurement(TIME, (1.0, 1.1, 1.2))
+    result = Run("hyperfine", "bbbb", False, "2026-11-23T01:00:00+00:00", "box", {}, (few,))
+    report = gate(Policy(budgets=(Budget(bound="<= 0.1"),)), [], [result])
+    assert (report.code, only(report).word) == (4, "suspicious")
+    assert "every sample is over the budget" in only(report).detail
+    assert gate(Policy(budgets=(Budget(bound="<= 1.1"),)), [], [result]).code == 0
+    warned = Policy(budgets=(Budget(bound="<= 0.1", severity="warning"),))
+    assert gate(warned, [], [result]).code == 0
+
+
+def test_a_ratio_of_accuracies_is_not_told_in_points() -> None:
+    own, dense = (replace(key, metric="accuracy", unit="%") for key in (TIME, DENSE))
+    runs = [
+        run(
+            Pairs(own, noisy(own, 80, hour), noisy(own, 40, 9 * hour)),
+            Pairs(dense, noisy(dense, 80, 7 * hour), noisy(dense, 80, 8 * hour)),
+            hour=hour,
+        )
+        for hour in (1, 2)
+    ]
+    report = gate(Policy(rules=(Rule(metric="accuracy", ratio_to="dense"),)), runs)
+    assert [f.outcome for f in report.findings] == ["slower", "same"]
+    assert report.code == 1
+
+
+def test_a_regression_seen_once_stays_open_until_a_run_speaks_against_it() -> None:
+    calm = [timed(Key(f"b{i}"), seed=i) for i in range(8)]
+    cut_off = run(timed(slowdown=0.1, pairs=5, seed=2), *calm, hour=2)
+    for hour in (1, 3):  # whichever of them came first
+        whole = run(timed(slowdown=0.1, seed=1), *calm, hour=hour)
+        report = gate(Policy(), [whole, cut_off])
+        assert (report.code, report.repeat) == (4, (TIME.benchmark,))
+        assert report.findings[0].detail == "slower in 1 of 2 A/B runs: repeat it"
+    against = gate(Policy(), [run(timed(slowdown=0.1, seed=1), *calm), run(timed(), *calm, hour=2)])
+    assert against.code == 0
+
+
+def test_an_exact_figure_that_varies_far_beyond_its_range_is_suspicious() -> None:
+    varied = Pairs(INSTRUCTIONS, (100, 100, 100, 131), (130, 1000, 1000, 1000))
+    calm = [exact(Key(f"b{i}", (), "nbytes", "bytes"), 1, 1) for i in range(20)]
+    report = gate(Policy(), [run(varied, *calm)])
+    assert (report.code, report.findings[0].word) == (4, "suspicious")
+    back = Pairs(INSTRUCTIONS, varied.head, varied.base)
+    assert gate(Policy(), [run(back, *calm)]).code == 0
+
+
+def test_where_no_metric_is_declared_nothing_is_good() -> None:
+    value = Key("bench", (), "value", "widgets")
+    report = gate(Policy(), [run(exact(value, 1, 10))])
+    assert (report.code, report.judged) == (4, (0, 1))
+    declared = Policy(metrics={"value": Metric("none")})  # somebody looked, and wants no verdict
+    assert gate(declared, [run(exact(value, 1, 10))]).code == 0
+    beside = gate(Policy(), [run(exact(value, 1, 10), exact(BYTES, 1, 1))])
+    assert (beside.code, beside.judged) == (0, (1, 1))
+    assert gate(Policy(), [run(Pairs(value, (), (), "skipped", "new"))]).code == 0

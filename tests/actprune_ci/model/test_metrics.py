@@ -70,3 +70,14 @@ def test_exactly_one_meaning_counts() -> None:
 )
 def test_a_unit_tells_a_direction_or_nothing(unit: str, direction: str) -> None:
     assert of_unit(unit).direction == direction
+
+
+def test_half_a_point_is_none_of_a_fraction() -> None:
+    assert meaning("accuracy", "%").smallest == 0.5
+    assert meaning("accuracy_delta", "%").smallest == 0.5
+    for unit in ("1", "unit", ""):  # 0.81 to 0.41 are fractions, or nobody knows
+        assert meaning("accuracy", unit).smallest is None
+        assert meaning("accuracy", unit).direction == "higher"
+    assert meaning(
+        "top5", "1", {"top5": Metric("higher", scale="difference", smallest=0.1)}
+    ).smallest

@@ -269,6 +269,27 @@ def test_only_what_was_measured_again_and_is_good_closes(hub: GitHub) -> None:
     assert (hub.only()["state"], len(hub.only()["comments"])) == ("OPEN", 2)
 
 
+def test_one_lucky_value_of_a_noisy_figure_closes_nothing(hub: GitHub) -> None:
+    hub.issues(None, hub.history([hub.changed(0.05, (1, 3))], {SIZE: 105}))
+
+    def measured(*values: float, newest: int = 10) -> Document:
+        history = hub.history([], {SIZE: values[-1]}, newest=newest)
+        commits = hub.commits[newest - len(values) + 1 : newest + 1]
+        history["figures"][0]["recent"] = list(zip(commits, values, strict=True))
+        return history
+
+    for lucky in (
+        measured(106, 104, 105, 107, 100),
+        measured(106, 99, 105, 107, 100),
+        measured(100, 101, 100, 99, 101, newest=7),  # the first of them is of the commit itself
+    ):
+        assert hub.issues(None, lucky).stdout == NOTHING
+        assert hub.only()["state"] == "OPEN"
+    done = hub.issues(None, measured(106, 104, 101, 98, 100))
+    assert done.stdout.startswith("close 1: Gone: ")
+    assert "back at 101 bytes at " in done.stdout
+
+
 def test_what_turns_out_to_be_the_machine_s_is_said(hub: GitHub) -> None:
     hub.issues(None, hub.history([hub.changed(0.2)], {SIZE: 120}))
     shared = hub.history([hub.changed(0.2, standing="shared")], {SIZE: 120})
