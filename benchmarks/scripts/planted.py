@@ -25,9 +25,9 @@ PLANT = """
 def _slower(call, by={slowdown}):
     from time import perf_counter
 
-    def slowed(*given):
+    def slowed(*given, **named):
         begin = perf_counter()
-        made = call(*given)
+        made = call(*given, **named)
         ends = begin + (1 + by) * (perf_counter() - begin)
         while perf_counter() < ends:
             pass

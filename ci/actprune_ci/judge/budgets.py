@@ -23,8 +23,16 @@ def budget_findings(policy: Policy, runs: Sequence[AbRun], results: Sequence[Run
         {p.key: p.head for p in run.pairs if p.status == "ok"}
         for run in runs[-policy.statistics.repeats :]
     ]
-    heads += [{m.key: m.samples for m in run.measurements if m.status == "ok"} for run in results]
-    failed = {m.key: m.detail for run in results for m in run.measurements if m.status == "failed"}
+    heads += [
+        {m.key.unversioned: m.samples for m in run.measurements if m.status == "ok"}
+        for run in results
+    ]
+    failed = {
+        m.key.unversioned: m.detail
+        for run in results
+        for m in run.measurements
+        if m.status == "failed"
+    }
     findings = [
         Finding.under(policy.rule(key), key, "failed", detail) for key, detail in failed.items()
     ]

@@ -1,5 +1,6 @@
 """What the gate and calibration read from a store: A/B runs, runs of two commits, histories."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from actprune_ci.judge.policy import Policy
 from actprune_ci.model.dates import instant
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
+    NEITHER,
     NEW,
     NOT_INTERLEAVED,
+    RENEWED,
     VANISHED,
     AbRun,
     Key,
@@ -24,6 +27,9 @@ from actprune_ci.readers.ab import ADDED
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError
+
+Place = tuple[str, str, str]
+"""Which tool, in which of its environments, on which machine."""
 
 
 def runs_of(folder: Path, commits: Iterable[str]) -> list[Run]:
@@ -69,27 +75,40 @@ def a_a_runs(folder: Path) -> list[AbRun]:
 
 def _read(folder: Path, names: Iterable[str]) -> list[Run]:
     runs = [store.read(folder / store.RUNS / f"{name}.parquet") for name in names]
-    return sorted(runs, key=lambda run: run.date)  # names tell seconds only
+    return sorted(runs, key=lambda run: instant(run.date))  # names tell seconds only
 
 
 def compared(base: str, head: str, runs: Sequence[Run], policy: Policy) -> list[AbRun]:
-    """Base and head among runs that were not interleaved: the latest of each figure, tool, machine.
+    """Base and head among runs that were not interleaved: the latest of each figure in each place.
 
     Only what is exact is compared: times measured one after the other say more of the machine than
-    of the commits. Figures of two machines are refused with that reason.
+    of the commits. Figures of two machines are refused with that reason; those of a benchmark whose
+    own version changed are not compared. Where a tool has several environments, a parameter
+    `environment` tells their figures apart.
     """
     plain = [run for run in runs if run.source != "ab"]
     of_base = _latest(run for run in plain if run.commit.startswith(base))
     of_head = _latest(run for run in plain if run.commit.startswith(head))
     made = []
-    for (source, machine), run in of_head.items():
-        other = of_base.get((source, machine))
-        elsewhere = [r for (s, _), r in of_base.items() if s == source]
+    tools = Counter(source for source, _ in {place[:2] for place in of_head})
+    for (source, environment, machine), run in of_head.items():
+        other = of_base.get((source, environment, machine))
+        elsewhere = [r for place, r in of_base.items() if place[:2] == (source, environment)]
         if other is not None:
-            made.append(_joined(other, run, policy))
+            joined = _joined(other, run, policy)
         elif elsewhere:
-            made.append(_refused(elsewhere[-1], run))
+            joined = _refused(elsewhere[-1], run)
+        else:
+            continue
+        made.append(_named(joined, environment) if tools[source] > 1 else joined)
     return made
+
+
+def _named(joined: AbRun, environment: str) -> AbRun:
+    """The same comparison, with the environment among the parameters of its figures."""
+    named = ("environment", environment)
+    pairs = (replace(p, key=replace(p.key, params=(*p.key.params, named))) for p in joined.pairs)
+    return replace(joined, pairs=tuple(pairs))
 
 
 def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, tuple[float, ...]]:
@@ -106,20 +125,20 @@ def histories(folder: Path, machine: str, keys: Iterable[Key]) -> Mapping[Key, t
     return {key: found[place] for place, key in wanted.items() if place in found}
 
 
-def _latest(runs: Iterable[Run]) -> dict[tuple[str, str], Run]:
-    """The last run of each tool on each machine, with what only earlier ones measured."""
-    latest: dict[tuple[str, str], Run] = {}
+def _latest(runs: Iterable[Run]) -> dict[Place, Run]:
+    """The last run of each place, with what only earlier ones measured."""
+    latest: dict[Place, Run] = {}
     for run in sorted(runs, key=lambda run: instant(run.date)):
-        place = (run.source, run.machine)
+        place = (run.source, run.environment.get("env_name", ""), run.machine)
         earlier = latest[place].measurements if place in latest else ()
-        figures = {m.key: m for m in (*earlier, *run.measurements)}
+        figures = {m.key.unversioned: m for m in (*earlier, *run.measurements)}
         latest[place] = replace(run, measurements=tuple(figures.values()))
     return latest
 
 
 def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     """Two runs as an A/B run; with a policy they were not interleaved, so exact figures only."""
-    sides = [{m.key: m for m in run.measurements} for run in (base, head)]
+    sides = [{m.key.unversioned: m for m in run.measurements} for run in (base, head)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
     declared = {**base.metrics, **head.metrics}
     pairs = tuple(
@@ -143,6 +162,10 @@ def _pairs(
 ) -> Pairs:
     if base is None:
         return Pairs(key, (), (), "skipped", NEW)
+    if policy and head and base.key.version != head.key.version:
+        return Pairs(key, (), (), "skipped", RENEWED)
+    if policy and head and base.status == head.status == "skipped":
+        return Pairs(key, (), (), "skipped", NEITHER)
     if head is None:
         return Pairs(key, (), (), "skipped", VANISHED if base.status == "ok" else "never measured")
     if head.status != "ok":

@@ -27,9 +27,11 @@ from actprune_ci.model.dates import instant
 from actprune_ci.model.documents import Acknowledged
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
+    NEITHER,
     NEW,
     NOT_INTERLEAVED,
     OF_THE_RUN,
+    RENEWED,
     VANISHED,
     AbRun,
     Key,
@@ -162,7 +164,8 @@ def _missing(pairs: Pairs, terms: Terms, in_turn: bool) -> Finding:
     elif pairs.detail in (NEW, VANISHED):
         outcome = "new" if pairs.detail == NEW else "vanished"
     detail = pairs.detail if pairs.detail != outcome else ""
-    asked = outcome != "new" and not (in_turn and pairs.detail == NOT_INTERLEAVED)
+    asked = outcome != "new" and pairs.detail not in (RENEWED, NEITHER)
+    asked = asked and not (in_turn and pairs.detail == NOT_INTERLEAVED)
     return _of(terms, pairs.key, outcome, detail, asked=asked)
 
 

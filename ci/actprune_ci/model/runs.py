@@ -39,6 +39,11 @@ class Key:
     version: str = ""
     """Of the benchmark's own code, where its tool gives one: another version is another figure."""
 
+    @property
+    def unversioned(self) -> "Key":
+        """The same figure, whatever its benchmark's version."""
+        return replace(self, version="")
+
     def of_spec(self, spec: str) -> "Key":
         """The same figure of another spec."""
         return replace(self, params=tuple({**dict(self.params), "spec": spec}.items()))
@@ -124,10 +129,10 @@ class Note:
 
 NEW, VANISHED = "new", "vanished"
 """Codes in a pair's `detail`: head alone has the figure, base alone had it."""
-
-
+RENEWED = "the benchmark's own version changed: not compared"
+NEITHER = "measured on neither side"
 NOT_INTERLEAVED = "not interleaved: actprune-ci ab compares it"
-"""The same of a noisy figure whose sides were measured one after the other."""
+"""The same, of figures whose sides were measured one after the other."""
 
 
 @dataclass(frozen=True)

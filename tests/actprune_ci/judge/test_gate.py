@@ -18,7 +18,7 @@ from actprune_ci.judge.policy import Budget, Machine, Policy, Rule
 from actprune_ci.judge.report import Finding, Report
 from actprune_ci.judge.verdict import recurring
 from actprune_ci.model.metrics import Metric
-from actprune_ci.model.runs import AbRun, Key, Measurement, Note, Pairs, Run
+from actprune_ci.model.runs import RENEWED, AbRun, Key, Measurement, Note, Pairs, Run
 from actprune_ci.model.serialise import write
 from actprune_ci.publish.reports import terminal
 from actprune_ci.readers.ab import sides
@@ -507,6 +507,53 @@ def test_commits_of_a_store_may_be_refs(tmp_path: Path, files: Sequence[object])
     code, said = cli(*words, "--base", "HEAD~1")
     assert (code, said.splitlines()[0]) == (1, "regression: 1 worse (1 of 1 judged)")
     assert cli(*words, "--base", "HEAD~9") == (2, f"{repo}: has no commit HEAD~9")
+
+
+def stored(folder: Path, commit: str, *figures: Measurement, env: str = "", hour: int = 1) -> None:
+    facts = {"env_name": env} if env else {}
+    date = f"2026-11-23T{hour:02}:00:00+00:00"
+    store.write(Run("asv", commit, False, date, "box", facts, figures), folder)
+
+
+def of_store(folder: Path) -> Report:
+    runs = from_store.runs_of(folder, ("a" * 40, "b" * 40))
+    return gate(Policy(), from_store.compared("a", "b", runs, Policy()))
+
+
+def test_another_version_of_a_benchmark_is_not_compared(tmp_path: Path) -> None:
+    work = Key("suite.track_nbytes", (), "nbytes", "bytes", "1")
+    calm = Measurement(Key("suite.track_nnz", (), "nnz", "1", "1"), (5.0,))
+    stored(tmp_path, "a" * 40, Measurement(work, (100.0,)), calm)
+    stored(tmp_path, "b" * 40, Measurement(replace(work, version="2"), (200.0,)), calm)
+    report = of_store(tmp_path)
+    said = {str(f.key): (f.outcome, f.detail) for f in report.findings}
+    assert said["suite.track_nbytes"] == ("skipped", RENEWED)
+    assert (report.code, report.judged) == (0, (1, 1))
+
+
+def test_what_no_side_measured_is_not_asked_for(tmp_path: Path) -> None:
+    calm = Measurement(Key("suite.track_nnz", (), "nnz", "1"), (5.0,))
+    nans = [Measurement(Key(f"suite.time_{i}"), (), "skipped", "not run") for i in range(9)]
+    stored(tmp_path, "a" * 40, calm, *nans)
+    stored(tmp_path, "b" * 40, calm, *nans)
+    report = of_store(tmp_path)
+    assert (report.code, report.judged) == (0, (1, 1))
+    lost = [Measurement(Key(f"suite.time_{i}"), (1.0,)) for i in range(9)]
+    stored(tmp_path, "a" * 40, calm, *lost, hour=2)  # base has them now
+    assert (of_store(tmp_path).code, of_store(tmp_path).judged) == (4, (1, 10))
+
+
+def test_environments_are_compared_each_with_itself(tmp_path: Path) -> None:
+    key = Key("suite.track_nbytes", (), "nbytes", "bytes")
+    for commit, old, new in (("a" * 40, 100.0, 50.0), ("b" * 40, 110.0, 50.0)):
+        stored(tmp_path, commit, Measurement(key, (old,)), env="py3.10")
+        stored(tmp_path, commit, Measurement(key, (new,)), env="py3.11", hour=2)
+    report = of_store(tmp_path)
+    assert {str(f.key): f.outcome for f in report.findings} == {
+        "suite.track_nbytes(environment=py3.10)": "slower",
+        "suite.track_nbytes(environment=py3.11)": "same",
+    }
+    assert report.code == 1
 
 
 def test_a_store_compares_what_is_exact_and_refuses_other_machines(
