@@ -12,6 +12,8 @@ from actprune_ci.model.metrics import Direction
 from actprune_ci.model.runs import Key, Note
 
 Outcome = Verdict | Literal["vanished", "new", "skipped", "failed", "within budget", "over budget"]
+MOST_FIGURES = 30
+"""That one command names."""
 BAD = ("slower", "vanished", "failed", "over budget")
 NOT_MEASURED = ("vanished", "skipped", "failed")
 
@@ -159,5 +161,12 @@ class Report:
 
     @property
     def repeat(self) -> tuple[str, ...]:
-        """Benchmarks whose change must be seen in one more A/B run before it counts."""
-        return tuple(dict.fromkeys(f.key.benchmark for f in self.findings if f.unconfirmed))
+        """Figures whose change must be seen in one more A/B run before it counts.
+
+        With those that they are ratios to; where they are many, whole benchmarks.
+        """
+        keys = [f.key for f in self.findings if f.unconfirmed]
+        over = [f.key.of_spec(f.ratio_to) for f in self.findings if f.unconfirmed and f.ratio_to]
+        figures = tuple(dict.fromkeys(map(str, (*keys, *over))))
+        few = len(figures) <= MOST_FIGURES
+        return figures if few else tuple(dict.fromkeys(key.benchmark for key in keys))

@@ -108,7 +108,7 @@ def test_a_change_counts_only_when_it_recurs() -> None:
     report = gate(Policy(), [first])
     assert (report.code, only(report).outcome) == (4, "inconclusive")
     assert only(report).detail == "slower in 1 of 2 A/B runs: repeat it"
-    assert report.repeat == (TIME.benchmark,)
+    assert report.repeat == (str(TIME),)
     calm = run(timed(seed=2), hour=3)
     report = gate(Policy(), [first, calm])
     assert (only(report).outcome, only(report).detail) == ("same", "did not recur: slower, same")
@@ -129,6 +129,14 @@ def test_facts_of_a_run_are_no_difference_of_environments() -> None:
     sides_ = [{**first.environment_base, "commit_date": d, "command": d} for d in ("1", "2")]
     made = replace(first, environment_base=sides_[0], environment_head=sides_[1])
     assert gate(Policy(), [made]).environment == ()
+
+
+def test_what_is_to_be_repeated_are_the_figures_and_what_they_are_ratios_to() -> None:
+    over = Policy(rules=(Rule(params={"spec": "bsr:*"}, ratio_to="dense"),))
+    pairs = timed(slowdown=0.5), timed(DENSE, seed=5)
+    assert gate(over, [run(*pairs)]).repeat == (str(TIME), str(DENSE))
+    many = [timed(Key("b", (("n", str(i)),)), 2.0, 8, i) for i in range(31)]
+    assert gate(Policy(), [run(*many)]).repeat == ("b",)
 
 
 def test_among_many_figures_a_change_needs_more_evidence() -> None:
@@ -251,7 +259,7 @@ def test_a_large_change_in_few_pairs_is_suspicious_and_not_good() -> None:
         4,
     )
     assert only(report).detail == TOO_FEW
-    assert report.repeat == (TIME.benchmark,)
+    assert report.repeat == (str(TIME),)
     calm = [exact(Key(f"b{i}", (), "nbytes", "bytes"), 1, 1) for i in range(20)]
     assert gate(Policy(), [run(timed(slowdown=2.0, pairs=8, seed=1), *calm)]).code == 4
     mild = gate(Policy(), [run(timed(slowdown=0.2, pairs=8, seed=1), *calm)])
@@ -649,7 +657,7 @@ def test_a_regression_seen_once_stays_open_until_a_run_speaks_against_it() -> No
     for hour in (1, 3):  # whichever of them came first
         whole = run(timed(slowdown=0.1, seed=1), *calm, hour=hour)
         report = gate(Policy(), [whole, cut_off])
-        assert (report.code, report.repeat) == (4, (TIME.benchmark,))
+        assert (report.code, report.repeat) == (4, (str(TIME),))
         assert report.findings[0].detail == "slower in 1 of 2 A/B runs: repeat it"
     against = gate(Policy(), [run(timed(slowdown=0.1, seed=1), *calm), run(timed(), *calm, hour=2)])
     assert against.code == 0
