@@ -437,4 +437,4 @@ def test_a_regression_of_an_older_version_does_not_last() -> None:
         _over(values, _figure("nbytes", "bytes", "1"), _figure("nbytes", "bytes", "2"))
     )
     assert (found.regression, found.lasting, found.superseded) == (True, False, True)
-    assert found.verdict == "was worse, until the benchmark itself changed"
+    assert found.verdict == "was worse, until the benchmark or its baseline changed"
