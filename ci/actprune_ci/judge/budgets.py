@@ -24,7 +24,13 @@ def budget_findings(policy: Policy, runs: Sequence[AbRun], results: Sequence[Run
         for run in runs[-policy.statistics.repeats :]
     ]
     heads += [{m.key: m.samples for m in run.measurements if m.status == "ok"} for run in results]
-    failed = {m.key: m.detail for run in results for m in run.measurements if m.status == "failed"}
+    told = {pairs.key for run in runs for pairs in run.pairs if pairs.status == "failed"}
+    failed = {
+        m.key: m.detail
+        for run in results
+        for m in run.measurements
+        if m.status == "failed" and m.key not in told
+    }
     findings = [
         Finding.under(policy.rule(key), key, "failed", detail) for key, detail in failed.items()
     ]
