@@ -166,8 +166,8 @@ def known_to(repo: Path, commits: Iterable[str]) -> set[str]:
     lines = answer(words, "git cat-file", input=asked).splitlines()
     there = {line.split()[0] for line in lines if line.endswith(" commit")}
     asked = "".join(f"{commit}\n" for commit in sorted(there))
-    words = ("git", "-C", str(repo), "rev-list", "--stdin", "--not", "--all")
-    return there - set(answer(words, "git rev-list", input=asked).split() if there else ())
+    without = ("git", "-C", str(repo), "rev-list", "--stdin", "--not", "--all")
+    return there - set(answer(without, "git rev-list", input=asked).split() if there else ())
 
 
 def _named(commits: Sequence[str]) -> str:
