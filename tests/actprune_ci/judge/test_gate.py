@@ -356,6 +356,12 @@ def test_a_sentinel_that_changed_breaks_the_machine() -> None:
     assert gate(Policy(), [run(timed(), head="aaaa")]).code == 0  # a sentinel alone
 
 
+def test_a_sentinel_that_measured_nothing_is_no_data() -> None:
+    skipped = Pairs(TIME, (), (), "skipped", "no compiler")
+    assert gate(Policy(), [run(skipped, base="bbbb")]).code == 3
+    assert gate(Policy(), [run(skipped, timed(DENSE), base="bbbb")]).code == 0
+
+
 def test_a_broken_clock_hides_no_exact_regression() -> None:
     jumped = replace(twice(0)[0], notes=(Note("clock-jumped", "clock jumped by 3600 s"),))
     report = gate(Policy(), [jumped])
