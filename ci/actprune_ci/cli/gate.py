@@ -80,7 +80,7 @@ def command(
 
 def _hash(repo: Path, name: str) -> str:
     """The full hash of a ref; a hash stays as it is, as the store may know what the clone lacks."""
-    return name if re.fullmatch("[0-9a-fA-F]+", name) else resolve(repo, name)
+    return name.lower() if re.fullmatch("[0-9a-fA-F]+", name) else resolve(repo, name)
 
 
 def _from_store(

@@ -155,13 +155,19 @@ def _asked(commits: list[str], connection: Any) -> tuple[list[Any], list[Any]]:
 
 
 def known_to(repo: Path, commits: Iterable[str]) -> set[str]:
-    """Which of the commits (full hashes) a clone has."""
+    """Which of the commits (full hashes) a clone has on some branch or tag.
+
+    What a rebase left behind stays for weeks where it was made, and no other clone has it.
+    """
     asked = "".join(f"{commit}\n" for commit in commits)
     if not asked:
         return set()
     words = ("git", "-C", str(repo), "cat-file", "--batch-check=%(objectname) %(objecttype)")
     lines = answer(words, "git cat-file", input=asked).splitlines()
-    return {line.split()[0] for line in lines if line.endswith(" commit")}
+    there = {line.split()[0] for line in lines if line.endswith(" commit")}
+    asked = "".join(f"{commit}\n" for commit in sorted(there))
+    without = ("git", "-C", str(repo), "rev-list", "--stdin", "--not", "--all")
+    return there - set(answer(without, "git rev-list", input=asked).split() if there else ())
 
 
 def _named(commits: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ class HistoryFinding:
         if not self.regression:
             return "better"
         if self.superseded:
-            return "was worse, until the benchmark itself changed"
+            return "was worse, until the benchmark or its baseline changed"
         return "worse" if self.lasting else "was worse for a time"
 
     @property

@@ -31,6 +31,8 @@ BEYOND = 1.5
 """A step of more than so many times an excursion's height is not that state of the machine."""
 BACK = 0.4
 """Of an excursion's height: what comes as near as that to the level before is that level again."""
+OUTLASTS = 2
+"""Times the longest state of its height: so long have both levels of a suspected change lasted."""
 LIKELIER = 18.0
 """Twice the log-likelihood ratio that a change needs."""
 WANDERS = 40.0
@@ -113,7 +115,7 @@ def judged(z: Series, fits: Sequence[Fit], least: float) -> list[Judged]:
         step = b.height - a.height
         rises = [segments[i + 1].height - segments[i].height for i in range(a.last, b.first)]
         at = a.last + int(np.argmax(np.multiply(rises, np.sign(step))))
-        lasts = b.rows >= FEW and long_enough(b.rows, abs(step), known)
+        lasts = b.rows >= FEW and long_enough(min(a.rows, b.rows), abs(step), known)
         found[at] = Judged(fits[at], "confirmed" if lasts else "suspected", a.rows, b.rows)
     return [found[i] for i in sorted(found)]
 
@@ -149,13 +151,20 @@ def _chain(segments: Sequence[_Level], least: float) -> tuple[list[_Level], dict
 
 
 def _outlasting(chain: Sequence[_Level], excursions: Sequence[Excursion]) -> list[_Level]:
-    """The chain without the levels, but the newest, that lasted no longer than excursions do."""
+    """The chain without the levels, but the newest, that lasted no longer than excursions do.
+
+    The one before the newest need only be clearly longer than any of them: what is now is suspected
+    rather than not told.
+    """
     kept = list(chain)
     i = 0
     while i < len(kept) - 1:
         level, beside = kept[i], kept[i - 1 if i else 1]
         few = i > 0 and level.rows < FEW  # the first one may be young: the next has lasted
-        if few or not long_enough(level.rows, abs(level.height - beside.height), excursions):
+        step = abs(level.height - beside.height)
+        longest = max((e.rows for e in excursions if e.height * BEYOND >= step), default=0)
+        now = i == len(kept) - 2 and min(level.rows, kept[-1].rows) > OUTLASTS * longest
+        if few or not (now or long_enough(level.rows, step, excursions)):
             del kept[i]
             i = 0
         else:

@@ -27,11 +27,12 @@ def budget_findings(policy: Policy, runs: Sequence[AbRun], results: Sequence[Run
         {m.key.unversioned: m.samples for m in run.measurements if m.status == "ok"}
         for run in results
     ]
+    told = {pairs.key for run in runs for pairs in run.pairs if pairs.status == "failed"}
     failed = {
         m.key.unversioned: m.detail
         for run in results
         for m in run.measurements
-        if m.status == "failed"
+        if m.status == "failed" and m.key.unversioned not in told
     }
     findings = [
         Finding.under(policy.rule(key), key, "failed", detail) for key, detail in failed.items()

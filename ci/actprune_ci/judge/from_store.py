@@ -20,7 +20,6 @@ from actprune_ci.model.runs import (
     Measurement,
     Pairs,
     Run,
-    Status,
 )
 from actprune_ci.model.serialise import notes_from_text
 from actprune_ci.readers.ab import ADDED
@@ -169,8 +168,7 @@ def _pairs(
     if head is None:
         return Pairs(key, (), (), "skipped", VANISHED if base.status == "ok" else "never measured")
     if head.status != "ok":
-        status: Status = "failed" if "failed" in (head.status, base.status) else "skipped"
-        return Pairs(key, base.samples, (), status, head.detail)
+        return Pairs(key, base.samples, (), head.status, head.detail)
     if base.status != "ok":
         return Pairs(key, (), (), "skipped", NEW)
     if policy is None:

@@ -73,6 +73,7 @@ def gate(
     findings = of_figures + budget_findings(policy, runs, results)
     judged = _judged(findings, of_figures, policy, declared)
     reasons = tuple(dict.fromkeys(broken(runs, sentinels, policy, noise)))
+    checked = any(pairs.status == "ok" for run in sentinels for pairs in run.pairs)
     last = (runs or sentinels)[-1] if ab else None
     about = last or (results[-1] if results else None)
     if last:
@@ -80,7 +81,7 @@ def gate(
         findings = [replace(f, acknowledged=settled(f, *sides)) for f in findings]
     notes = (*_notes(ab, calibration), *_about(len(given) - len(ab), of_figures, policy, declared))
     return Report(
-        exit_code(findings, reasons, bool(sentinels), judged, policy.statistics.least_judged),
+        exit_code(findings, reasons, checked, judged, policy.statistics.least_judged),
         last.base if last else "",
         last.head if last else (results[-1].commit if results else ""),
         about.machine if about else "",

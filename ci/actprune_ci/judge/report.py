@@ -124,6 +124,7 @@ def exit_code(
 ) -> int:
     """The exit code: what does not depend on the clock counts on a broken machine too.
 
+    `sentinels`: whether A/B runs of equal commits measured anything.
     `judged`: how many figures have an answer, of how many that the policy asks for; `least`: the
     share of them that must have one.
     """

@@ -69,6 +69,14 @@ def test_a_level_that_was_left_again_is_passing() -> None:
     assert [(c.standing, c.held) for c in found] == [("passing", 20), ("passing", 0)]
 
 
+def test_what_was_undone_and_is_there_again_is_suspected() -> None:
+    matrix = white(140, 20)
+    matrix[40:50, 0] *= 1.2
+    matrix[80:, 0] *= 1.2
+    assert [c.standing for c in analysed(matrix)[0]] == ["passing", "passing", "suspected"]
+    assert [c.standing for c in analysed(matrix[:95])[0]] == ["passing"] * 3  # as that before
+
+
 def test_a_level_comes_back_though_not_quite() -> None:
     matrix = white(120, 1, 0.001)
     matrix[40:60] *= 1.1

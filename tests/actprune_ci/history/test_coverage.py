@@ -87,6 +87,20 @@ def test_a_rebased_branch_gives_no_verdict_unless_told(repo: Path, tmp_path: Pat
     assert (code, "20 measured commits are not in this clone" in text) == (0, True)
 
 
+def test_what_a_rebase_left_behind_is_as_missing_as_in_a_fresh_clone(
+    repo: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    kept = commits(repo, 20)
+    for night, commit in enumerate([*kept, *commits(repo, 20, "old")]):
+        measured(store, commit, night)
+    git(repo, "reset", "-q", "--hard", kept[-1])  # the objects and the reflog stay
+    commits(repo, 20, "new")
+    code, text = said(store, repo)
+    assert (code, "this clone lacks 20 of them" in text) == (3, True)
+    assert said(store, repo, "--allow-missing")[0] == 0
+
+
 def test_heads_of_pull_requests_may_be_missing(repo: Path, tmp_path: Path) -> None:
     for night, commit in enumerate(commits(repo, 3)):
         measured(tmp_path / "store", commit, night)

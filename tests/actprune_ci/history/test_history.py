@@ -311,6 +311,22 @@ def test_where_a_noisy_figure_is_now_is_told_by_several_values() -> None:
     assert told[1]["recent"] == [(f"{29:040x}", 7.0)]
 
 
+def test_levels_at_zero_are_told_in_whatever_unit() -> None:
+    rng = np.random.default_rng(0)
+    level = 1e-3 * np.exp(0.01 * rng.normal(size=120))
+    late = np.arange(120) >= 60
+    values = np.array(
+        [np.where(late, level, 0), np.where(late, 0, level), np.where(late, -level, level)]
+    ).T
+    names = "rel_error", "throughput", "images_per_second"
+    units = "1", "GB/s", "images/s"
+    figures = [_figure(*each) for each in zip(names, units, strict=True)]
+    found = history.findings(_over(values, *figures))
+    assert {(f.figure.metric, f.regression, f.change.first) for f in found} == {
+        (name, True, 59) for name in names
+    }
+
+
 def test_the_smallest_change_of_a_policy_or_metric_counts_in_its_unit() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(120, 2))
@@ -437,4 +453,4 @@ def test_a_regression_of_an_older_version_does_not_last() -> None:
         _over(values, _figure("nbytes", "bytes", "1"), _figure("nbytes", "bytes", "2"))
     )
     assert (found.regression, found.lasting, found.superseded) == (True, False, True)
-    assert found.verdict == "was worse, until the benchmark itself changed"
+    assert found.verdict == "was worse, until the benchmark or its baseline changed"

@@ -364,6 +364,12 @@ def test_a_sentinel_that_changed_breaks_the_machine() -> None:
     assert gate(Policy(), [run(timed(), head="aaaa")]).code == 0  # a sentinel alone
 
 
+def test_a_sentinel_that_measured_nothing_is_no_data() -> None:
+    skipped = Pairs(TIME, (), (), "skipped", "no compiler")
+    assert gate(Policy(), [run(skipped, base="bbbb")]).code == 3
+    assert gate(Policy(), [run(skipped, timed(DENSE), base="bbbb")]).code == 0
+
+
 def test_a_broken_clock_hides_no_exact_regression() -> None:
     jumped = replace(twice(0)[0], notes=(Note("clock-jumped", "clock jumped by 3600 s"),))
     report = gate(Policy(), [jumped])
@@ -599,6 +605,37 @@ def test_a_store_compares_all_that_a_tool_measured_in_several_runs(
     assert code == 1
     found = {f["benchmark"]: f["outcome"] for f in json.loads(said)["findings"] if f["effect"]}
     assert found == {"static.product": "slower", "training": "same"}
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "outcome"),
+    [
+        ("ok", "failed", "failed"),
+        ("skipped", "failed", "failed"),
+        ("failed", "skipped", "skipped"),
+        ("failed", "ok", "new"),
+    ],
+)
+def test_the_state_of_head_is_told_once(base: str, head: str, outcome: str, tmp_path: Path) -> None:
+    def side(status: str, commit: str, hour: int) -> Run:
+        samples = (1.0,) if status == "ok" else ()
+        figure = Measurement(BYTES, samples, status)  # type: ignore[arg-type]
+        return Run(
+            "actprune", commit * 40, False, f"2026-11-23T0{hour}:00:00+00:00", "box", {}, (figure,)
+        )
+
+    store.write(side(base, "a", 1), tmp_path)
+    store.write(side(head, "b", 2), tmp_path)
+    words = ["gate", "--store", str(tmp_path), "--base", "A" * 40, "--head", "b" * 40]
+    out = tmp_path / "out"
+    CliRunner().invoke(app(), [*words, "--policy", _no_budgets(tmp_path), "--out", str(out)])
+    found = json.loads((out / "gate.json").read_text("utf-8"))["findings"]
+    assert [each["outcome"] for each in found] == [outcome]
+
+
+def _no_budgets(folder: Path) -> str:
+    (folder / "policy.yml").write_text("rules: []\n", "utf-8")
+    return str(folder / "policy.yml")
 
 
 def test_what_was_never_measured_does_not_vanish(tmp_path: Path, files: Sequence[object]) -> None:
