@@ -74,10 +74,9 @@ def found_in(
     if smallest is not None:
         terms = [t if t.exact else replace(t, smallest_effect=smallest) for t in terms]
     share = min((t.smallest_effect for t in terms if not t.exact), default=0.01)
-    relative = ~(history.values <= 0).any(0)  # a share of a level that is zero is none
-    least = [
-        share if t.smallest_change is None and above else 0.0
-        for t, above in zip(terms, relative, strict=True)
+    least = [  # of a level at zero there is no share
+        share if t.smallest_change is None and not (column <= 0).any() else 0.0
+        for t, column in zip(terms, history.values.T, strict=True)
     ]
     exact = [_exact(t) for t in terms]
     benchmarks = [f.benchmark for f in history.figures]

@@ -139,7 +139,7 @@ def _joined(base: Run, head: Run, policy: Policy | None = None) -> AbRun:
     """Two runs as an A/B run; with a policy they were not interleaved, so exact figures only."""
     sides = [{m.key.unversioned: m for m in run.measurements} for run in (base, head)]
     keys = dict.fromkeys([*sides[0], *sides[1]])
-    declared = {**base.metrics, **head.metrics}
+    declared = {**head.metrics, **base.metrics}  # head does not say how head is judged
     pairs = tuple(
         _pairs(key, sides[0].get(key), sides[1].get(key), policy, declared) for key in keys
     )

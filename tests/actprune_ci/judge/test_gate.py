@@ -638,6 +638,19 @@ def _no_budgets(folder: Path) -> str:
     return str(folder / "policy.yml")
 
 
+def test_head_does_not_declare_its_own_regression_away(tmp_path: Path) -> None:
+    key = Key("bench", (), "rows", "rows")
+    for commit, value, direction in (("a", 1.0, "lower"), ("b", 9.0, "none")):
+        metrics = {"rows": Metric(direction, exact=True)}  # type: ignore[arg-type]
+        date = f"2026-11-23T0{value:.0f}:00:00+00:00"
+        figure = Measurement(key, (value,))
+        made = Run("actprune", commit * 40, False, date, "box", {}, (figure,), metrics)
+        store.write(made, tmp_path)
+    words = ["gate", "--store", str(tmp_path), "--base", "a" * 40, "--head", "b" * 40]
+    done = CliRunner().invoke(app(), [*words, "--policy", _no_budgets(tmp_path)])
+    assert (done.exit_code, "1 worse" in done.output) == (1, True)
+
+
 def test_what_was_never_measured_does_not_vanish(tmp_path: Path, files: Sequence[object]) -> None:
     folder = tmp_path / "store"
     skipped = Measurement(DENSE, (), "skipped", "no CUDA device")
