@@ -15,13 +15,13 @@ from actprune_ci.judge.policy import Policy, Terms
 from actprune_ci.judge.report import Finding, Outcome, Report, exit_code
 from actprune_ci.judge.verdict import (
     CHANGED,
-    Effect,
     Judged,
     Verdict,
     excludes_worse,
     judge,
     measured,
     recurring,
+    suspicious,
 )
 from actprune_ci.model.dates import instant
 from actprune_ci.model.documents import Acknowledged
@@ -43,8 +43,6 @@ from actprune_common.errors import InputError
 
 MOST_NAMES = 10
 TOO_FEW = "far beyond the scatter of its pairs, which are too few to prove it: repeat it"
-SUSPICIOUS = 10
-"""Times the scatter of its pairs: a change for the worse that is named, however few they are."""
 Settled = Callable[[Finding, str, str, str], Acknowledged | None]
 """Who settled a finding and why, from it, the machine, base and head."""
 
@@ -213,21 +211,6 @@ def _finding(
         unconfirmed=verdict == "inconclusive" and (odd or _open(verdicts)),
         suspicious=odd,
     )
-
-
-def suspicious(effect: Effect, terms: Terms) -> bool:
-    """Whether a change for the worse is so far beyond the scatter of its pairs that it is named.
-
-    Few pairs prove nothing to a rank test, however large the change.
-    """
-    d = np.array(effect.changes)
-    if len(d) < 2 or not terms.worse(effect.change):
-        return False
-    d = d if effect.absolute else np.log1p(d)
-    least = terms.smallest_change if effect.absolute else np.log1p(terms.smallest_effect)
-    floor = effect.floor if effect.absolute else np.log1p(effect.floor)
-    middle = abs(float(np.median(d)))
-    return middle > max(SUSPICIOUS * float(st.spread(d)), float(least or 0), float(floor))
 
 
 def _why(verdict: Verdict, verdicts: Sequence[Verdict], repeats: int) -> str:

@@ -15,6 +15,8 @@ from actprune_common.errors import InputError
 
 Verdict = Literal["faster", "slower", "changed", "same", "inconclusive"]
 """`changed`: a figure without a direction, which is never better or worse."""
+SUSPICIOUS = 10
+"""Times the scatter of its pairs: a change for the worse that is named, however few they are."""
 CHANGED: tuple[Verdict, ...] = ("slower", "faster", "changed")
 
 
@@ -139,6 +141,21 @@ def excludes_worse(effect: Effect, terms: Terms) -> bool:
     if terms.direction == "higher":
         return effect.low >= expm1(-log1p(terms.smallest_effect))
     return worst <= terms.smallest_effect
+
+
+def suspicious(effect: Effect, terms: Terms) -> bool:
+    """Whether a change for the worse is so far beyond the scatter of its pairs that it is named.
+
+    Few pairs prove nothing to a rank test, however large the change.
+    """
+    d = np.array(effect.changes)
+    if len(d) < 2 or not terms.worse(effect.change):
+        return False
+    d = d if effect.absolute else np.log1p(d)
+    least = terms.smallest_change if effect.absolute else np.log1p(terms.smallest_effect)
+    floor = effect.floor if effect.absolute else np.log1p(effect.floor)
+    middle = abs(float(np.median(d)))
+    return middle > max(SUSPICIOUS * float(st.spread(d)), float(least or 0), float(floor))
 
 
 @dataclass(frozen=True)
