@@ -85,7 +85,7 @@ def digest(run: Run) -> str:
     then and is not recorded again.
     """
     head = [run.source, run.commit, run.dirty, run.date, run.machine, dict(run.environment)]
-    declared = [{name: _meaning(run, name) for name in run.metrics}] if run.metrics else []
+    declared = [{name: _meaning(run, name) for name in sorted(run.metrics)}] if run.metrics else []
     state = sha256(json.dumps([*head, *declared]).encode())
     for m in run.measurements:
         row = [m.key.benchmark, m.key.params, m.key.metric, m.key.unit, m.status, m.detail]

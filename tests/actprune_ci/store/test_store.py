@@ -113,6 +113,17 @@ runs = st.builds(
 )
 
 
+def test_several_declared_metrics_come_back_in_whatever_order_they_stand(tmp_path: Path) -> None:
+    figures = [Measurement(Key("a", (), "z"), (1.0,)), Measurement(Key("b", (), "y"), (1.0,))]
+    declared = {"z": Metric("higher"), "y": Metric("lower")}
+    facts = Run("asv", "", False, "2026-01-02T03:04:05+00:00", "box", {}, tuple(figures))
+    for metrics in (declared, dict(reversed(declared.items()))):
+        run = replace(facts, machine=f"box {next(iter(metrics))}", metrics=metrics)
+        written = write(run, tmp_path)
+        assert written
+        assert read(written).metrics == declared
+
+
 @given(runs.filter(lambda run: "1970" < run.date < "9999"))
 def test_what_is_read_is_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, run: Run
