@@ -14,7 +14,7 @@ import numpy as np
 from actprune_ci.judge import statistics as st
 from actprune_ci.judge.calibration_record import BenchmarkNoise, Calibration, Rate, Size
 from actprune_ci.judge.policy import Policy
-from actprune_ci.judge.verdict import VERDICTS, codes
+from actprune_ci.judge.verdict import VERDICTS, codes, repeats
 from actprune_ci.model.dates import instant
 from actprune_ci.model.runs import AbRun, Key
 from actprune_common.errors import InputError
@@ -101,8 +101,9 @@ def recorded(runs: Sequence[AbRun], policy: Policy) -> dict[Key, Noise]:
         for pairs in run.pairs:
             terms = policy.terms(pairs.key, run.metrics)
             noisy = not terms.exact and terms.smallest_change is None
-            if pairs.status == "ok" and noisy:
-                sides.setdefault(pairs.key, []).append(np.array([pairs.base, pairs.head]))
+            both = np.array(pairs.base), np.array(pairs.head)
+            if pairs.status == "ok" and noisy and not repeats(*both, terms):
+                sides.setdefault(pairs.key, []).append(np.array(both))
     if not sides:
         raise InputError("calibrate: no noisy figure in these A/A runs")
     return {key: _cut(arrays) for key, arrays in sorted(sides.items())}

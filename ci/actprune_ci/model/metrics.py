@@ -80,7 +80,7 @@ RATE = re.compile(r"[^/]+/\s*(?:s|sec|second|ms)|(?:it|op|ops|flop|flops|tflops|
 def of_unit(unit: str) -> Metric:
     """Return what a unit alone tells: times and bytes are better low, rates high, else nothing."""
     if unit in TIMES or unit in BYTES:
-        return Metric("lower", unit, exact=unit in BYTES, known=False)
+        return Metric("lower", unit, known=False)
     return Metric("higher" if RATE.fullmatch(unit) else "none", unit, known=False)
 
 

@@ -13,6 +13,8 @@ from actprune_ci.publish.marks import VERSION, Kept, Mark
 from actprune_ci.publish.reports.formatting import number
 from actprune_ci.triage.order import Order
 
+BACK = 0.25
+"""Of a change: what is left of it where a figure counts as good again; more is a partial repair."""
 UNMEASURED = ("vanished", "failed")
 
 
@@ -118,7 +120,7 @@ class Evidence:
         levels = self._levels(figure, said)
         if levels is None:
             return Settlement(False, "its old level is not known")
-        if len(since_then) < len(newest.recent) or not nearer(level, *levels):
+        if len(since_then) < len(newest.recent) or not back(level, *levels):
             return STILL  # one value of a noisy figure is no level
         return Settlement(True, f"back at {value}")
 
@@ -151,12 +153,12 @@ def _way_back(figure: Kept, found: GateEntry) -> bool:
     if found.outcome != "faster" or found.effect is None:
         return False
     if figure.before is not None and figure.after is not None:
-        return nearer(found.effect.head, figure.before, figure.after)
+        return back(found.effect.head, figure.before, figure.after)
     if figure.effect is None or found.effect.change is None or found.effect.absolute:
         return False
-    return abs((1 + figure.effect) * (1 + found.effect.change) - 1) <= abs(figure.effect) / 2
+    return abs((1 + figure.effect) * (1 + found.effect.change) - 1) <= BACK * abs(figure.effect)
 
 
-def nearer(value: float, before: float, after: float) -> bool:
-    """Whether a value is nearer to the old level than to the new one, or beyond it."""
-    return (value - (before + after) / 2) * (after - before) < 0
+def back(value: float, before: float, after: float) -> bool:
+    """Whether a value is at the old level, but for a quarter of the change, or beyond it."""
+    return (value - before - BACK * (after - before)) * (after - before) < 0

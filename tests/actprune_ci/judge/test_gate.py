@@ -201,6 +201,17 @@ def test_an_improvement_is_one_whichever_way_the_metric_goes(
     assert (only(report).outcome, report.code) == (outcome, code)
 
 
+def test_bytes_that_nobody_declares_are_exact_where_they_repeat() -> None:
+    key = Key("a.track_size", (), "size", "bytes")
+    for head, outcome in ((1100, "slower"), (1010, "same")):  # 2 % count, as of what is noisy
+        assert only(gate(Policy(), [run(exact(key, 1000, head))])).outcome == outcome
+    one = gate(Policy(), [run(Pairs(key, (1000.0,), (1100.0,)))])
+    assert only(one).outcome == "inconclusive"  # a single value tells nothing
+    random = np.random.default_rng(0)
+    base, head_ = (tuple((1e8 + random.normal(0, 1e6, 12)).tolist()) for _ in range(2))
+    assert gate(Policy(), [run(Pairs(key, base, head_))]).code != 1  # it is memory in use
+
+
 def test_what_is_exact_but_for_a_tolerance_is_judged_beyond_it() -> None:
     key = Key("suite.Executed.track_instructions", (), "instructions", "1")
     for head, outcome in ((1.009e9, "same"), (0.991e9, "same"), (1.02e9, "slower")):

@@ -128,7 +128,7 @@ defaults: {owner: nobody}
         ("hmma", "1", "none", True),
         ("images_per_second", "images/s", "higher", False),  # of its unit
         ("latency", "ms", "lower", False),
-        ("size", "MiB", "lower", True),
+        ("size", "MiB", "lower", False),
         ("top5_accuracy", "1", "none", False),  # nobody says what it means
         ("value", "unit", "none", False),
     ],
