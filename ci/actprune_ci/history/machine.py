@@ -4,7 +4,7 @@ A series of one figure alone cannot tell a machine that was slow for its newest 
 code that is. Two things that the other figures of the machine know help:
 
 - how long its states last: a change is confirmed only where levels on both sides have lasted longer
-  than the excursions of as large a size that any of the figures made;
+  than the excursions of about its size that any of the figures made;
 - moves in common: where nearly all figures, of unrelated benchmarks, move in one direction by about
   the same factor, the machine did, or what is installed on it.
 """
@@ -28,6 +28,8 @@ ALIKE = 2.0
 """Times: factors (their logarithms) differ by no more in a common move."""
 VOTED = 0.2
 """Of its figures must show a change of their own where a common move is looked for."""
+TALLER = 2.0
+"""Times a step: what another figure was away by more is no state that explains it."""
 NEAR = 10
 """Rows on either side that tell by how much each figure moved."""
 LEAST_FIGURES = 10
@@ -106,7 +108,10 @@ def _by_states(found: Sequence[Sequence[Change]]) -> list[list[Change]]:
         step = abs(_height(change))
         if change.standing != "confirmed" or not step:
             return change
-        like = [(owner, each) for owner, each in known if each.height * BEYOND >= step]
+        # of other figures only states of about this height: theirs may be changes of code, undone
+        like = [
+            (owner, each) for owner, each in known if step / BEYOND <= each.height <= step * TALLER
+        ]
         excursions = [each for _, each in like]
         share = len({owner for owner, _ in like}) / len(found)
         if not long_enough(change.stood, step, excursions, share):

@@ -253,3 +253,14 @@ def test_a_calmed_matrix_has_one_level() -> None:
     calm = calmed(matrix, changes(matrix))
     assert np.median(calm[:50]) == pytest.approx(np.median(calm[50:]))
     assert calm[-1] == matrix[-1]
+
+
+def test_what_others_were_away_by_far_explains_no_step() -> None:
+    rng = np.random.default_rng(0)
+    matrix = np.exp(rng.normal(0, 0.01, (80, 12)))
+    matrix[20:, 0] *= 1.46  # this one is slower, and stays so
+    for i in range(1, 12):  # code of the others that was ten times slower for a time
+        matrix[4 * i : 4 * i + 25, i] *= 10
+    columns, _ = settled(changes(matrix, [False] * 12), matrix, [False] * 12)
+    (found,) = columns[0]
+    assert (found.standing, found.first) == ("confirmed", 19)
