@@ -26,7 +26,7 @@ PLACEHOLDERS = {
     "base": "the commit compared with",
     "machine": "the machine's fingerprint",
     "python": "the interpreter",
-    "repeat": "a regular expression of the benchmarks that the gate wants repeated",
+    "repeat": "a regular expression of the figures that the gate wants repeated",
 }
 PLACE = re.compile(r"\{([a-z_]*)\}")
 Values = Mapping[str, str]

@@ -113,6 +113,7 @@ def pasted(block: str, words: tuple[str, ...], shell: Path) -> list[str]:
 def test_a_pasted_command_calls_what_was_meant(shell: Path, names: list[str]) -> None:
     report = judged(*names)
     commands = blocks(markdown.render(report))
+    figures = [str(finding.key) for finding in report.findings]
     assert len(commands) == len(names) + 1  # each alert's, and the one that confirms all
     for block in commands:
         assert block.count("\n") == 1
@@ -120,7 +121,11 @@ def test_a_pasted_command_calls_what_was_meant(shell: Path, names: list[str]) ->
         for words in SHELLS:
             *first, fitting = pasted(block, words, shell)
             assert first == ["ab", "aaaa", "bbbb", "--benchmarks"]
-            meant = names if block == commands[-1] else [n for n in names if re.match(fitting, n)]
+            if block == commands[-1]:  # that one is of the figures, the others of benchmarks
+                assert all(re.match(fitting, figure) for figure in figures)
+                meant = figures
+            else:
+                meant = [name for name in names if re.match(fitting, name)]
             assert meant
             for name in meant:
                 assert (found := re.match(fitting, name))
