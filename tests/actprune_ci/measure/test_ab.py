@@ -266,7 +266,9 @@ def timeraw_pass():
 
 
 def test_a_figure_that_varies_is_measured_until_it_is_clear(repository: Repository) -> None:
-    suite = "import os, tiny\ndef track_noise():\n    return tiny.work() + os.getpid() % 7\n"
+    # no two processes give the same figure, which would be taken for one that never varies
+    noise = "os.getpid() % 7 + 1e-9 * os.getpid()"
+    suite = f"import os, tiny\ndef track_noise():\n    return tiny.work() + {noise}\n"
     base = repository.commit(work(1000), suite)
     head = repository.commit(work(2000))
     done, out = ab(repository, base, head, "--pairs", "4:40")
