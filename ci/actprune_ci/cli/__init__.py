@@ -25,7 +25,6 @@ from actprune_ci.judge.report import BROKEN, GOOD, INCONCLUSIVE, NO_DATA, REGRES
 from actprune_ci.measure.bisect import OpenError
 from actprune_ci.measure.checkouts import BuildError
 from actprune_common.errors import InputError
-from actprune_common.printable import printable, visible
 
 ENDS: Mapping[type[InputError], int] = {
     NoDataError: NO_DATA,
@@ -118,5 +117,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         sys.exit(UNREAD)
     except InputError as problem:
-        sys.stderr.write(f"actprune-ci: error: {printable(visible(problem))}\n")
+        tell(f"actprune-ci: error: {problem}")
         sys.exit(USAGE)

@@ -18,9 +18,8 @@ from actprune_ci.history.machine import Move, settled
 from actprune_ci.history.series import History
 from actprune_ci.history.trials import rates
 from actprune_ci.judge.policy import Policy, Terms
-from actprune_ci.model.metrics import TIMES
+from actprune_ci.model.metrics import TIMES, listed
 
-MOST_NAMES = 10
 PLANTED = 0.05
 """The relative step that trials plant."""
 RECENT = 5
@@ -204,8 +203,10 @@ def about(history: History, policy: Policy) -> Iterator[str]:
         if (terms := figure.terms(policy)).direction == "none" and not terms.metric.known
     }
     if unknown:
-        names = ", ".join(sorted(unknown)[:MOST_NAMES]) + ", ..." * (len(unknown) > MOST_NAMES)
-        yield f"{len(unknown)} metrics that nobody declares are neither better nor worse: {names}"
+        yield (
+            f"{len(unknown)} metrics that nobody declares are neither better nor worse:"
+            f" {listed(unknown)}"
+        )
 
 
 def _changes(

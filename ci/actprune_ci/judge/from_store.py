@@ -10,6 +10,7 @@ from actprune_ci.judge.policy import Policy
 from actprune_ci.model.dates import instant
 from actprune_ci.model.metrics import Metric
 from actprune_ci.model.runs import (
+    ADDED,
     NEITHER,
     NEW,
     NOT_INTERLEAVED,
@@ -22,7 +23,6 @@ from actprune_ci.model.runs import (
     Run,
 )
 from actprune_ci.model.serialise import notes_from_text
-from actprune_ci.readers.ab import ADDED
 from actprune_ci.store import store
 from actprune_ci.store.query import sql
 from actprune_common.errors import InputError

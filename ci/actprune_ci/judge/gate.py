@@ -25,7 +25,7 @@ from actprune_ci.judge.verdict import (
 )
 from actprune_ci.model.dates import instant
 from actprune_ci.model.documents import Acknowledged
-from actprune_ci.model.metrics import Metric
+from actprune_ci.model.metrics import Metric, listed
 from actprune_ci.model.runs import (
     NEITHER,
     NEW,
@@ -41,7 +41,6 @@ from actprune_ci.model.runs import (
 )
 from actprune_common.errors import InputError
 
-MOST_NAMES = 10
 TOO_FEW = "far beyond the scatter of its pairs, which are too few to prove it: repeat it"
 Settled = Callable[[Finding, str, str, str], Acknowledged | None]
 """Who settled a finding and why, from it, the machine, base and head."""
@@ -244,11 +243,10 @@ def _about(
         yield Note("same-run", f"{copies} of the A/B runs are copies of another: counted once")
     unknown = {f.key.metric for f in findings if _undeclared(f, policy, declared)}
     if unknown:
-        names = ", ".join(sorted(unknown)[:MOST_NAMES]) + ", ..." * (len(unknown) > MOST_NAMES)
         yield Note(
             "unknown-metric",
-            f"{len(unknown)} metrics that nobody declares are shown and not judged: {names}"
-            " (policy: metrics: {NAME: {direction: lower}})",
+            f"{len(unknown)} metrics that nobody declares are shown and not judged:"
+            f" {listed(unknown)} (policy: metrics: {{NAME: {{direction: lower}}}})",
         )
 
 

@@ -6,7 +6,7 @@ unit says nothing is descriptive: it is shown, and never judged.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -71,10 +71,16 @@ METRICS: Mapping[str, Metric] = {
 }
 """Every metric that actprune's own files have, and those that asv and pytest-benchmark give."""
 
+MOST_NAMES = 10
 TIMES = {"s", "ms", "us", "µs", "ns", "seconds", "milliseconds", "microseconds", "nanoseconds"}
 BYTES = {"bytes", "B", "kB", "KiB", "MB", "MiB", "GB", "GiB"}
 PERCENTS = {"%", "percent", "points"}
 RATE = re.compile(r"[^/]+/\s*(?:s|sec|second|ms)|(?:it|op|ops|flop|flops|tflops|gflops)s?/s", re.I)
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the names of metrics for a sentence: in order, and of many the first ones."""
+    return ", ".join(sorted(names)[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
 
 
 def of_unit(unit: str) -> Metric:

@@ -83,7 +83,9 @@ class Run:
     """What the file declares of its own metrics, by name."""
 
 
-OF_THE_RUN = frozenset({"command", "commit_date", "ab", "ab_side", "ab_notes"})
+ADDED = ("ab", "ab_side", "ab_notes")
+"""Facts that stand beside a side's environment: of the A/B run, and nothing about the machine."""
+OF_THE_RUN = frozenset({"command", "commit_date", *ADDED})
 """Facts in an environment that are of one run, and nothing about where it was measured."""
 
 Code = Literal[

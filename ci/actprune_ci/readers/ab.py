@@ -12,9 +12,6 @@ from actprune_ci.model.serialise import from_json, notes_to_text, to_json
 from actprune_ci.readers.fields import wrong
 from actprune_common.errors import InputError
 
-ADDED = ("ab", "ab_side", "ab_notes")
-"""Facts that stand beside a side's environment: of the A/B run, and nothing about the machine."""
-
 
 def runs(document: Mapping[str, Any], path: Path) -> tuple[Run, ...]:
     """One run, or base and head of an A/B run: sample i of one belongs to sample i of the other."""

@@ -6,14 +6,13 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from actprune_ci.readers.ab import ADDED
+from actprune_ci.model.runs import OF_THE_RUN
 from actprune_ci.store.query import sql
 
 _MACHINES = """
 SELECT machine, strftime(date, '%Y-%m-%d %H:%M') AS date, source, "commit", environment
 FROM measurements GROUP BY ALL ORDER BY ALL
 """
-_OF_THE_RUN = {"command", "commit_date", *ADDED}
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def machines(store: str | Path) -> list[MachineRuns]:
     for name, rows in groupby(sql(store, _MACHINES).rows, itemgetter(0)):
         changes, seen, runs = [], dict[str, str](), list(rows)
         for _, date, _, _, environment in runs:
-            now = {what: environment[what] for what in environment if what not in _OF_THE_RUN}
+            now = {what: environment[what] for what in environment if what not in OF_THE_RUN}
             changes += [
                 (date, what, seen[what], value)
                 for what, value in now.items()
