@@ -1,0 +1,1 @@
+"""Under torch.compile: what of each tensor is kept, recomputed, compressed or offloaded."""
