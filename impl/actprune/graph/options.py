@@ -1,0 +1,175 @@
+"""What can be done with each value of a joint graph, as the items that the solver takes."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+from torch.utils.checkpoint import CheckpointPolicy
+
+from actprune.budget.choices import LEVELS, Again, Item, Option
+from actprune.formats import Codes, Format, parse
+from actprune.graph.costs import rates, seconds
+from actprune.graph.plan import KEEP, OFFLOAD
+from actprune.graph.values import Joint, Value, hint, tensors
+from actprune.saved.operators import ACTIVATION, ATTENTION, CONV, LINEAR, NORM, REST
+from actprune.saved.stores import FLOATS, group_of
+from actprune_kernels import codes
+from actprune_kernels.sizes import blocks_along
+
+BITS, NARROW = "bits", "narrow"
+"""Stores that lose nothing: of booleans, and of the indices of max-pooling."""
+CANDIDATES = ("codes:bits=8", "codes:bits=4")
+SMALL, STATISTIC = 1024, 16
+"""Elements below which a tensor is kept as it is, and how many times fewer than an operator takes
+a statistic has."""
+ERRORS = {2: 0.45, 4: 0.104, 8: 0.006}
+"""‖x̂ - x‖ / ‖x‖ of codes by their bits: of normally distributed values in groups of 128, whose
+range is 5.4 standard deviations in the mean, a step of which has a twelfth of its square as the
+variance of rounding."""
+TYPICAL = (0.0, 0.006, 0.104, 0.45)
+"""The relative error of a value by its level."""
+SHARE = 0.25
+"""‖ĝ - g‖² / ‖g‖² of all gradients where every value that is read has a relative error of 1, as no
+batch tells better: of the models in docs/measuring.md 0.05 to 0.9."""
+_READERS = {
+    NORM: "layer_norm rms_norm batch_norm group_norm",
+    ATTENTION: "softmax scaled_dot_product attention",
+    CONV: "convolution",
+    LINEAR: "mm",
+    ACTIVATION: (
+        "gelu silu threshold tanh_backward sigmoid_backward hardswish hardsigmoid elu leaky_relu "
+        "hardtanh mish softplus glu log_sigmoid"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What errors of values do to the gradients.
+
+    Args:
+        weights: By the name of a value's node, ‖ĝ - g‖² / ‖g‖² for each square of its relative
+            error, as the backward pass reads it.
+        relative: By the name and the store, the relative error of what is read.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    relative: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+Chosen = Callable[[Value, tuple[str, ...]], Sequence[Format]]
+"""The formats that a value may take, by what it is read for."""
+
+
+def kinds_of(value: Value) -> tuple[str, ...]:
+    """Return what the backward pass reads a value for, as rules name it."""
+    return tuple(dict.fromkeys(kind_of(node) for node, _ in value.readers))
+
+
+def kind_of(node: fx.Node) -> str:
+    """Return what an operator of the backward pass reads a tensor for."""
+    name = f"{node.target} {node.meta.get('original_aten', '')}"
+    for kind, parts in _READERS.items():
+        if any(part in name for part in parts.split()):
+            break
+    else:
+        return REST
+    return ATTENTION if kind == LINEAR and "bmm" in name else kind
+
+
+def required(joint: Joint) -> set[fx.Node]:
+    """Return the nodes that the model's outputs follow from."""
+    found: set[fx.Node] = set()
+    stack = list(joint.outputs)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.all_input_nodes
+    return found
+
+
+def items(
+    joint: Joint, values: Sequence[Value], chosen: Chosen, errors: Errors, *, offload: bool = False
+) -> list[Item]:
+    """Return an item for each of `values`, which are in order."""
+    places = {value: place for place, value in enumerate(values)}
+    forward = required(joint)
+    read = [value for value in values if value.readers and is_codable(value)]
+    share = SHARE / max(1, len(read))
+    found = []
+    for value in values:
+        name = value.node.name
+        weight = errors.weights.get(name, share) if value.readers else 0.0
+        stores = options(value, chosen(value, kinds_of(value)), weight, errors)
+        if offload and stores and value.tensor is not None:
+            time = 2 * value.nbytes / rates(value.tensor.device).offloaded
+            stores.append(Option(OFFLOAD, 0, time))
+        again = None
+        if value.again:
+            costs = seconds(value.node) if value.node in forward else 0.0
+            carried = tuple(weight * error**2 for error in TYPICAL)
+            again = Again(tuple(places[part] for part in value.inputs), costs, carried)
+        tag = value.node.meta.get("recompute")
+        if tag == CheckpointPolicy.MUST_SAVE and stores:
+            again = None
+        elif again and tag in (CheckpointPolicy.MUST_RECOMPUTE, CheckpointPolicy.PREFER_RECOMPUTE):
+            stores = []
+        found.append(Item(name, bool(value.readers), tuple(stores), again))
+    return found
+
+
+def is_codable(value: Value) -> bool:
+    """Whether few bits may stand for a value: floating, large, and no statistic of others."""
+    tensor = value.tensor
+    if tensor is None or tensor.dtype not in FLOATS or value.nbytes < SMALL * tensor.element_size():
+        return False
+    node = value.node
+    node = node.args[0] if node.target is operator.getitem else node  # type: ignore[assignment]
+    taken = (part for given in node.all_input_nodes for part in tensors(given))
+    most = max((hint(part.numel()) for part in taken), default=0)
+    return hint(tensor.numel()) * STATISTIC > most
+
+
+def options(value: Value, formats: Sequence[Format], weight: float, errors: Errors) -> list[Option]:
+    """Return how a value can be held."""
+    tensor = value.tensor
+    if tensor is None:
+        return []
+    found, whole, time = [Option(KEEP, value.nbytes)], value.nbytes, rates(tensor.device)
+    coding = whole / time.coded + whole / time.decoded
+    if tensor.dtype == torch.bool and hint(tensor.numel()) >= SMALL:
+        found.append(Option(BITS, -(-whole // 8), 2 * coding))
+    if narrow_of(value) is not None:
+        found.append(Option(NARROW, whole // 4, 2 * whole / time.moved))
+    if not is_codable(value):
+        return found
+    for format in formats:
+        if isinstance(format, Codes):
+            error = errors.relative.get((value.node.name, format.spec), ERRORS[format.bits])
+            group = group_of(
+                [hint(n) for n in tensor.shape], [hint(n) for n in tensor.stride()], format.group
+            )
+            count = blocks_along(hint(tensor.numel()), group) * codes.width(format.bits, group)
+            level = next(place for place, most in enumerate((*LEVELS[:3], 1e9)) if error <= most)
+            found.append(Option(format.spec, count, coding, level, weight * error**2))
+    return [option for option in found if option.name == KEEP or option.nbytes < whole]
+
+
+def narrow_of(value: Value) -> torch.dtype | None:
+    """Return the smallest type for the indices that max-pooling gives, which stay in a plane."""
+    tensor, node = value.tensor, value.node
+    if tensor is None or tensor.dtype != torch.int64 or len(node.args) != 2 or node.args[1] != 1:
+        return None
+    pool = node.args[0]
+    if "max_pool2d_with_indices" not in str(getattr(pool, "target", "")):
+        return None
+    given = next(tensors(pool.args[0]))  # type: ignore[union-attr,arg-type]
+    return torch.int16 if hint(given.shape[-1]) * hint(given.shape[-2]) <= 2**15 else None
+
+
+def default_formats(value: Value, kinds: tuple[str, ...]) -> Sequence[Format]:
+    """Return the candidates where no rule says otherwise."""
+    return tuple(map(parse, CANDIDATES))

@@ -1,0 +1,115 @@
+"""How many bytes are alive after each operator of the two passes, by their graphs alone."""
+
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from actprune.graph.values import is_view, nbytes, tensors
+
+Storage = tuple[str, int]
+"""The name of the operator that made it, and the place among its results."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Bytes alive beside parameters, buffers and the inputs of the model."""
+
+    forward: tuple[int, ...]
+    """After each operator of the forward pass."""
+    backward: tuple[int, ...]
+    held: int
+    """Between the two: what the forward pass keeps for the backward pass."""
+
+    @property
+    def peak(self) -> int:
+        """The most."""
+        return max(self.forward + self.backward, default=0)
+
+
+def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
+    """Return what is alive while the graphs run node by node, each tensor freed after its last use.
+
+    outputs: how many of the forward graph's are the model's; the others are for `backward`, whose
+    inputs have their names.
+    """
+    first = _Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
+    results = first.results
+    saved = {part.name: first.storages[part] for part in results[outputs:]}
+    kept = {storage for storages in saved.values() for storage in storages}
+    # the model's outputs stay with the caller
+    outside = {s for part in results[:outputs] for s in first.storages[part]} - kept
+    second = _Run(backward, saved, {storage: first.sizes[storage] for storage in kept | outside})
+    held = sum(first.sizes[storage] for storage in kept)
+    return Timeline(
+        tuple(first.alive(kept | outside)), tuple(second.alive(second.kept() | outside)), held
+    )
+
+
+class _Run:
+    """The storages of a graph that runs.
+
+    given: of each input that is known, its storages; another is new, as what the backward pass
+    starts from is.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        given: Mapping[str, Collection[Storage]],
+        sizes: Mapping[Storage, int] = {},  # noqa: B006
+    ) -> None:
+        self.nodes = list(graph.nodes)
+        self.sizes = dict(sizes)
+        self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
+        for node in self.nodes:
+            if node.op == "placeholder" and node.name in given:
+                self.storages[node] = tuple(given[node.name])
+            elif node.op != "output":
+                self.storages[node] = self._of(node)
+        (output,) = graph.find_nodes(op="output")
+        parts = output.args[0]
+        self.results = [part for part in parts if isinstance(part, fx.Node)]  # type: ignore[union-attr]
+
+    def _of(self, node: fx.Node) -> tuple[Storage, ...]:
+        base = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if base is not None and is_view(node):
+            return self.storages[base]
+        if base is not None and node.target is operator.getitem:
+            return tuple(s for s in self.storages[base] if s[1] == node.args[1])
+        found = []
+        for place, part in enumerate(tensors(node)):
+            storage = node.name, place
+            self.sizes[storage] = nbytes(part)
+            found.append(storage)
+        return tuple(found)
+
+    def kept(self) -> set[Storage]:
+        """Return what the results hold."""
+        return {storage for part in self.results for storage in self.storages[part]}
+
+    def alive(self, keep: Collection[Storage]) -> list[int]:
+        """Return the bytes alive after each operator, before what it used last is freed."""
+        last: dict[Storage, int] = {}
+        for place, node in enumerate(self.nodes):
+            for used in (node, *node.all_input_nodes):
+                last.update(dict.fromkeys(self.storages.get(used, ()), place))
+        gone: dict[int, list[Storage]] = {}
+        for storage, place in last.items():
+            if storage not in keep:
+                gone.setdefault(place, []).append(storage)
+        inputs = (node for node in self.nodes if node.op == "placeholder")
+        given = {storage for node in inputs for storage in self.storages[node]}
+        made = {storage for storage in self.sizes if storage not in last or storage in given}
+        now, found = sum(self.sizes[s] for s in made), []
+        for place, node in enumerate(self.nodes):
+            for storage in self.storages.get(node, ()):
+                if storage not in made:
+                    made.add(storage)
+                    now += self.sizes[storage]
+            if node.op == "call_function":
+                found.append(now)
+            for storage in gone.get(place, ()):
+                now -= self.sizes[storage]
+        return found

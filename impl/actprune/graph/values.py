@@ -1,0 +1,195 @@
+"""The tensors of a joint graph of both passes: which storages hold them, and who reads them."""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._guards import TracingContext
+
+_aten: Any = torch.ops.aten
+_ALIASES = (_aten._unsafe_view.default, _aten.lift_fresh.default)
+"""Operators that return their argument's storage though their schema does not say so."""
+_STATEFUL = ("_native_batch_norm_legit_functional", "_batch_norm_with_update_functional")
+"""Operators that also return what they update."""
+_COLLECTIVES = ("_c10d_functional", "c10d", "fsdp", "c10d_functional")
+UNKNOWN = 4096
+"""A size that nobody knows while it is traced counts so."""
+
+
+@dataclass(eq=False)
+class Value:
+    """The content of a storage: what an operator made, and the views of it.
+
+    An operator of several results is a value without a size, and each of its results another.
+    """
+
+    node: fx.Node
+    nodes: list[fx.Node] = field(default_factory=list)
+    """All that share the storage, the one that made it first."""
+    inputs: list["Value"] = field(default_factory=list)
+    """What it is computed from; parameters and inputs of the model are none of them."""
+    readers: list[tuple[fx.Node, fx.Node]] = field(default_factory=list)
+    """The backward pass's operators that read it, and the view that they read."""
+    again: bool = True
+    """Whether it gives the same when it is computed once more."""
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The fake tensor; None for an operator of several results."""
+        found = self.node.meta.get("val")
+        return found if isinstance(found, Tensor) else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, by the hints of sizes that are not fixed."""
+        return 0 if self.tensor is None else nbytes(self.tensor)
+
+
+def hint(size: Any) -> int:
+    """Return a size as it was when the graph was traced."""
+    if isinstance(size, int):
+        return size
+    known = getattr(size.node, "hint", None)
+    return int(known) if known is not None else UNKNOWN
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor, which may be a fake one of symbolic sizes."""
+    return hint(tensor.numel()) * tensor.element_size()
+
+
+def tensors(node: fx.Node) -> Iterator[Tensor]:
+    """Yield what a node gives: tensors, alone or in a list."""
+    found = node.meta.get("val")
+    for part in found if isinstance(found, list | tuple) else (found,):
+        if isinstance(part, Tensor):
+            yield part
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether a node gives storages of its first argument."""
+    if node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        base = node.args[0]
+        return isinstance(base, fx.Node) and is_view(base)
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if node.target in _ALIASES:
+        return True
+    returns = node.target._schema.returns
+    info = returns[0].alias_info if returns else None
+    return info is not None and not info.is_write
+
+
+def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
+    """Whether an operator gives the same once more, and does nothing else.
+
+    changed: the inputs of the graph that the forward pass writes to.
+    """
+    target = node.target
+    if target is operator.getitem:
+        return True
+    if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target.namespace in _COLLECTIVES or target._schema.is_mutable:
+        return False
+    if target._schema.name.partition("::")[2] in (*_STATEFUL, "inductor_seeds"):
+        return False
+    if torch.Tag.nondeterministic_seeded in target.tags and _draws(node):
+        return False
+    return not any(part in changed for part in node.all_input_nodes)
+
+
+def _draws(node: fx.Node) -> bool:
+    """Attention is tagged as random for a dropout that it may do without."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    for place, argument in enumerate(schema.arguments):
+        if argument.name == "dropout_p":
+            given = node.args[place] if place < len(node.args) else argument.default_value
+            return bool(node.kwargs.get("dropout_p", given))
+    return True
+
+
+class Joint:
+    """The joint graph that AOTAutograd traces, its nodes told apart."""
+
+    def __init__(self, graph: fx.Graph, outputs: int) -> None:
+        self.graph = graph
+        (output,) = graph.find_nodes(op="output")
+        results = list(output.args[0])  # type: ignore[arg-type]
+        self.count = outputs
+        """How many results are the forward pass's."""
+        self.outputs = [part for part in results[:outputs] if isinstance(part, fx.Node)]
+        self.gradients = [part for part in results[outputs:] if isinstance(part, fx.Node)]
+        self.placeholders = graph.find_nodes(op="placeholder")
+        self.backward = self._backward()
+        self.values: dict[fx.Node, Value] = {}
+        """By every node of it, views too; what is given to the graph has none."""
+        changed = self._changed()
+        for node in graph.nodes:
+            if node.op == "call_function" and node not in self.backward:
+                self._add(node, changed)
+        self._read()
+
+    def _backward(self) -> set[fx.Node]:
+        """All that follows from a tangent."""
+        found: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            tangent = node.op == "placeholder" and "tangents" in str(node.target)
+            if node.op != "output" and (tangent or any(p in found for p in node.all_input_nodes)):
+                found.add(node)
+            elif node.meta.get("partitioner_tag") == "must_be_in_backward":
+                found.add(node)
+        return found
+
+    def _changed(self) -> set[fx.Node]:
+        """Inputs that the forward pass writes to: batch norm's statistics."""
+        found = {
+            node.args[0]
+            for node in self.graph.nodes
+            if node.target is _aten.copy_.default and node not in self.backward
+        }
+        context = TracingContext.try_get()
+        metadata = getattr(context, "fw_metadata", None)
+        primals = [node for node in self.placeholders if "tangents" not in str(node.target)]
+        for place in getattr(metadata, "mutated_inp_runtime_indices", None) or ():
+            if place < len(primals):
+                found.add(primals[place])
+        return {node for node in found if isinstance(node, fx.Node)}
+
+    def _add(self, node: fx.Node, changed: set[fx.Node]) -> None:
+        if not any(True for _ in tensors(node)):
+            return  # a size, which costs nothing
+        if is_view(node):
+            base = self.values.get(node.args[0])  # type: ignore[arg-type]
+            if base is not None:
+                self.values[node] = base
+                base.nodes.append(node)
+            return
+        value = Value(node, [node], again=repeats(node, changed))
+        found = (self.values.get(part) for part in node.all_input_nodes)
+        value.inputs = list(dict.fromkeys(part for part in found if part is not None))
+        self.values[node] = value
+
+    def _read(self) -> None:
+        for node in self.graph.nodes:
+            if node in self.backward:
+                for part in node.all_input_nodes:
+                    if part in self.values:
+                        self.values[part].readers.append((node, part))
+        for node in self.gradients:
+            if node in self.values:  # a gradient that follows from no tangent
+                self.values[node].readers.append((node, node))
+
+    def needed(self) -> list[Value]:
+        """What the backward pass reads, and what that is computed from, in order."""
+        wanted = {value for value in self.values.values() if value.readers}
+        ordered = list(dict.fromkeys(self.values.values()))
+        for value in reversed(ordered):
+            if value in wanted:
+                wanted.update(value.inputs)
+        return [value for value in ordered if value in wanted]
