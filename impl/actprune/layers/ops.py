@@ -26,7 +26,7 @@ _library: Any = torch.library.Library("actprune", "DEF")  # type: ignore[no-unty
 _Fake = TypeVar("_Fake", bound=Callable[..., Any])
 
 
-def _operator(function: Callable[..., Any], mutates: Sequence[str] = ()) -> Any:
+def operator(function: Callable[..., Any], mutates: Sequence[str] = ()) -> Any:
     """The operator actprune::NAME of a function, on every device; its fake is to be registered.
 
     It has no gradient, of which torch warns where one is asked for: autograd sees the layers.
@@ -45,8 +45,9 @@ def _operator(function: Callable[..., Any], mutates: Sequence[str] = ()) -> Any:
     return getattr(torch.ops.actprune, name).default
 
 
-def _fake(operator: Any) -> Callable[[_Fake], _Fake]:
-    register: Callable[[_Fake], _Fake] = torch.library.register_fake(operator, lib=_library)
+def fake(of: Any) -> Callable[[_Fake], _Fake]:
+    """Register the decorated function as what gives the shapes of an operator's results."""
+    register: Callable[[_Fake], _Fake] = torch.library.register_fake(of, lib=_library)
     return register
 
 
@@ -56,7 +57,7 @@ def _compressed(
     return Compressed(_of(spec), (rows, features), dtype, tuple(buffers))
 
 
-@_operator
+@operator
 def compress(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
@@ -66,21 +67,21 @@ def compress(
     return list(_of(spec).compress_tensors(activation, draw, sample_importance))
 
 
-@_fake(compress)
+@fake(compress)
 def _(
     activation: Tensor, spec: str, draw: Tensor | None, sample_importance: Tensor | None = None
 ) -> list[Tensor]:
     return list(_of(spec).empty_tensors(activation, *activation.shape))
 
 
-@_operator
+@operator
 def grad_weight(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     """dYᵀ·X, (out_features, features), from dY (rows, out_features)."""
     kept = _compressed(buffers, spec, len(grad_output), features, grad_output.dtype)
     return kept.format.grad_weight(kept, grad_output)
 
 
-@_fake(grad_weight)
+@fake(grad_weight)
 def _(buffers: Sequence[Tensor], grad_output: Tensor, spec: str, features: int) -> Tensor:
     return grad_output.new_empty(grad_output.shape[1], features)
 
@@ -97,7 +98,7 @@ def _grad_weights(
 torch.library.register_vmap("actprune::grad_weight", _grad_weights, lib=_library)
 
 
-@_operator
+@operator
 def to_dense(
     buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype
 ) -> Tensor:
@@ -106,12 +107,12 @@ def to_dense(
     return kept.format.to_dense(kept)
 
 
-@_fake(to_dense)
+@fake(to_dense)
 def _(buffers: Sequence[Tensor], spec: str, rows: int, features: int, dtype: torch.dtype) -> Tensor:
     return buffers[0].new_empty(rows, features, dtype=dtype)
 
 
-@_operator
+@operator
 def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     """Of each row the sum of X times `other`, both (rows, features): (rows,), wide."""
     rows, features = other.shape
@@ -119,34 +120,34 @@ def row_dot(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     return kept.format.row_dot(kept, other)
 
 
-@_fake(row_dot)
+@fake(row_dot)
 def _(buffers: Sequence[Tensor], other: Tensor, spec: str) -> Tensor:
     return other.new_empty(other.shape[0], dtype=wide(other.dtype))
 
 
-@partial(_operator, mutates=["h"])
+@partial(operator, mutates=["h"])
 def gelu_(h: Tensor, bits: int) -> Tensor:
     """h, contiguous, becomes GELU(h); the codes of its derivative (actprune_kernels.gelu)."""
     return gelu.backend(h.device).forward_(h, bits)  # type: ignore[no-any-return]
 
 
-@_fake(gelu_)
+@fake(gelu_)
 def _(h: Tensor, bits: int) -> Tensor:
     return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
 
 
-@_operator
+@operator
 def derivative_codes(h: Tensor, bits: int, name: str) -> Tensor:
     """The codes of the derivative of GELU or SiLU, by `name`, at h, contiguous."""
     return gelu.backend(h.device).derivative_codes(h, bits, name)  # type: ignore[no-any-return]
 
 
-@_fake(derivative_codes)
+@fake(derivative_codes)
 def _(h: Tensor, bits: int, name: str) -> Tensor:
     return h.new_empty(-(-h.numel() * bits // 8), dtype=torch.uint8)
 
 
-@partial(_operator, mutates=["grad"])
+@partial(operator, mutates=["grad"])
 def gelu_backward_(grad: Tensor, codes: Tensor, bits: int, name: str = "gelu") -> None:
     """grad, contiguous, becomes grad times the derivative that the codes tell."""
     gelu.backend(grad.device).backward_(grad, codes, bits, name)
