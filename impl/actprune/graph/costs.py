@@ -30,7 +30,7 @@ class Rates:
 
 RATES = {
     # one core of an AMD EPYC, torch 2.13, tensors of some MB (docs/measuring.md)
-    "cpu": Rates(8e10, 4e10, 9e9, 2e10, 1e9, 5e-6),
+    "cpu": Rates(8e10, 4e10, 9e9, 2e10, 1e9, 2e-5),
     # a published H100's: bf16 products, HBM3, PCIe 5; unmeasured
     "cuda": Rates(4e14, 2e12, 1e12, 1e12, 4e10, 5e-6),
 }

@@ -14,7 +14,8 @@ Storage = tuple[str, int]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Bytes alive beside parameters, buffers and the inputs of the model."""
+    """Bytes alive beside parameters, buffers and the inputs of the model; of its outputs nobody
+    knows what becomes of them: they count in the forward pass alone."""
 
     forward: tuple[int, ...]
     """After each operator of the forward pass."""
@@ -38,13 +39,9 @@ def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
     results = first.results
     saved = {part.name: first.storages[part] for part in results[outputs:]}
     kept = {storage for storages in saved.values() for storage in storages}
-    # the model's outputs stay with the caller
-    outside = {s for part in results[:outputs] for s in first.storages[part]} - kept
-    second = _Run(backward, saved, {storage: first.sizes[storage] for storage in kept | outside})
+    second = _Run(backward, saved, {storage: first.sizes[storage] for storage in kept})
     held = sum(first.sizes[storage] for storage in kept)
-    return Timeline(
-        tuple(first.alive(kept | outside)), tuple(second.alive(second.kept() | outside)), held
-    )
+    return Timeline(tuple(first.alive(first.kept())), tuple(second.alive(second.kept())), held)
 
 
 class _Run:
