@@ -22,8 +22,10 @@ from tests.actprune_bench.report.test_page_in_browser import FLAGS
 
 MIB = 2**20
 SVG = {"": "http://www.w3.org/2000/svg"}
+UNSEEN = "\x1b\u202e\ud800"
 RUN = "document.documentElement.setAttribute('data-ran', 1)"
-HOSTILE = f"""a'"&</code></svg><img src=https://e.example/ onerror="{RUN}"><script>{RUN}</script>"""
+TAGS = f'<img src=https://e.example/ onerror="{RUN}"><script>{RUN}</script>'
+HOSTILE = f"a'\"&</code></svg>{TAGS}{UNSEEN}"
 ENTRY = Entry("addmm", "fc1", "aten.addmm.default", ("linear",), 4 * MIB, "keep", MIB, 1e-3, 1e-4)
 GRAPH = GraphPlan(
     *("8c1f", (ENTRY,), 3 * MIB, 8 * MIB, 2 * MIB, 9 * MIB, 4 * MIB, 0.01),
@@ -71,7 +73,13 @@ def test_both_passes_align_and_both_curves_have_one_scale() -> None:
     }
     assert list(levels) == [0, 2, 4, 6, 8, 10]
     bottom, top = levels[0], levels[10]
-    for curve, values in ((dense, (4, 8, 9, 0)), (planned, (1, 2, 4, 3, 2, 1, 0))):
+    for name, curve, values in (
+        ("dense", dense, (4, 8, 9, 0)),
+        ("planned", planned, (1, 2, 4, 3, 2, 1, 0)),
+    ):
+        area = svg.find(f"path[@class='area {name}']", SVG)
+        assert area is not None
+        assert area.get("d", "").endswith(f"H{curve[-1][0]}V{bottom:g}Z")
         heights = list(dict.fromkeys(y for _, y in curve))
         expected = dict.fromkeys(round(bottom - v * (bottom - top) / 10, 1) for v in values)
         assert heights == list(expected)
@@ -147,6 +155,14 @@ def test_each_tensor_is_below_its_module_with_its_figures() -> None:
     assert re.search(r"<tfoot>.*all.*>3<.*>12\.00<.*>1\.50<.*>3\.000<.*>0\.017<", made)
 
 
+def test_choices_are_listed_from_the_most_bytes() -> None:
+    sizes = {"keep": 1, "offload": 5, "codes:bits=4": 3}
+    entries = [replace(ENTRY, choice=choice, nbytes=each * MIB) for choice, each in sizes.items()]
+    made = page.page(Plan((replace(GRAPH, entries=tuple(entries)),)))
+    found = re.findall(r'class="choice \w+">(.*?)<', made[: made.index("By module")])
+    assert found == ["offload", "codes:bits=4", "keep"]
+
+
 def test_several_graphs_are_listed_with_a_link_to_each() -> None:
     made = page.page(Plan((GRAPH, replace(GRAPH, key="77"))))
     assert re.findall(r'href="#([^"]*)"', made) == re.findall(r'<h2 id="([^"]*)"', made)
@@ -175,6 +191,7 @@ def test_the_page_stands_alone_and_names_are_text(tmp_path: Path) -> None:
     path = tmp_path / "new" / "plan.html"
     page.write_page(hostile(), path)
     made = path.read_text("utf-8")
+    assert not set(UNSEEN) & set(made)
     assert f'<meta http-equiv="Content-Security-Policy" content="{page.POLICY}">' in made
     assert "script-src" not in page.POLICY
     assert page.POLICY.startswith("default-src 'none'; ")

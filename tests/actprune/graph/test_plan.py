@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actprune.formats import FORMATS
 from actprune.graph import cells, plan, reading
 from actprune.graph.plan import Entry, GraphPlan, Plan
 from actprune.graph.reading import WAYS, load, parse_plan
@@ -140,7 +141,6 @@ def test_a_choice_is_read_to_its_one_form(written: str, read: str) -> None:
     assert parse_plan(TEXT.replace("recompute", written)).graphs[0].entries[1].choice == read
 
 
-FORMATS = "dense, coo, csr, bsr, codes, quant, bitmap, topk, rows, nm, derivative"
 FACTS = "budget, dense, held, dense_peak, peak, gap"
 NO_TITLE = "expected 'actprune graph plan 1' in the first line, got an empty text"
 HEADING = "tensor choice bytes held seconds error for producer module"
@@ -153,7 +153,7 @@ HEADING = "tensor choice bytes held seconds error for producer module"
             "recompute",
             "codez",
             "8: choice: expected one of keep, recompute, offload, bits, narrow, -, or a format of "
-            f"{FORMATS}, got 'codez'",
+            f"{', '.join(FORMATS)}, derivative, got 'codez'",
         ),
         ("recompute", "codes:bits=5", "8: bits: expected one of 8, 4, 2, got 5"),
         (
