@@ -1,55 +1,217 @@
-"""The backend for torch.compile."""
+"""The backend for torch.compile that carries plans out."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.debugging import boxed_nop
+from torch._dynamo.exc import ShortenTraceback
 
-from actprune.graph.partition import Settings, partition
+from actprune.budget.sizes import parse_bytes
+from actprune.formats import Codes, Dense, Format
+from actprune.graph.naming import module_of, reader_of
+from actprune.graph.options import Errors, Formats, kind_of
+from actprune.graph.partition import Partition, Settings
 from actprune.graph.plan import GraphPlan, Plan
+from actprune.graph.reading import load
+from actprune.graph.values import Value
+from actprune.strategies.grammar import read
+from actprune.strategies.saving import Rule
+from actprune_common.errors import InputError, check_one_of, expected
+
+COMPILERS = ("inductor", "aot_eager")
+Limit = int | float | str | None
+"""Bytes, or a share where it is a float, or a text of either: 0.1, "64MiB"."""
+
+
+class RefusedError(InputError, ShortenTraceback):
+    """A plan cannot be made: torch.compile passes it on as it is."""
+
+    def __init__(self, text: str) -> None:
+        ShortenTraceback.__init__(self, text, first_useful_frame=None)
 
 
 class Backend:
+    """What torch.compile calls for each graph of a model.
+
+    `plan` is what was decided so far. A graph that is compiled again, for another batch size, keeps
+    its plan where that is within the limits.
+    """
+
     def __init__(self, settings: Settings, compiler: str) -> None:
         self.settings, self.compiler = settings, compiler
-        self.graphs: list[GraphPlan] = []
+        self.plans: dict[str, GraphPlan] = {}
+        """By the key of a graph, in the order of compilation."""
 
     @property
     def plan(self) -> Plan:
-        return Plan(tuple(self.graphs))
+        """What is kept of each tensor, in the graphs that were compiled so far."""
+        return Plan(tuple(self.plans.values()))
 
-    def __call__(self, module: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+    def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
+        """Compile a graph. Raises InputError where no plan is within the limits."""
         if self.compiler == "aot_eager":
-            return aot_autograd(
-                fw_compiler=_boxed, bw_compiler=_boxed, partition_fn=self._partition, keep_inference_input_mutations=True
-            )(module, inputs)
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx
-
-        with config.patch(custom_partitioner_fn=_partitioner(self._partition)):
+            run: Any = aot_autograd(
+                fw_compiler=boxed_nop,
+                bw_compiler=boxed_nop,
+                partition_fn=self.partition,
+                keep_inference_input_mutations=True,
+            )
+            return run(module, inputs)
+        config = import_module("torch._inductor.config")
+        compile_fx = import_module("torch._inductor.compile_fx").compile_fx
+        with config.patch(custom_partitioner_fn=_partitioner(self.partition)), _compiler_errors():
             return compile_fx(module, inputs)
 
-    def _partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
-        forward, backward, made = partition(joint, inputs, self.settings, {}, **options)
-        self.graphs.append(made)
-        return forward, backward
+    def partition(
+        self, joint: fx.GraphModule, inputs: Any, **options: Any
+    ) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Return the two passes of a joint graph."""
+        part = Partition(joint, inputs, **options)
+        try:
+            others = sum(plan.held for key, plan in self.plans.items() if key != part.key)
+            passes, made = part.planned(self.settings, self.plans.get(part.key), others)
+        except InputError as problem:
+            raise RefusedError(str(problem)) from None
+        self.plans[part.key] = made
+        return passes
 
 
-def _boxed(module: fx.GraphModule, _: Any) -> Any:
-    def run(args: Any) -> Any:
-        return torch.fx.Interpreter(module).boxed_run(args)
+def backend(
+    keep: Limit = None,
+    *,
+    budget: Limit = None,
+    peak: Limit = None,
+    error: float | None = None,
+    errors: Errors | None = None,
+    plan: Plan | str | Path | None = None,
+    offload: bool = False,
+    compiler: str = "inductor",
+) -> Backend:
+    """Return a backend for torch.compile that keeps, computes again or compresses each tensor.
 
-    run._boxed_call = True  # type: ignore[attr-defined]
-    return run
+    torch's own partitioner says what a graph keeps between its passes. With a budget a solver
+    decides what of that is kept, computed again, or held in few bits, for the least time.
+
+    Args:
+        keep: a budget, or a spec of rules, "@*=>codes:bits=4". Rules alone say what stands for
+            each tensor that torch keeps; with a budget, what may.
+        budget: bytes that may be held between the passes, "64MiB", or a float: a share of what
+            torch's partitioner keeps. Bytes are for all graphs of a model together, and go to them
+            in the order in which they are compiled; of a share each has its own.
+        peak: the same of all that is alive at once in both passes beside parameters and inputs,
+            as predicted.
+        error: of the gradients, ‖ĝ - g‖ / ‖g‖, at most, as predicted.
+        errors: what `profile` measured; without it what formats err on normal numbers.
+        plan: one to follow, or the path of its text.
+        offload: whether tensors may go to the host's memory; on a GPU alone, where unmeasured.
+        compiler: what makes code of the graphs: "inductor", or "aot_eager", which runs them as
+            they are.
+
+    Returns:
+        What `torch.compile(model, backend=...)` takes; its `plan` tells what was decided.
+
+    Raises:
+        InputError: an argument is wrong. When the model is first called: nothing is within the
+            limits, and the text says the least; or a plan is of another graph.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+        >>> planned = actprune.graph.backend(0.2, compiler="aot_eager")
+        >>> step = torch.compile(model, backend=planned)
+        >>> step(torch.randn(512, 64)).sum().backward()
+        >>> planned.plan.held < 0.2 * planned.plan.dense
+        True
+    """
+    check_one_of("compiler", compiler, COMPILERS)
+    if isinstance(keep, str) and not _is_size(keep):
+        spec: str | None = keep
+    else:
+        spec = None
+        if keep is not None and budget is not None:
+            raise InputError(f"budget: given twice, {keep!r} and {budget!r}")
+        budget = keep if budget is None else budget
+    if error is not None and not error > 0:
+        raise expected("error", "a number above 0", error)
+    rules = [] if spec is None else _rules(spec)
+    followed = load(plan) if isinstance(plan, str | Path) else plan
+    settings = Settings(
+        budget=_limit("budget", budget),
+        peak=_limit("peak", peak),
+        error=error,
+        formats=_formats(rules) if rules else None,
+        ruled=bool(rules) and budget is None and peak is None,
+        errors=errors or Errors(),
+        given={} if followed is None else {graph.key: graph for graph in followed.graphs},
+        offload=offload,
+    )
+    return Backend(settings, compiler)
 
 
-def _partitioner(function: Any) -> Any:
-    from torch._inductor.custom_graph_pass import CustomPartitionerFn
+def _is_size(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] in ".-+"
 
-    class Partitioner(CustomPartitionerFn):
-        def __call__(self, gm: Any, joint_inputs: Any, **kwargs: Any) -> Any:
-            return function(gm, joint_inputs, **kwargs)
+
+def _limit(name: str, given: Limit) -> int | float | None:
+    """Raises InputError."""
+    if isinstance(given, str):
+        try:
+            given = float(given) if "." in given and given[-1].isdigit() else parse_bytes(given)
+        except ValueError:
+            raise expected(
+                name, "bytes such as 64MiB, or a share such as 0.1", repr(given)
+            ) from None
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
+        raise expected(name, "bytes above 0, or a share such as 0.1", repr(given))
+    return given
+
+
+def _rules(spec: str) -> list[Rule]:
+    """Raises InputError."""
+    found = read(spec)
+    layers = [format for format in found.layers.values() if not isinstance(format, Dense)]
+    if found.strategies or layers:
+        raise InputError(f"spec: expected rules with @, such as '@*=>codes:bits=4', got {spec!r}")
+    return found.saved
+
+
+def _formats(rules: Sequence[Rule]) -> Formats:
+    """What the rules say of a value: of several readers, what keeps most."""
+
+    def formats(value: Value) -> Sequence[Format]:
+        asked = [_ruling(rules, value, node) for node, _ in value.readers]
+        if not asked:  # it serves to compute others again
+            asked = [rule.format for rule in rules if isinstance(rule.format, Codes)]
+            return asked[-1:]
+        if any(isinstance(format, Dense) for format in asked):
+            return ()
+        return tuple(sorted(asked, key=_fineness)[-1:])
+
+    return formats
+
+
+def _fineness(format: Format) -> int:
+    return format.bits if isinstance(format, Codes) else 0
+
+
+def _ruling(rules: Sequence[Rule], value: Value, node: fx.Node) -> Format:
+    module, kind = reader_of(node) or module_of(value.node), kind_of(node)
+    return next((rule.format for rule in rules if rule.names(module, kind)), Dense())
+
+
+def _partitioner(partition: Callable[..., Any]) -> Any:
+    """What inductor's configuration takes; its caches hold nothing of what it has made."""
+    base = import_module("torch._inductor.custom_graph_pass").CustomPartitionerFn
+
+    class Partitioner(base):  # type: ignore[misc,valid-type]
+        def __call__(self, gm: fx.GraphModule, joint_inputs: Any, **options: Any) -> Any:
+            return partition(gm, joint_inputs, **options)
 
         def uuid(self) -> None:
             return None
@@ -57,5 +219,14 @@ def _partitioner(function: Any) -> Any:
     return Partitioner()
 
 
-def backend(spec: str | None = None, *, budget: int | float | None = None, error: float | None = None, compiler: str = "inductor") -> Backend:
-    return Backend(Settings(budget, error), compiler)
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    """A compiler that is missing is said in one line."""
+    missing = import_module("torch._inductor.exc").InvalidCxxCompiler
+    try:
+        yield
+    except missing:
+        raise RefusedError(
+            "compiler: expected a C++ compiler for inductor, such as g++, found none; "
+            'compiler="aot_eager" does without'
+        ) from None

@@ -9,18 +9,18 @@ from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
 from actprune.budget.choices import LEVELS, Again, Item, Option
-from actprune.formats import Codes, Format, parse
+from actprune.formats import Codes, Format, PruningFormat, parse
 from actprune.graph.costs import rates, seconds
-from actprune.graph.plan import KEEP, OFFLOAD
-from actprune.graph.values import Joint, Value, hint, tensors
+from actprune.graph.plan import BITS, KEEP, NARROW, OFFLOAD
+from actprune.graph.products import group_for, is_weight_gradient
+from actprune.graph.values import Joint, Value, hint, statistics, tensors
 from actprune.saved.operators import ACTIVATION, ATTENTION, CONV, LINEAR, NORM, REST
-from actprune.saved.stores import FLOATS, group_of
+from actprune.saved.stores import FLOATS
 from actprune_kernels import codes
 from actprune_kernels.sizes import blocks_along
 
-BITS, NARROW = "bits", "narrow"
-"""Stores that lose nothing: of booleans, and of the indices of max-pooling."""
 CANDIDATES = ("codes:bits=8", "codes:bits=4")
+_DEFAULT = tuple(map(parse, CANDIDATES))
 SMALL, STATISTIC = 1024, 16
 """Elements below which a tensor is kept as it is, and how many times fewer than an operator takes
 a statistic has."""
@@ -30,7 +30,7 @@ range is 5.4 standard deviations in the mean, a step of which has a twelfth of i
 variance of rounding."""
 TYPICAL = (0.0, 0.006, 0.104, 0.45)
 """The relative error of a value by its level."""
-SHARE = 0.25
+SHARE = 0.05
 """‖ĝ - g‖² / ‖g‖² of all gradients where every value that is read has a relative error of 1, as no
 batch tells better: of the models in docs/measuring.md 0.05 to 0.9."""
 _READERS = {
@@ -59,8 +59,8 @@ class Errors:
     relative: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-Chosen = Callable[[Value, tuple[str, ...]], Sequence[Format]]
-"""The formats that a value may take, by what it is read for."""
+Formats = Callable[[Value], Sequence[Format]]
+"""Those that a value may take."""
 
 
 def kinds_of(value: Value) -> tuple[str, ...]:
@@ -71,11 +71,8 @@ def kinds_of(value: Value) -> tuple[str, ...]:
 def kind_of(node: fx.Node) -> str:
     """Return what an operator of the backward pass reads a tensor for."""
     name = f"{node.target} {node.meta.get('original_aten', '')}"
-    for kind, parts in _READERS.items():
-        if any(part in name for part in parts.split()):
-            break
-    else:
-        return REST
+    found = (kind for kind, parts in _READERS.items() if any(p in name for p in parts.split()))
+    kind = next(found, REST)
     return ATTENTION if kind == LINEAR and "bmm" in name else kind
 
 
@@ -92,7 +89,12 @@ def required(joint: Joint) -> set[fx.Node]:
 
 
 def items(
-    joint: Joint, values: Sequence[Value], chosen: Chosen, errors: Errors, *, offload: bool = False
+    joint: Joint,
+    values: Sequence[Value],
+    formats: Formats | None,
+    errors: Errors,
+    *,
+    offload: bool = False,
 ) -> list[Item]:
     """Return an item for each of `values`, which are in order."""
     places = {value: place for place, value in enumerate(values)}
@@ -103,13 +105,15 @@ def items(
     for value in values:
         name = value.node.name
         weight = errors.weights.get(name, share) if value.readers else 0.0
-        stores = options(value, chosen(value, kinds_of(value)), weight, errors)
+        allowed = _DEFAULT if formats is None else formats(value)
+        stores = options(value, allowed, weight, errors)
         if offload and stores and value.tensor is not None:
             time = 2 * value.nbytes / rates(value.tensor.device).offloaded
             stores.append(Option(OFFLOAD, 0, time))
         again = None
         if value.again:
-            costs = seconds(value.node) if value.node in forward else 0.0
+            made = value.node.args[0] if statistics(value.node) else value.node
+            costs = seconds(made) if value.node in forward else 0.0  # type: ignore[arg-type]
             carried = tuple(weight * error**2 for error in TYPICAL)
             again = Again(tuple(places[part] for part in value.inputs), costs, carried)
         tag = value.node.meta.get("recompute")
@@ -149,13 +153,38 @@ def options(value: Value, formats: Sequence[Format], weight: float, errors: Erro
     for format in formats:
         if isinstance(format, Codes):
             error = errors.relative.get((value.node.name, format.spec), ERRORS[format.bits])
-            group = group_of(
-                [hint(n) for n in tensor.shape], [hint(n) for n in tensor.stride()], format.group
-            )
+            group = group_for(tensor, format)
             count = blocks_along(hint(tensor.numel()), group) * codes.width(format.bits, group)
-            level = next(place for place, most in enumerate((*LEVELS[:3], 1e9)) if error <= most)
-            found.append(Option(format.spec, count, coding, level, weight * error**2))
+            found.append(Option(format.spec, count, coding, level_of(error), weight * error**2))
+        elif isinstance(format, PruningFormat) and _multiplies(value):
+            found.append(_pruned(value, format, coding, weight, errors))
     return [option for option in found if option.name == KEEP or option.nbytes < whole]
+
+
+def level_of(error: float) -> int:
+    """Return the place in LEVELS of a relative error; what is above the last counts as the last."""
+    return next((place for place, most in enumerate(LEVELS) if error <= most), len(LEVELS) - 1)
+
+
+def _multiplies(value: Value) -> bool:
+    """Whether a value is read for weight gradients alone."""
+    readers = value.readers
+    return bool(readers) and all(is_weight_gradient(node, view, value) for node, view in readers)
+
+
+def _pruned(
+    value: Value, format: PruningFormat, seconds: float, weight: float, errors: Errors
+) -> Option:
+    """What a pruning format keeps; by itself, its variance is that of a uniform choice."""
+    tensor = value.tensor
+    assert tensor is not None
+    features = hint(tensor.shape[-1])
+    like = torch.empty(0, dtype=tensor.dtype, device="meta")
+    kept = format.empty_tensors(like, hint(tensor.numel()) // features, features)
+    typical = (format.sparsity / (1 - format.sparsity)) ** 0.5 if format.stochastic else 0.5
+    error = errors.relative.get((value.node.name, format.spec), typical)
+    size = sum(part.numel() * part.element_size() for part in kept)
+    return Option(format.spec, size, seconds, level_of(error), weight * error**2)
 
 
 def narrow_of(value: Value) -> torch.dtype | None:
@@ -168,8 +197,3 @@ def narrow_of(value: Value) -> torch.dtype | None:
         return None
     given = next(tensors(pool.args[0]))  # type: ignore[union-attr,arg-type]
     return torch.int16 if hint(given.shape[-1]) * hint(given.shape[-2]) <= 2**15 else None
-
-
-def default_formats(value: Value, kinds: tuple[str, ...]) -> Sequence[Format]:
-    """Return the candidates where no rule says otherwise."""
-    return tuple(map(parse, CANDIDATES))

@@ -1,22 +1,30 @@
-"""A partition function for AOTAutograd: what the forward pass keeps, chosen by a plan."""
+"""A partition function for AOTAutograd, which chooses what the forward pass keeps."""
 
 import copy
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch._functorch.config as functorch
 from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
 from actprune.budget.choices import AGAIN, Choice, Item
-from actprune.budget.solver import solve
-from actprune.graph.options import Chosen, Errors, default_formats, items, kinds_of
+from actprune.budget.solver import least, solve
+from actprune.graph.deciding import by_names, unknown
+from actprune.graph.naming import module_of
+from actprune.graph.options import Errors, Formats, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.rewriting import Rewriting, split
-from actprune.graph.schedule import timeline
+from actprune.graph.schedule import Timeline, timeline
+from actprune.graph.simplifying import without_copies
 from actprune.graph.values import Joint, Value
+from actprune_common.errors import InputError, expected
+
+Modules = tuple[fx.GraphModule, fx.GraphModule]
+_TRIES, _STEP = 10, 0.8
+"""Plans that are tried for a peak, each of so many times the bytes of the one before."""
 
 
 @dataclass(frozen=True)
@@ -25,62 +33,163 @@ class Settings:
 
     Args:
         budget: Bytes that may be held, or a share of what torch's own partitioner keeps.
-        error: Of the gradients, at most, as predicted.
-        chosen: The formats that a value may take.
+        peak: Bytes that may be alive at once in both passes, or a share of what is with torch's.
+        error: Of the gradients, ‖ĝ - g‖ / ‖g‖, at most, as predicted.
+        formats: Those that a value may take.
+        ruled: Whether each value takes the first of its formats, and no solver is asked.
         errors: What is known of errors.
+        given: Plans to follow, by the key of a graph.
     """
 
     budget: int | float | None = None
+    peak: int | float | None = None
     error: float | None = None
-    chosen: Chosen = default_formats
+    formats: Formats | None = None
+    ruled: bool = False
     errors: Errors = field(default_factory=Errors)
+    given: dict[str, GraphPlan] = field(default_factory=dict)
+    offload: bool = False
 
 
-def partition(
-    joint_module: fx.GraphModule,
-    inputs: Any,
-    settings: Settings,
-    given: Mapping[str, GraphPlan],
-    **options: Any,
-) -> tuple[fx.GraphModule, fx.GraphModule, GraphPlan]:
-    """Return the two passes and the plan by which they were made."""
-    count = options["num_fwd_outputs"]
-    joint_module.graph.eliminate_dead_code()
-    joint_module.graph = fx_graph_cse(joint_module.graph)
-    twin = fx.GraphModule(joint_module, copy.deepcopy(joint_module.graph))
-    twin.meta.update(joint_module.meta)
-    before = partitioners.min_cut_rematerialization_partition(twin, inputs, **options)
-    dense = timeline(before[0].graph, before[1].graph, count)
-    joint = Joint(joint_module.graph, count)
-    values = joint.needed()
-    found = items(joint, values, settings.chosen, settings.errors)
-    budget = settings.budget
-    if isinstance(budget, float):
-        budget = int(budget * dense.held)
-    bound = None if settings.error is None else settings.error**2
-    choice = solve(found, budget=budget, error=bound)
-    entries = tuple(map(entry, values, found, choice.options, choice.levels))
-    Rewriting(joint, {each.name: each.choice for each in entries}).run()
-    forward, backward = split(joint_module, inputs, **options)
-    planned = timeline(forward.graph, backward.graph, count)
-    made = GraphPlan(
-        key=key_of(joint.graph),
-        entries=entries,
-        budget=budget,
-        dense=dense.held,
-        held=planned.held,
-        dense_peak=dense.peak,
-        peak=planned.peak,
-        gap=choice.gap,
-        timeline=planned.forward + planned.backward,
-        dense_timeline=dense.forward + dense.backward,
-        forward=len(planned.forward),
-        dense_forward=len(dense.forward),
-    )
-    return forward, backward, made
+class Partition:
+    """The two passes of one joint graph, and the plan by which they were made."""
+
+    def __init__(self, joint_module: fx.GraphModule, inputs: Any, **options: Any) -> None:
+        self.inputs, self.options = inputs, options
+        self.count: int = options["num_fwd_outputs"]
+        joint_module.graph.eliminate_dead_code()
+        joint_module.graph = fx_graph_cse(joint_module.graph)
+        with functorch.patch(cse=False):
+            self.dense = partitioners.min_cut_rematerialization_partition(
+                _copy(joint_module), inputs, **options
+            )
+        self.dense_timeline = timeline(self.dense[0].graph, self.dense[1].graph, self.count)
+        self.module = joint_module
+        self.joint = Joint(joint_module.graph, self.count)
+        without_copies(self.joint)
+        self.joint = Joint(joint_module.graph, self.count)
+        self.values = self.joint.needed()
+        self.key = key_of(self.joint)
+
+    def planned(
+        self, settings: Settings, known: GraphPlan | None, others: int
+    ) -> tuple[Modules, GraphPlan]:
+        """Return the passes and the plan.
+
+        known: a plan of an earlier compilation of this graph, which is followed where it fits.
+        others: bytes that other graphs of the model hold.
+
+        Raises InputError where nothing is within the settings' limits.
+        """
+        budget = self._bytes(settings.budget, self.dense_timeline.held)
+        if isinstance(settings.budget, int):
+            budget = settings.budget - others
+        limit = self._bytes(settings.peak, self.dense_timeline.peak)
+        found = items(
+            self.joint, self.values, settings.formats, settings.errors, offload=settings.offload
+        )
+        given = settings.given.get(self.key)
+        if given is not None:
+            return self._made(found, self._followed(found, given), budget)
+        if known is not None:
+            made = self._made(found, self._followed(found, known), budget)
+            if (budget is None or made[1].held <= budget) and (
+                limit is None or made[1].peak <= limit
+            ):
+                return made
+        if settings.ruled:
+            return self._made(found, self._of_torch(found, -1), budget)
+        if budget is None and limit is None:
+            return self.dense, self._plan(
+                found, self._of_torch(found, 0), None, self.dense_timeline
+            )
+        return self._within(found, settings, budget, limit)
+
+    def _within(
+        self, found: list[Item], settings: Settings, budget: int | None, limit: int | None
+    ) -> tuple[Modules, GraphPlan]:
+        bound = None if settings.error is None else settings.error**2
+        now = self.dense_timeline.held if budget is None else budget
+        fewest = least(found, bound)
+        peaks = []
+        for _ in range(_TRIES):
+            choice = solve(found, budget=now, error=bound)
+            made = self._made(found, choice, budget)
+            held, reached = made[1].held, made[1].peak
+            if budget is not None and held > budget:
+                raise AssertionError(f"{held} bytes held where {choice.nbytes} were planned")
+            if limit is None or reached <= limit:
+                return made
+            peaks.append(reached)
+            if now <= fewest:
+                break
+            now = max(fewest, int(min(now, choice.nbytes) * _STEP))
+        raise expected("peak", f"at least {min(peaks)} bytes, the least that was found", limit)
+
+    @staticmethod
+    def _bytes(limit: int | float | None, dense: int) -> int | None:
+        return int(limit * dense) if isinstance(limit, float) else limit
+
+    def _followed(self, found: list[Item], plan: GraphPlan) -> Choice:
+        choices = {each.name: each.choice for each in plan.entries}
+        missing = unknown(found, choices)
+        if missing:
+            raise InputError(f"plan: the graph {self.key} has no tensor {missing[0]!r}")
+        return by_names(found, choices)
+
+    def _of_torch(self, found: list[Item], store: int) -> Choice:
+        """What torch's partitioner keeps is held by the option of this place, -1 for the last."""
+        (output,) = self.dense[0].graph.find_nodes(op="output")
+        names = {part.name for part in output.args[0][self.count :] if isinstance(part, fx.Node)}  # type: ignore[index,union-attr]
+        choices = {
+            item.name: item.options[store].name
+            for value, item in zip(self.values, found, strict=True)
+            if item.options and any(node.name in names for node in value.nodes)
+        }
+        return by_names(found, choices)
+
+    def _made(
+        self, found: list[Item], choice: Choice, budget: int | None
+    ) -> tuple[Modules, GraphPlan]:
+        entries = self._entries(found, choice)
+        module = _copy(self.module)
+        joint = Joint(module.graph, self.count)
+        Rewriting(joint, {each.name: each.choice for each in entries}).run()
+        passes = split(module, self.inputs, **self.options)
+        planned = timeline(passes[0].graph, passes[1].graph, self.count)
+        return passes, self._plan(found, choice, budget, planned)
+
+    def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
+        parts = zip(self.values, found, choice.options, choice.levels, strict=True)
+        return tuple(_entry(*each) for each in parts)
+
+    def _plan(
+        self, found: list[Item], choice: Choice, budget: int | None, planned: Timeline
+    ) -> GraphPlan:
+        dense = self.dense_timeline
+        return GraphPlan(
+            key=self.key,
+            entries=self._entries(found, choice),
+            budget=budget,
+            dense=dense.held,
+            held=planned.held,
+            dense_peak=dense.peak,
+            peak=planned.peak,
+            gap=choice.gap,
+            timeline=planned.forward + planned.backward,
+            dense_timeline=dense.forward + dense.backward,
+            forward=len(planned.forward),
+            dense_forward=len(dense.forward),
+        )
 
 
-def entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
+def _copy(module: fx.GraphModule) -> fx.GraphModule:
+    twin = fx.GraphModule(module, copy.deepcopy(module.graph))
+    twin.meta.update(module.meta)
+    return twin
+
+
+def _entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     """Return what was chosen for a value."""
     name, held, time, error = ABSENT, 0, 0.0, 0.0
     if option == AGAIN:
@@ -102,19 +211,9 @@ def entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     )
 
 
-def module_of(node: fx.Node) -> str:
-    """Return the name of the module whose forward made a node; empty where nothing tells."""
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return ""
-    name = str(list(stack.values())[-1][0])
-    return name
-
-
-def key_of(graph: fx.Graph) -> str:
+def key_of(joint: Joint) -> str:
     """Return a digest of a graph's operators, whatever the sizes."""
-    text = "\n".join(f"{node.op} {node.target}" for node in graph.nodes)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-_ = Choice
+    values = dict.fromkeys(joint.values.values())
+    lines = [f"{value.node.name} {value.node.target}" for value in values]
+    lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

@@ -9,9 +9,11 @@ from actprune.formats import FORMATS, Dense, Derivative, parse_saved
 from actprune.graph.cells import EMPTY, GRAPH, cells, value
 from actprune.graph.plan import (
     ABSENT,
+    BITS,
     COLUMNS,
     FIELDS,
     KEEP,
+    NARROW,
     OFFLOAD,
     RECOMPUTE,
     TITLE,
@@ -20,11 +22,10 @@ from actprune.graph.plan import (
     GraphPlan,
     Plan,
 )
-from actprune.saved.stores import Bits, Narrow
 from actprune_common.errors import InputError, check_one_of, expected
 from actprune_common.files import contents
 
-WAYS = (KEEP, RECOMPUTE, OFFLOAD, Bits.name, Narrow.name, ABSENT)
+WAYS = (KEEP, RECOMPUTE, OFFLOAD, BITS, NARROW, ABSENT)
 """Choices that are no format."""
 _NOTHING: dict[type, Any] = {str: "", tuple: (), int: 0, float: 0.0}
 _BINDING = "tensor", "choice"

@@ -1,23 +1,29 @@
 """The joint graph in which stores stand for values, and what is computed again is written out."""
 
 import operator
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch._functorch.config as config
-from torch import Tensor, fx
+from torch import fx
 from torch._functorch import partitioners
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves
 
 from actprune.formats import Codes, parse
-from actprune.graph.options import BITS, NARROW, narrow_of
-from actprune.graph.plan import ABSENT, KEEP, OFFLOAD, RECOMPUTE
-from actprune.graph.values import Joint, Value, hint
-from actprune.saved.stores import group_of
+from actprune.graph.options import narrow_of
+from actprune.graph.plan import ABSENT, BITS, KEEP, NARROW, OFFLOAD, RECOMPUTE
+from actprune.graph.products import group_for, is_weight_gradient
+from actprune.graph.values import Joint, Value, statistics
+from actprune_common.errors import InputError
 
 _aten: Any = torch.ops.aten
 _ours: Any = torch.ops.actprune
+NO_FORMAT = (KEEP, RECOMPUTE, ABSENT, OFFLOAD, BITS, NARROW)
+"""Choices that are no format."""
 _BEFORE = "actprune_before"
 """In a node's meta: it belongs to the forward pass."""
 
@@ -29,11 +35,26 @@ class Rewriting:
         self.joint, self.choices, self.graph = joint, choices, joint.graph
         self.inside: dict[fx.Node, fx.Node] = {}
         """By node of the forward pass: what the backward pass reads instead."""
+        self.stores: dict[Value, list[fx.Node]] = {}
+        """What is held of a value, by an operator of the forward pass."""
+        self.decoded = self._decoded()
+
+    def _decoded(self) -> set[Value]:
+        """The values that are not only factors of weight gradients."""
+        found = set()
+        for value in self.joint.needed():
+            if self.choices.get(value.node.name, ABSENT) == RECOMPUTE:
+                found.update(value.inputs)
+            if not all(is_weight_gradient(node, view, value) for node, view in value.readers):
+                found.add(value)
+        return found
 
     def run(self) -> None:
         """Rewrite the graph."""
         for node in list(self.graph.nodes):
             if node in self.joint.backward and node.op == "call_function":
+                if self._multiplied(node):
+                    continue
                 for part in node.all_input_nodes:
                     if part in self.joint.values:
                         node.replace_input_with(part, self.read(part, node))
@@ -57,19 +78,101 @@ class Rewriting:
             value = self.joint.values[node]
             choice = self.choices.get(value.node.name, RECOMPUTE)
             held = node is value.node and choice not in (RECOMPUTE, ABSENT)
-            parts = [] if held else [p for p in node.all_input_nodes if p in self.joint.values]
+            parts = [] if held else [p for p in _inputs(node) if p in self.joint.values]
             missing = [part for part in parts if part not in self.inside]
             if missing:
                 stack += missing
                 continue
             stack.pop()
-            self.inside[node] = self._held(value, choice, before) if held else self._again(node, before)
+            self.inside[node] = (
+                self._held(value, choice, before) if held else self._again(node, before)
+            )
         return self.inside[wanted]
 
+    def _multiplied(self, node: fx.Node) -> bool:
+        """Let a weight gradient be computed from the store of its factor, where it can be."""
+        value = self.joint.values.get(node.args[1]) if node.target is _aten.mm.default else None  # type: ignore[arg-type]
+        choice = self.choices.get(value.node.name, ABSENT) if value is not None else ABSENT
+        if value is None or value in self.decoded or choice in NO_FORMAT:
+            return False
+        factor, view = node.args[0], node.args[1]
+        assert isinstance(factor, fx.Node)
+        assert isinstance(view, fx.Node)
+        (grad,), features = factor.all_input_nodes, view.meta["val"].shape[1]
+        stores, spec = self._stored(value, choice)
+        with self.graph.inserting_before(node):
+            made = self.graph.call_function(
+                _ours.grad_weight.default, (stores, grad, spec, self._number(value, features))
+            )
+        made.meta.update(node.meta)
+        node.replace_all_uses_with(made)
+        self.graph.erase_node(node)
+        return True
+
+    def _number(self, value: Value, size: Any) -> Any:
+        assert value.tensor is not None
+        if isinstance(size, int):
+            return size
+        return self._size(value, _aten.sym_size.int, value.tensor.dim() - 1, size)
+
+    def _stored(self, value: Value, choice: str) -> tuple[list[fx.Node], str]:
+        """The nodes of a format's store of a value, and its spec."""
+        format, tensor = parse(choice), value.tensor
+        assert tensor is not None
+        if isinstance(format, Codes):
+            group = group_for(tensor, format)
+            spec = Codes(bits=format.bits, group=group).spec
+            if value not in self.stores:
+                args = value.node, format.bits, group
+                self.stores[value] = [self._store(value, _ours.pack.default, args)]
+            return self.stores[value], spec
+        if value not in self.stores:
+            self.stores[value] = self._pruned(value, format)
+        return self.stores[value], format.spec
+
+    def _pruned(self, value: Value, format: Any) -> list[fx.Node]:
+        """The tensors that a pruning format keeps of a value's rows of features."""
+        tensor = value.tensor
+        assert tensor is not None
+        features = self._number(value, tensor.shape[-1])
+        rows = self._after(value.node, _aten.view.default, (value.node, [-1, features]))
+        draw = None
+        if format.stochastic:
+            stream = zlib.crc32(value.node.name.encode()) & 0x7FFFFFFF
+            draw = self._after(rows, _ours.draw.default, (rows, None, format.seed, stream))
+        kept = self._after(draw or rows, _ours.compress.default, (rows, format.spec, draw))
+        found, last = [], kept
+        for place in range(len(format.fields)):
+            last = self._after(last, operator.getitem, (kept, place))
+            last.meta[_BEFORE] = True
+            found.append(last)
+        return found
+
     def _again(self, node: fx.Node, before: fx.Node) -> fx.Node:
+        if statistics(node):
+            return self._normalized(node, before)
         with self.graph.inserting_before(before):
             made = self.graph.node_copy(node, lambda part: self.inside.get(part, part))
         return _placed(made, "is_backward")
+
+    def _normalized(self, node: fx.Node, before: fx.Node) -> fx.Node:
+        """Batch norm by the statistics of the batch, as if they were the running ones."""
+        norm = node.args[0]
+        assert isinstance(norm, fx.Node)
+        x, weight, bias, _, _, _, momentum, eps = norm.args
+        mean, invstd = (self.inside[part] for part in statistics(node))
+        x = self.inside.get(x, x)  # type: ignore[arg-type]
+
+        def call(function: Any, *args: Any) -> fx.Node:
+            with self.graph.inserting_before(before):
+                made = self.graph.call_function(function, args)
+            made.meta["val"] = _result(function, args, {})
+            return _placed(made, "is_backward")
+
+        variance = call(_aten.sub.Tensor, call(_aten.pow.Tensor_Scalar, invstd, -2), eps)
+        function = _aten._native_batch_norm_legit_no_training.default
+        made = call(function, x, weight, bias, mean, variance, momentum, eps)
+        return call(operator.getitem, made, 0)
 
     def _held(self, value: Value, choice: str, before: fx.Node) -> fx.Node:
         tensor = value.tensor
@@ -79,7 +182,9 @@ class Rewriting:
             return value.node
         if choice == BITS:
             kept = self._store(value, _ours.pack_bits.default, (value.node,))
-            return self._restored(value, before, _ours.unpack_bits.default, (kept, *self._layout(value)))
+            return self._restored(
+                value, before, _ours.unpack_bits.default, (kept, *self._layout(value))
+            )
         if choice == NARROW:
             dtype = narrow_of(value)
             kept = self._store(value, _aten._to_copy.default, (value.node,), {"dtype": dtype})
@@ -88,12 +193,18 @@ class Rewriting:
         if choice == OFFLOAD:
             kept = self._store(value, _ours.offload.default, (value.node,))
             return self._restored(value, before, _ours.reload.default, (kept, tensor.device))
+        stores, _ = self._stored(value, choice)
         format = parse(choice)
-        assert isinstance(format, Codes)
-        group = group_of([hint(n) for n in tensor.shape], [hint(n) for n in tensor.stride()], format.group)
-        kept = self._store(value, _ours.pack.default, (value.node, format.bits, group))
-        args = (kept, format.bits, group, *self._layout(value), tensor.dtype)
-        return self._restored(value, before, _ours.unpack.default, args)
+        if isinstance(format, Codes):
+            args = (
+                *stores,
+                format.bits,
+                group_for(tensor, format),
+                *self._layout(value),
+                tensor.dtype,
+            )
+            return self._restored(value, before, _ours.unpack.default, args)
+        raise InputError(f"plan: {choice} serves weight gradients alone, not {value.node.name}")
 
     def _layout(self, value: Value) -> tuple[list[Any], list[Any]]:
         """The sizes and strides of a value: numbers, or nodes where they are symbolic."""
@@ -114,10 +225,14 @@ class Rewriting:
         return _placed(made, "is_forward")
 
     def _store(self, value: Value, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
-        with self.graph.inserting_after(value.node):
+        made = self._after(value.node, function, args, kwargs)
+        made.meta[_BEFORE] = True
+        return made
+
+    def _after(self, place: fx.Node, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
+        with self.graph.inserting_after(place):
             made = self.graph.call_function(function, args, kwargs or {})
         made.meta["val"] = _result(function, args, kwargs or {})
-        made.meta[_BEFORE] = True
         return _placed(made, "is_forward")
 
     def _restored(
@@ -129,17 +244,22 @@ class Rewriting:
         return _placed(made, "is_backward")
 
 
+def _inputs(node: fx.Node) -> list[fx.Node]:
+    """What a node is computed again from."""
+    known = statistics(node)
+    return [node.args[0].args[0], *known] if known else node.all_input_nodes  # type: ignore[union-attr,return-value]
+
+
 def _placed(node: fx.Node, tag: str) -> fx.Node:
     node.meta["partitioner_tag"] = tag
     return node
 
 
-def _result(function: Any, args: Any, kwargs: Any) -> Tensor:
-    real = [part.meta["val"] if isinstance(part, fx.Node) else part for part in args]
-    mode = next(part.fake_mode for part in real if isinstance(part, Tensor))
-    with mode:
-        found: Tensor = function(*real, **kwargs)
-    return found
+def _result(function: Any, args: Any, kwargs: Any) -> Any:
+    real = torch.fx.map_arg(args, lambda part: part.meta["val"])
+    modes = (part.fake_mode for part in tree_leaves(real) if isinstance(part, FakeTensor))
+    with next(modes):
+        return function(*real, **kwargs)
 
 
 def split(

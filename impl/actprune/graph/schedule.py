@@ -55,7 +55,7 @@ class _Run:
         self,
         graph: fx.Graph,
         given: Mapping[str, Collection[Storage]],
-        sizes: Mapping[Storage, int] = {},  # noqa: B006
+        sizes: Mapping[Storage, int] = {},
     ) -> None:
         self.nodes = list(graph.nodes)
         self.sizes = dict(sizes)

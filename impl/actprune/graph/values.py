@@ -114,6 +114,18 @@ def _draws(node: fx.Node) -> bool:
     return True
 
 
+def statistics(node: fx.Node) -> list[fx.Node]:
+    """Return the results with a batch's mean and inverse deviation, where a node is the third.
+
+    The third is what batch norm makes of its input; of any other node there are none.
+    """
+    made = node.args[0] if node.target is operator.getitem and node.args[1] == 0 else None
+    schema = getattr(getattr(made, "target", None), "_schema", None)
+    if schema is None or schema.name.partition("::")[2] not in _STATEFUL or not made.args[5]:
+        return []
+    return [user for place in (1, 2) for user in made.users if user.args[1] == place]
+
+
 class Joint:
     """The joint graph that AOTAutograd traces, its nodes told apart."""
 
@@ -133,16 +145,17 @@ class Joint:
         for node in graph.nodes:
             if node.op == "call_function" and node not in self.backward:
                 self._add(node, changed)
+        self._normalize()
         self._read()
 
     def _backward(self) -> set[fx.Node]:
         """All that follows from a tangent."""
         found: set[fx.Node] = set()
         for node in self.graph.nodes:
-            tangent = node.op == "placeholder" and "tangents" in str(node.target)
-            if node.op != "output" and (tangent or any(p in found for p in node.all_input_nodes)):
-                found.add(node)
-            elif node.meta.get("partitioner_tag") == "must_be_in_backward":
+            starts = node.op == "placeholder" and "tangents" in str(node.target)
+            starts = starts or node.meta.get("partitioner_tag") == "must_be_in_backward"
+            follows = any(part in found for part in node.all_input_nodes)
+            if node.op != "output" and (starts or follows):
                 found.add(node)
         return found
 
@@ -175,6 +188,18 @@ class Joint:
         value.inputs = list(dict.fromkeys(part for part in found if part is not None))
         self.values[node] = value
 
+    def _normalize(self) -> None:
+        """What batch norm gives is computed again from its statistics, which then stay as they are.
+
+        The operator itself would update the running ones once more.
+        """
+        for value in set(self.values.values()):
+            parts = [value.node, *statistics(value.node)]
+            if len(parts) == 3 and all(part in self.values for part in parts):
+                given = [value.node.args[0].args[0], *parts[1:]]  # type: ignore[union-attr]
+                value.inputs = [self.values[p] for p in given if p in self.values]
+                value.again = True
+
     def _read(self) -> None:
         for node in self.graph.nodes:
             if node in self.backward:
@@ -187,9 +212,13 @@ class Joint:
 
     def needed(self) -> list[Value]:
         """What the backward pass reads, and what that is computed from, in order."""
-        wanted = {value for value in self.values.values() if value.readers}
-        ordered = list(dict.fromkeys(self.values.values()))
-        for value in reversed(ordered):
-            if value in wanted:
-                wanted.update(value.inputs)
-        return [value for value in ordered if value in wanted]
+        found: dict[Value, None] = {}
+        stack = [value for value in dict.fromkeys(self.values.values()) if value.readers][::-1]
+        while stack:
+            value = stack[-1]
+            missing = [part for part in value.inputs if part not in found]
+            if value in found or not missing:
+                found[stack.pop()] = None
+            else:
+                stack += missing
+        return list(found)
