@@ -29,18 +29,18 @@ _NODES, _NODES_TO_THE_END = 20_000, 500_000
 """Nodes x columns of a search: a limit on time would not be the same on each machine."""
 _COLUMNS = 4000
 """Columns above which what was found first is not searched beyond."""
-_SCALE = 1e6
-"""What the limits and the least objective are scaled to; HiGHS tells 1e-6 apart."""
-_TIE = 1e-3
-"""What all bytes together weigh beside it, to tell equal choices apart."""
+_SCALE, _TIE = 1e6, 1e-3
+"""What the bound is scaled to, and what all bytes weigh beside it, to tell equal choices apart."""
+_LIMIT = 1e3
+"""What limits are scaled to. HiGHS tells 1e-6 apart, and fails where that is too little of one."""
 _NEAR = 1e-5
 """What a column may cost beyond the relaxation's, as a share of it, to be looked at first."""
 _LARGEST = 1e9
 """What no cost is scaled above."""
 _SAME = 1e-7
 """Shares of a bound that are no gap."""
-_TRIES, _FORBIDDEN, _PRECISION = 12, 4, 16
-"""Searches until one finds what rounding has not put above a limit; which of them tighten it."""
+_TRIES, _FORBIDDEN, _PRECISION = 12, 4, 1e-9
+"""Searches for what rounding has not put above a limit, the first that tightens it, by how much."""
 _INFEASIBLE = 2
 
 
@@ -137,14 +137,18 @@ class _Search:
         something could be better than that.
         """
         count = len(self.allowed)
-        beyond = self.relaxed() if count else np.zeros(0)
-        if beyond is None or not count:
-            return None if count else self.columns.choice(())
+        if not all(limit >= 0 for limit in self.limits.values()):
+            return None
+        if not count:
+            return self.columns.choice(())
+        beyond = self.relaxed()
+        if beyond is None:
+            return None
         wanted = 0.0 if exact or (exact is None and count <= EXACT) else GAP
         nodes = None if exact else (_NODES if wanted else _NODES_TO_THE_END) // count
         first, _ = self.whole(beyond <= _NEAR * _SCALE, wanted / 4, nodes)
         cost = np.inf if first is None else self.scale * getattr(first, self.minimise)
-        better = beyond <= cost - self.bound + _TIE
+        better = self.allowed & (beyond <= cost - self.bound + _TIE)
         better &= self.costs[self.minimise] * self.scale <= cost
         if first is not None:
             first = self.rated(first)
@@ -191,38 +195,43 @@ class _Search:
     def whole(self, mask: Mask, gap: float, nodes: int | None) -> tuple[Choice | None, float]:
         """Return the best choice of some columns that is found, and what none costs less than.
 
-        What rounding has put above a limit is forbidden, all of it together; where that goes on,
-        the limit is made a little tighter.
+        What rounding has put above a limit is forbidden, all of it together; where that does not
+        end, or HiGHS fails, the limit is made a little tighter.
         """
-        optimize, most, bound = _scipy(), self.most.copy(), -np.inf
-        tie = self.costs[_other(self.minimise)]
-        cost = self.costs[self.minimise] * self.scale + tie * (_TIE / (float(tie.sum()) or 1.0))
-        options = {"mip_rel_gap": gap} | ({} if nodes is None else {"node_limit": nodes})
+        bound, slack, tight = -np.inf, 0.0, np.ones(len(self.limits))
         for attempt in range(_TRIES):
-            low = np.where(self.equal, most, -np.inf)
-            made = optimize.milp(
-                cost,
-                integrality=np.ones(len(cost)),
-                bounds=optimize.Bounds(0, mask),
-                constraints=optimize.LinearConstraint(self.rows, low, most),
-                options=options,
-            )
-            if attempt <= _FORBIDDEN:
-                least = np.inf if made.status == _INFEASIBLE else made.mip_dual_bound
-                bound = max(bound, (-np.inf if least is None else least) - _TIE)
-            if made.x is None:
+            made = self.searched(mask, tight, gap, nodes)
+            if made.status == _INFEASIBLE:
+                return None, bound if slack else np.inf
+            if made.mip_dual_bound is not None and not slack:
+                bound = max(bound, made.mip_dual_bound - _TIE)
+            over = list(range(len(tight)))
+            if made.x is not None:
+                taken = np.flatnonzero(made.x > 0.5)
+                choice = self.columns.choice(taken.tolist())
+                over = [i for i, (k, v) in enumerate(self.limits.items()) if getattr(choice, k) > v]
+                if not over:
+                    return choice, bound
+                self.forbid(taken, over)
+            elif made.mip_dual_bound is not None:  # there were no more nodes
                 return None, bound
-            taken = np.flatnonzero(made.x > 0.5)
-            choice = self.columns.choice(taken.tolist())
-            over = [row for row, name in enumerate(self.limits) if self.above(choice, name)]
-            if not over:
-                return choice, bound
-            self.forbid(taken, over)
-            most[over] *= 1 - (attempt >= _FORBIDDEN) * 10.0 ** (attempt - _PRECISION)
+            if made.x is None or attempt >= _FORBIDDEN:
+                slack = 10 * slack or _PRECISION
+                tight[over] = 1 - slack
         return None, bound
 
-    def above(self, choice: Choice, name: str) -> bool:
-        return bool(getattr(choice, name) > self.limits[name])
+    def searched(self, mask: Mask, tight: Floats, gap: float, nodes: int | None) -> Any:
+        """What scipy found among some columns, with shares of the limits."""
+        optimize, tie = _scipy(), self.costs[_other(self.minimise)]
+        most = np.append(self.most[: len(tight)] * tight, self.most[len(tight) :])
+        low = np.where(self.equal, most, -np.inf)
+        return optimize.milp(
+            self.costs[self.minimise] * self.scale + tie * (_TIE / (float(tie.sum()) or 1.0)),
+            integrality=np.ones(len(mask)),
+            bounds=optimize.Bounds(0, mask),
+            constraints=optimize.LinearConstraint(self.rows, low, most),
+            options={"mip_rel_gap": gap} | ({} if nodes is None else {"node_limit": nodes}),
+        )
 
     def forbid(self, taken: NDArray[np.int64], over: Sequence[int]) -> None:
         """Let no choice take all of these columns that count for the same limit."""
@@ -248,10 +257,10 @@ def _rows(
     column = np.array([c for pair in pairs for half in pair for c in half], np.int64)
     sign = np.array([s for a, b in pairs for s in [1.0] * len(a) + [-1.0] * len(b)])
     shape = len(pairs), len(columns.ways)
-    scaled = [costs[name] * (_SCALE / (limit or 1)) for name, limit in limits.items()]
-    limited = sparse.csr_array(np.array(scaled).reshape(-1, shape[1]))
+    scaled = [costs[name] / (limit or 1) * _LIMIT for name, limit in limits.items()]
+    limited = sparse.csr_array(np.array(scaled).reshape(len(limits), shape[1]))
     rows = sparse.vstack([limited, sparse.csr_array((sign, (place, column)), shape)]).tocsr()
-    most = [*[_SCALE] * len(limits), *[1.0] * len(of), *[0.0] * len(columns.needs)]
+    most = [*[_LIMIT] * len(limits), *[1.0] * len(of), *[0.0] * len(columns.needs)]
     equal = [False] * len(limits) + [item.needed for item in columns.items]
     return rows, np.array(most), np.array(equal + [False] * len(columns.needs))
 
