@@ -28,7 +28,7 @@ EXACT = 200
 It does so for any number of them where nothing is computed again: that takes little.
 """
 GAP = 0.02
-"""How far above its bound a choice may be where the search need not, as a share of itself."""
+"""What a choice may be above its bound, as a share of itself, where another search ends."""
 _NODES, _NODES_TO_THE_END = 20_000, 500_000
 """Nodes x columns of a search: a limit on time would not be the same on each machine."""
 _COLUMNS = 4000
