@@ -183,9 +183,11 @@ class Joint:
                 self.values[node] = base
                 base.nodes.append(node)
             return
-        value = Value(node, [node], again=repeats(node, changed))
+        value = Value(node, [node])
         found = (self.values.get(part) for part in node.all_input_nodes)
         value.inputs = list(dict.fromkeys(part for part in found if part is not None))
+        there = all(part.again or part.tensor is not None for part in value.inputs)
+        value.again = there and repeats(node, changed)
         self.values[node] = value
 
     def _normalize(self) -> None:
