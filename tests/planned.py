@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from actprune.budget.choices import Item
@@ -111,3 +111,26 @@ def first_of(*wanted: str) -> Choosing:
         return next((name for name in wanted if name in known), [*known, ABSENT][0])
 
     return choose
+
+
+def passes(
+    model: nn.Module, inputs: tuple[Any, ...], planned: Backend
+) -> tuple[fx.GraphModule, fx.GraphModule, list[Any]]:
+    """The graphs of both passes, and what the first one is called with."""
+    found: list[fx.GraphModule] = []
+    given: list[list[Any]] = []
+
+    def compiler(module: fx.GraphModule, _: Any) -> Any:
+        found.append(module)
+
+        def run(arguments: list[Any]) -> Any:
+            given.append(list(arguments))
+            return module(*arguments)
+
+        run._boxed_call = True  # type: ignore[attr-defined]
+        return run
+
+    with mock.patch("actprune.graph.backend.boxed_nop", compiler):
+        train(model, inputs, planned, steps=1)
+    forward, backward = found
+    return forward, backward, given[0]

@@ -81,8 +81,7 @@ def is_view(node: fx.Node) -> bool:
     if node.target in _ALIASES:
         return True
     returns = node.target._schema.returns
-    info = returns[0].alias_info if returns else None
-    return info is not None and not info.is_write
+    return bool(returns) and returns[0].alias_info is not None
 
 
 def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:

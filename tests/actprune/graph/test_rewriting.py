@@ -1,6 +1,7 @@
-"""Rewritten joint graphs: whatever is kept or computed again, the gradients are those of eager mode."""
+"""Rewritten graphs: whatever is kept or computed again, the gradients are eager mode's."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from actprune.graph.plan import KEEP, RECOMPUTE
-from tests.planned import assert_same, chosen, first_of, graphs, train
+from tests.planned import Graphs, Result, assert_same, chosen, first_of, graphs, train
 from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
@@ -260,6 +261,13 @@ def made(case: Callable[[], Case]) -> Case:
     return model.double(), inputs
 
 
+@cache
+def prepared(case: Callable[[], Case]) -> tuple[Case, Graphs, Result]:
+    """A case, its graphs and what eager mode gives."""
+    model, inputs = made(case)
+    return (model, inputs), graphs(model, inputs), train(model, inputs)
+
+
 @pytest.mark.parametrize("case", CASES)
 @settings(max_examples=4)
 @given(again=st.lists(st.booleans(), min_size=30, max_size=30))
@@ -269,15 +277,14 @@ def test_any_choice_gives_the_gradients_of_eager_mode(
     case: Callable[[], Case], again: list[bool]
 ) -> None:
     """Keep or compute again, drawn for every tensor of the graph."""
-    model, inputs = made(case)
-    found = graphs(model, inputs)
+    (model, inputs), found, eager = prepared(case)
     assert len(found) == 1
     names = [item.name for item in found[0][1]]
     drawn = {name: again[place % len(again)] for place, name in enumerate(names)}
     planned = chosen(found, lambda item: first_of(RECOMPUTE if drawn[item.name] else KEEP)(item))
-    assert_same(train(model, inputs, planned), train(model, inputs))
+    assert_same(train(model, inputs, planned), eager)
     told = {entry.name: entry.choice for entry in planned.plan.graphs[0].entries}
     for item in found[0][1]:
         if item.needed:
-            wanted = drawn[item.name] and item.again is not None or not item.options
+            wanted = (drawn[item.name] and item.again is not None) or not item.options
             assert told[item.name] == (RECOMPUTE if wanted else KEEP)
