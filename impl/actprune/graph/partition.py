@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Timeline, timeline
 from actprune.graph.simplifying import without_copies
-from actprune.graph.values import Joint, Value
+from actprune.graph.values import Joint, Value, tensors
 from actprune_common.errors import InputError, expected
 
 Modules = tuple[fx.GraphModule, fx.GraphModule]
@@ -69,7 +70,7 @@ class Partition:
         without_copies(self.joint)
         self.joint = Joint(joint_module.graph, self.count)
         self.values = self.joint.needed()
-        self.key = key_of(self.joint)
+        self.key = key_of(self.joint, options.get("static_lifetime_input_indices") or ())
 
     def planned(
         self, settings: Settings, known: GraphPlan | None, others: int
@@ -89,6 +90,8 @@ class Partition:
             self.joint, self.values, settings.formats, settings.errors, offload=settings.offload
         )
         given = settings.given.get(self.key)
+        if settings.given and given is None:
+            raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
         if given is not None:
             return self._made(found, self._followed(found, given), budget)
         if known is not None:
@@ -134,7 +137,10 @@ class Partition:
         choices = {each.name: each.choice for each in plan.entries}
         missing = unknown(found, choices)
         if missing:
-            raise InputError(f"plan: the graph {self.key} has no tensor {missing[0]!r}")
+            known = ", ".join(item.name for item in found)
+            raise InputError(
+                f"plan: the graph {self.key} has no tensor {missing[0]!r}; known: {known}"
+            )
         return by_names(found, choices)
 
     def _of_torch(self, found: list[Item], store: int) -> Choice:
@@ -211,9 +217,14 @@ def _entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     )
 
 
-def key_of(joint: Joint) -> str:
-    """Return a digest of a graph's operators, whatever the sizes."""
+def key_of(joint: Joint, parameters: Sequence[int]) -> str:
+    """Return a digest of a graph's operators, modules and parameters, whatever the batch size.
+
+    parameters: their places among the inputs.
+    """
     values = dict.fromkeys(joint.values.values())
-    lines = [f"{value.node.name} {value.node.target}" for value in values]
+    lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
     lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
+    lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
