@@ -33,6 +33,11 @@ class RefusedError(InputError, ShortenTraceback):
 
     def __init__(self, text: str) -> None:
         ShortenTraceback.__init__(self, text, first_useful_frame=None)
+        self.text = text
+
+    def __str__(self) -> str:
+        """The text alone: torch.compile adds to the arguments how to debug it."""
+        return self.text
 
 
 class Backend:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,8 @@ from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import simplify
-from actprune.graph.values import Joint, Value
-from actprune_common.errors import InputError
+from actprune.graph.values import Joint, Value, tensors
+from actprune_common.errors import InputError, expected
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Partition:
         self.module = joint_module
         self.joint = simplify(joint_module.graph, self.count)
         self.values = self.joint.needed()
-        self.key = key_of(self.joint)
+        self.key = key_of(self.joint, options.get("static_lifetime_input_indices") or ())
 
     def planned(self, settings: Settings, known: GraphPlan | None, others: int) -> Made:
         """Return the passes and the plan.
@@ -86,6 +87,8 @@ class Partition:
         )
         given = settings.given.get(self.key)
         limits = Limits(budget, limit, settings.error)
+        if settings.given and given is None:
+            raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
         if given is not None:
             return self.made(found, self._followed(found, given), budget)
         if known is not None:
@@ -109,7 +112,10 @@ class Partition:
         choices = {each.name: each.choice for each in plan.entries}
         missing = unknown(found, choices)
         if missing:
-            raise InputError(f"plan: the graph {self.key} has no tensor {missing[0]!r}")
+            known = ", ".join(item.name for item in found)
+            raise InputError(
+                f"plan: the graph {self.key} has no tensor {missing[0]!r}; known: {known}"
+            )
         return by_names(found, choices)
 
     def _of_torch(self, found: list[Item], store: int) -> Choice:
@@ -185,9 +191,14 @@ def _entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     )
 
 
-def key_of(joint: Joint) -> str:
-    """Return a digest of a graph's operators, whatever the sizes."""
+def key_of(joint: Joint, parameters: Sequence[int]) -> str:
+    """Return a digest of a graph's operators, modules and parameters, whatever the batch size.
+
+    parameters: their places among the inputs.
+    """
     values = dict.fromkeys(joint.values.values())
-    lines = [f"{value.node.name} {value.node.target}" for value in values]
+    lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
     lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
+    lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

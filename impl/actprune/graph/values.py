@@ -81,8 +81,7 @@ def is_view(node: fx.Node) -> bool:
     if node.target in _ALIASES:
         return True
     returns = node.target._schema.returns
-    info = returns[0].alias_info if returns else None
-    return info is not None and not info.is_write
+    return bool(returns) and returns[0].alias_info is not None
 
 
 def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
@@ -183,9 +182,11 @@ class Joint:
                 self.values[node] = base
                 base.nodes.append(node)
             return
-        value = Value(node, [node], again=repeats(node, changed))
+        value = Value(node, [node])
         found = (self.values.get(part) for part in node.all_input_nodes)
         value.inputs = list(dict.fromkeys(part for part in found if part is not None))
+        there = all(part.again or part.tensor is not None for part in value.inputs)
+        value.again = there and repeats(node, changed)
         self.values[node] = value
 
     def _normalize(self) -> None:
