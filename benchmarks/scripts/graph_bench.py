@@ -26,9 +26,9 @@ from benchmarks.scripts.graph_figures import (
     Row,
     beside_torch,
     fewest,
-    geometric,
     predicted,
     share_of,
+    swept,
     timing,
 )
 from benchmarks.scripts.graph_steps import allocated, cold, graphs, loss_of, seconds, seeded
@@ -37,7 +37,8 @@ from benchmarks.scripts.models import Make, Step, build
 
 _LOWEST, _HIGHEST = 0.05, 0.95
 """Of torch's budgets that are tried."""
-_SWEPT = 10
+_TOLD = 300
+"""Characters of an error."""
 Limit = Literal["held", "peak"]
 """What a budget is of."""
 
@@ -82,12 +83,17 @@ class Bench:
 
     def run(self, first: int) -> dict[str, Row]:
         """Return the rows; `first` even: dense is compiled first where compilation is timed."""
+        with import_module("torch._inductor.config").patch(fallback_random=True):  # eager's draws
+            self.measure(first)
+        return self.rows
+
+    def measure(self, first: int) -> None:
         options = self.options
         self.add(EAGER, EAGER)
         self.add(CHECKPOINTING, CHECKPOINTING)
-        self.add(COMPILED, COMPILED, options.compiler)
+        self.add(COMPILED, COMPILED)
         if COMPILED not in self.variants:
-            return self.rows
+            return
         if options.profile:
             model, x = self.build()
             self.errors = import_module("actprune.graph.profiling").profile(
@@ -95,7 +101,7 @@ class Bench:
             )
         limits = {budget: self.bytes_of(budget) for budget in options.budgets}
         for budget, nbytes in limits.items():
-            self.add(budget, PLANNED, self.backend(nbytes), held=nbytes)
+            self.add(budget, PLANNED, held=nbytes)
         if options.sweep:
             self.sweep(options.sweep)
         if options.compiler == "inductor":
@@ -103,15 +109,21 @@ class Bench:
         self.time()
         self.time_compilations(limits, first)
         self.compare()
-        return self.rows
 
     def build(self, spec: str | None = None) -> tuple[nn.Module, Tensor]:
         model, x = build(self.make, self.options.device, spec)
         return model, x.repeat(self.options.times, *[1] * (x.dim() - 1))
 
-    def backend(self, limit: int, of: Limit = "held") -> Backend:
+    def compiler_of(self, kind: str, **limit: int) -> Any:
+        """Return what torch.compile takes for a kind of rows, None where nothing is compiled."""
+        if kind in (PLANNED, SWEPT):
+            return self.backend(**limit)
+        return self.options.compiler if kind in (COMPILED, TORCH) else None
+
+    def backend(self, **limit: int) -> Backend:
+        """Return the backend for a limit of bytes held or of the peak. Raises InputError."""
         options = self.options
-        limits: Row = {"budget" if of == "held" else of: limit}
+        limits: Row = {"budget" if of == "held" else of: nbytes for of, nbytes in limit.items()}
         given: Row = {"errors": self.errors, "error": options.error, "compiler": options.compiler}
         return backend(**limits, **given)
 
@@ -119,10 +131,11 @@ class Bench:
         base, share = share_of(budget)
         return int(share * self.rows[base]["held_bytes"])
 
-    def add(self, setting: str, kind: str, how: Any = None, **limit: int) -> None:
+    def add(self, setting: str, kind: str, **limit: int) -> None:
         """Measure all of a variant but its time; one that fails is a row, not the end."""
         row = self.rows[setting] = {"kind": kind, "limit": limit}
         try:
+            how = self.compiler_of(kind, **limit)
             model, x = self.build("checkpoint" if kind == CHECKPOINTING else None)
             call = loss_of(model, f"loss_of_{len(self.rows)}")
             before = graphs()
@@ -155,7 +168,7 @@ class Bench:
         """Add plans from compiled dense's bytes to the least that the solver finds."""
         model, x = self.build()
         most = self.rows[COMPILED][f"{of}_bytes"]
-        planned = self.backend(self.rows[COMPILED]["held_bytes"])
+        planned = self.backend(held=self.rows[COMPILED]["held_bytes"])
         call = torch.compile(loss_of(model, "least"), backend=planned, dynamic=False)
         try:
             with mock.patch("actprune.graph.partition.solve", partial(solve, minimise="nbytes")):
@@ -163,8 +176,8 @@ class Bench:
         except Exception as problem:
             self.rows["sweep"] = {"kind": SWEPT, "failed": told(problem)}
             return
-        for limit in geometric(most, fewest(planned.plan, of), _SWEPT):
-            self.add(f"sweep:{limit}", SWEPT, self.backend(limit, of), **{of: limit})
+        for limit in swept(most, fewest(planned.plan, of)):
+            self.add(f"sweep:{limit}", SWEPT, **{of: limit})
 
     def search(self) -> None:
         """Add torch's budgets that hold what the plans do, or a little more."""
@@ -178,7 +191,7 @@ class Bench:
                 if value not in tried:
                     config = import_module("torch._functorch.config")
                     with config.patch(activation_memory_budget=value):
-                        self.add(f"torch:{value}", TORCH, self.options.compiler)
+                        self.add(f"torch:{value}", TORCH)
                     tried[value] = self.rows[f"torch:{value}"].get("held_bytes", 0)
                 if tried[value] >= wanted:
                     high = value
@@ -203,7 +216,7 @@ class Bench:
             for setting in ways if number % 2 == 0 else ways[::-1]:
                 model, x = self.build()
                 plans = setting in limits
-                how = self.backend(limits[setting]) if plans else self.options.compiler
+                how = self.backend(held=limits[setting]) if plans else self.options.compiler
                 with cold(how, self.options.compiler):
                     call = torch.compile(loss_of(model, "timed"), backend=how, dynamic=False)
                     begin = time.perf_counter()
@@ -236,4 +249,4 @@ class Bench:
 
 def told(problem: Exception) -> str:
     """An error on one line; what torch.compile wraps says its cause on the second."""
-    return " ".join(f"{type(problem).__name__}: {problem}".splitlines()[:2])
+    return " ".join(f"{type(problem).__name__}: {problem}".splitlines()[:2])[:_TOLD]

@@ -30,16 +30,19 @@ def share_of(budget: str) -> tuple[str, float]:
     return base or EAGER, found
 
 
-def geometric(most: int, fewest: int, count: int) -> list[int]:
-    """Budgets from the most to the fewest, each the same share of the one before.
+def swept(most: int, fewest: int, count: int = 10) -> list[int]:
+    """Return budgets from the most to the fewest, each the same share of the one before.
+
+    Where the fewest are next to none, all but the last go to a hundredth of the most.
 
     Example:
-        >>> geometric(800, 100, 4)
-        [800, 400, 200, 100]
+        >>> swept(800, 100, 4), swept(1000, 0, 4)
+        ([800, 400, 200, 100], [1000, 100, 10, 1])
     """
-    ratio = fewest / most
-    between = [round(most * ratio ** (place / (count - 1))) for place in range(1, count - 1)]
-    return [most, *between, fewest]
+    low = max(fewest, most // 100)
+    steps = count - 1 if low == fewest else count - 2
+    levels = [round(most * (low / most) ** (place / steps)) for place in range(steps + 1)]
+    return levels if low == fewest else [*levels, max(fewest, 1)]
 
 
 def timing(samples: Sequence[float], dense: Sequence[float]) -> Row:
