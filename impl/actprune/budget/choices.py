@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+Sizes = NDArray[np.int64]
+Errors = NDArray[np.float64]
+
 LEVELS = (0.0, 0.02, 0.15, 1.0)
 """Relative errors up to which a tensor counts as exact, fine, coarse and rough."""
 
@@ -81,6 +87,21 @@ class Choice:
 
 
 AGAIN = -1
+
+
+def alternatives(nbytes: Sizes, errors: Errors) -> list[Item]:
+    """Return items that are all needed and take no time; nbytes, errors: (items, options)."""
+    return [
+        Item(
+            str(row),
+            needed=True,
+            options=tuple(
+                Option(str(place), int(size), error=float(error))
+                for place, (size, error) in enumerate(zip(*pair, strict=True))
+            ),
+        )
+        for row, pair in enumerate(zip(nbytes, errors, strict=True))
+    ]
 
 
 def check(items: Sequence[Item], choice: Choice) -> None:

@@ -6,6 +6,7 @@ less. Without the limits these rows are nearly those of a closure problem, so th
 in which shares of columns may be taken, is nearly whole: a few columns decide where a limit cuts.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 
 from actprune.budget.choices import Choice, Item
 from actprune.budget.columns import Columns, Floats, columns_of
-from actprune_common.errors import InputError, expected
+from actprune_common.errors import expected
 
 Quantity = Literal["seconds", "nbytes", "error"]
 Mask = NDArray[np.bool_]
 """By column."""
 EXACT = 200
-"""Columns up to which a search goes to its end, unless the caller says otherwise."""
+"""Columns up to which a search goes to its end, unless the caller says otherwise.
+
+It does so for any number of them where nothing is computed again: that takes little.
+"""
 GAP = 0.02
 """How far above its bound a choice may be where the search need not, as a share of itself."""
 _NODES, _NODES_TO_THE_END = 20_000, 500_000
@@ -144,7 +148,8 @@ class _Search:
         beyond = self.relaxed()
         if beyond is None:
             return None
-        wanted = 0.0 if exact or (exact is None and count <= EXACT) else GAP
+        small = count <= EXACT or not self.columns.needs
+        wanted = 0.0 if exact or (small and exact is None) else GAP
         nodes = None if exact else (_NODES if wanted else _NODES_TO_THE_END) // count
         first, _ = self.whole(beyond <= _NEAR * _SCALE, wanted / 4, nodes)
         cost = np.inf if first is None else self.scale * getattr(first, self.minimise)
@@ -175,7 +180,7 @@ class _Search:
         """
         cost, less, equal = self.costs[self.minimise], ~self.equal, self.equal
         unit = _SCALE / (float(cost.sum()) or 1.0)
-        made = _scipy().linprog(
+        made = _scipy("optimize").linprog(
             cost * unit,
             *(self.rows[less], self.most[less], self.rows[equal], self.most[equal]),
             bounds=np.stack([np.zeros(len(cost)), self.allowed], 1),
@@ -222,21 +227,20 @@ class _Search:
 
     def searched(self, mask: Mask, tight: Floats, gap: float, nodes: int | None) -> Any:
         """What scipy found among some columns, with shares of the limits."""
-        optimize, tie = _scipy(), self.costs[_other(self.minimise)]
+        optimize, tie = _scipy("optimize"), self.costs[_other(self.minimise)]
         most = np.append(self.most[: len(tight)] * tight, self.most[len(tight) :])
         low = np.where(self.equal, most, -np.inf)
         return optimize.milp(
             self.costs[self.minimise] * self.scale + tie * (_TIE / (float(tie.sum()) or 1.0)),
             integrality=np.ones(len(mask)),
-            bounds=optimize.Bounds(0, mask),
+            bounds=optimize.Bounds(0, mask.astype(float)),
             constraints=optimize.LinearConstraint(self.rows, low, most),
             options={"mip_rel_gap": gap} | ({} if nodes is None else {"node_limit": nodes}),
         )
 
     def forbid(self, taken: NDArray[np.int64], over: Sequence[int]) -> None:
         """Let no choice take all of these columns that count for the same limit."""
-        from scipy import sparse
-
+        sparse = _scipy("sparse")
         for row in over:
             counts = np.zeros((1, len(self.allowed)))
             counts[0, taken] = self.rows[[row]].toarray()[0, taken] > 0
@@ -249,8 +253,7 @@ def _rows(
     columns: Columns, limits: Mapping[str, float], costs: Mapping[str, Floats]
 ) -> tuple[Any, Floats, Mask]:
     """Rows by column, the most that each sums up to, and whether it has to; limits come first."""
-    from scipy import sparse
-
+    sparse = _scipy("sparse")
     of: list[tuple[list[int], list[int]]] = [(list(each), []) for each in columns.of]
     pairs = [*of, *((row.taken, row.there) for row in columns.needs)]
     place = np.repeat(np.arange(len(pairs)), [len(a) + len(b) for a, b in pairs])
@@ -270,10 +273,10 @@ def _other(minimise: str) -> str:
     return "seconds" if minimise == "nbytes" else "nbytes"
 
 
-def _scipy() -> Any:
-    """scipy.optimize, imported only where something is solved."""
+def _scipy(part: str) -> Any:
+    """A part of scipy, imported only where something is solved."""
     try:
-        from scipy import optimize
+        return importlib.import_module(f"scipy.{part}")
     except ImportError:
-        raise InputError("budget: what fits one is found by scipy: pip install scipy") from None
-    return optimize
+        what = "the package scipy, which finds what fits a budget: pip install scipy"
+        raise expected("budget", what, "none") from None

@@ -74,11 +74,11 @@ class Backend:
         part = Partition(joint, inputs, **options)
         try:
             others = sum(plan.held for key, plan in self.plans.items() if key != part.key)
-            passes, made = part.planned(self.settings, self.plans.get(part.key), others)
+            made = part.planned(self.settings, self.plans.get(part.key), others)
         except InputError as problem:
             raise RefusedError(str(problem)) from None
-        self.plans[part.key] = made
-        return passes
+        self.plans[part.key] = made.plan
+        return made.passes
 
 
 def backend(

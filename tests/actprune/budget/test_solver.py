@@ -1,17 +1,20 @@
 """The solver: against every possible choice on small graphs, its laws on large ones, its errors."""
 
+import doctest
 import itertools
 import math
 import random
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actprune import InputError
-from actprune.budget.choices import AGAIN, LEVELS, Again, Choice, Item, Option, check
+from actprune.budget import choices, solver
+from actprune.budget.choices import AGAIN, LEVELS, Again, Choice, Item, Option, alternatives, check
 from actprune.budget.solver import GAP, Quantity, least, solve
 
 QUANTITIES: tuple[Quantity, ...] = ("seconds", "nbytes", "error")
@@ -248,3 +251,62 @@ def test_what_serves_nothing_is_not_there() -> None:
     assert found.options == (None, 0)
     assert solve([]).options == ()
     assert solve([replace(spare, options=(), again=None)]).options == (None,)
+
+
+def test_alternatives_alone_are_solved_to_the_end() -> None:
+    """As many groups and candidates as a profile has; no error at all is found where it fits."""
+    draw = np.random.default_rng(0)
+    nbytes = draw.integers(1, 10**6, (200, 15))
+    errors = draw.lognormal(0, 3, (200, 15)) * (draw.random((200, 15)) < 0.9)
+    items, fewest = alternatives(nbytes, errors), int(nbytes.min(1).sum())
+    found = [
+        solve(items, budget=fewest * share // 10, minimise="error") for share in range(10, 101, 15)
+    ]
+    assert {choice.gap for choice in found} == {0.0}
+    assert all(a.error >= b.error for a, b in itertools.pairwise(found))
+    assert found[0].nbytes == fewest
+    assert found[-1].error == errors.min(1).sum()
+
+
+def test_examples_run() -> None:
+    done = doctest.testmod(solver, extraglobs=vars(choices))
+    assert (done.failed, done.attempted) == (0, 6)
+
+
+def test_scipy_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
+    with pytest.raises(InputError, match=r"^budget: expected the package scipy, .*pip install"):
+        solve([Item("x", True, (Option("keep", 1),))])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([Item("x", True, ())], "^x: needed, but can be neither held nor computed again$"),
+        (
+            [Item("x", False, ()), Item("y", True, (), Again((0,), 1.0))],
+            "^y: needed, but can be neither held nor computed again$",
+        ),
+        (
+            [Item("x", True, (), Again((1,), 1.0)), Item("y", True, (Option("keep", 1),))],
+            "^x: expected to be computed from earlier items$",
+        ),
+        (
+            [Item("x", True, (Option("keep", -1),))],
+            "^items: expected seconds, bytes and errors of 0 or more$",
+        ),
+    ],
+)
+def test_wrong_items_are_named(items: list[Item], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        solve(items)
+
+
+@pytest.mark.parametrize("budget", [-1, 0])
+def test_a_budget_below_nothing_is_never_met(budget: int) -> None:
+    items = [Item("x", False, (Option("keep", 1),))]
+    if budget == 0:
+        assert solve(items, budget=budget).nbytes == 0
+    else:
+        with pytest.raises(InputError, match=r"^budget: expected at least 0 bytes.*got -1$"):
+            solve(items, budget=budget)
