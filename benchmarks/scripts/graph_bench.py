@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from actprune.budget.solver import solve
 from actprune.graph.backend import Backend, backend
 from actprune.graph.options import Errors
+from actprune.graph.plan import Plan
+from actprune.graph.profiling import profile as errors_of
+from actprune_common.errors import InputError
 from benchmarks.scripts.graph_figures import (
     CHECKPOINTING,
     COMPILED,
@@ -25,7 +28,6 @@ from benchmarks.scripts.graph_figures import (
     TORCH,
     Row,
     beside_torch,
-    fewest,
     predicted,
     share_of,
     swept,
@@ -37,6 +39,8 @@ from benchmarks.scripts.models import Make, Step, build
 
 _LOWEST, _HIGHEST = 0.05, 0.95
 """Of torch's budgets that are tried."""
+_HALVINGS = 6
+"""Of the span in which the least peak is looked for."""
 _TOLD = 300
 """Characters of an error."""
 Limit = Literal["held", "peak"]
@@ -54,6 +58,7 @@ class Options:
     times: int = 1
     error: float | None = None
     sweep: Limit | None = None
+    levels: int = 10
     tries: int = 4
     profile: bool = False
     device: str = "cpu"
@@ -89,16 +94,14 @@ class Bench:
 
     def measure(self, first: int) -> None:
         options = self.options
+        if options.profile:  # first: it resets what was compiled
+            model, x = self.build()
+            self.errors = errors_of(loss_of(model, "profiled"), x)
         self.add(EAGER, EAGER)
         self.add(CHECKPOINTING, CHECKPOINTING)
         self.add(COMPILED, COMPILED)
         if COMPILED not in self.variants:
             return
-        if options.profile:
-            model, x = self.build()
-            self.errors = import_module("actprune.graph.profiling").profile(
-                loss_of(model, "profiled"), x
-            )
         limits = {budget: self.bytes_of(budget) for budget in options.budgets}
         for budget, nbytes in limits.items():
             self.add(budget, PLANNED, held=nbytes)
@@ -165,19 +168,39 @@ class Bench:
         return math.sqrt(sum(float((mine - grad).square().sum()) for mine, grad in pairs) / whole)
 
     def sweep(self, of: Limit) -> None:
-        """Add plans from compiled dense's bytes to the least that the solver finds."""
-        model, x = self.build()
+        """Add plans from compiled dense's bytes to the least that there is a plan for."""
         most = self.rows[COMPILED][f"{of}_bytes"]
-        planned = self.backend(held=self.rows[COMPILED]["held_bytes"])
-        call = torch.compile(loss_of(model, "least"), backend=planned, dynamic=False)
         try:
-            with mock.patch("actprune.graph.partition.solve", partial(solve, minimise="nbytes")):
-                seeded(call, x)()
+            least = self.least_held() if of == "held" else self.least_peak(most)
         except Exception as problem:
             self.rows["sweep"] = {"kind": SWEPT, "failed": told(problem)}
             return
-        for limit in swept(most, fewest(planned.plan, of)):
-            self.add(f"sweep:{limit}", SWEPT, **{of: limit})
+        for place, limit in enumerate(swept(most, least, self.options.levels)):
+            self.add(f"sweep:{place}", SWEPT, **{of: limit})
+
+    def least_held(self) -> int:
+        """Return the bytes of the plan that the solver makes where it minimises them."""
+        with mock.patch("actprune.graph.searching.solve", partial(solve, minimise="nbytes")):
+            plan = self.planned(held=self.rows[COMPILED]["held_bytes"])
+        return max(plan.held, sum(each.held for graph in plan.graphs for each in graph.entries))
+
+    def least_peak(self, most: int) -> int:
+        """Return a peak that there is a plan for, near those for which there is none."""
+        none = 0
+        for _ in range(_HALVINGS):
+            limit = (none + most) // 2
+            try:
+                most = min(limit, max(graph.peak for graph in self.planned(peak=limit).graphs))
+            except InputError:
+                none = limit
+        return most
+
+    def planned(self, **limit: int) -> Plan:
+        """Return the plan within a limit. Raises InputError."""
+        model, x = self.build()
+        made = self.backend(**limit)
+        seeded(torch.compile(loss_of(model, "planned"), backend=made, dynamic=False), x)()
+        return made.plan
 
     def search(self) -> None:
         """Add torch's budgets that hold what the plans do, or a little more."""

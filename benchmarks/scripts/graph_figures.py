@@ -30,7 +30,7 @@ def share_of(budget: str) -> tuple[str, float]:
     return base or EAGER, found
 
 
-def swept(most: int, fewest: int, count: int = 10) -> list[int]:
+def swept(most: int, fewest: int, count: int) -> list[int]:
     """Return budgets from the most to the fewest, each the same share of the one before.
 
     Where the fewest are next to none, all but the last go to a hundredth of the most.
@@ -56,13 +56,6 @@ def timing(samples: Sequence[float], dense: Sequence[float]) -> Row:
         "step": statistics.median(ratios),
         "scatter": [lower, upper],
     }
-
-
-def fewest(plan: Plan, of: str) -> int:
-    """Return the limit that a plan of the fewest bytes is within, of bytes held or of the peak."""
-    if of == "peak":
-        return max(graph.peak for graph in plan.graphs)
-    return max(plan.held, sum(each.held for graph in plan.graphs for each in graph.entries))
 
 
 def predicted(plan: Plan, row: Row, dense: Row) -> Row:

@@ -19,7 +19,7 @@ _BETWEEN = "between the passes"
 
 
 def allocated(model: nn.Module, step: Step) -> tuple[int, int]:
-    """Bytes alive between the passes and the most alive in both, as the allocator sees them."""
+    """Bytes alive between the passes, the loss apart, and the most alive in both, as the allocator sees them."""
     if next(model.parameters()).is_cuda:
         return held(model, step)
     model.zero_grad(set_to_none=True)
@@ -39,7 +39,7 @@ def allocated(model: nn.Module, step: Step) -> tuple[int, int]:
         now += nbytes
         peak = max(peak, now)
         kept = now if at < between else kept
-    return kept, peak
+    return kept - loss.nbytes, peak
 
 
 def loss_of(model: nn.Module, name: str) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,6 @@ compiled dense. On CUDA bytes are the allocator's. Seconds of compilation are of
 import argparse
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from benchmarks.scripts.models import models
 
 _SHARES = ("held", "held_compiled", "peak", "peak_compiled", "peak_checkpoint")
 _TAIL = (
+    "of_limit",
     "error_predicted",
     "compile",
     "gap",
@@ -47,7 +47,7 @@ def line(row: Row) -> str:
     if "scatter" in row:
         words.append("({:.3f} to {:.3f})".format(*row["scatter"]))
     for key in ("held", "peak"):
-        if f"{key}_predicted" in row:
+        if f"{key}_predicted" in row and row[f"{key}_bytes"]:
             words.append(f"{key} predicted {row[f'{key}_predicted'] / row[f'{key}_bytes']:.3f}")
     words.append(f"graphs {row['graphs']}")
     words += [
@@ -79,8 +79,6 @@ def arguments() -> argparse.Namespace:
             share_of(budget)
     except InputError as problem:
         parser.error(str(problem))
-    if given.profile and find_spec("actprune.graph.profiling") is None:
-        parser.error("--profile: this actprune has no actprune.graph.profiling")
     return given
 
 

@@ -1,6 +1,8 @@
 """The graph benchmark's verdicts, from rows that are made up, and its rows, of a tiny model."""
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 import actprune.graph.operators  # noqa: F401
 from actprune_common.errors import InputError
 from benchmarks.scripts import graphs
-from benchmarks.scripts.graph_bench import Bench, Options
+from benchmarks.scripts.graph_bench import Bench, Limit, Options
 from benchmarks.scripts.graph_figures import (
     beside_torch,
     bytes_at,
@@ -21,6 +23,7 @@ from benchmarks.scripts.graph_figures import (
 )
 from benchmarks.scripts.graph_steps import allocated
 from benchmarks.scripts.graph_verdicts import LEAST, RECOMMENDED, Verdict, falls, verdicts
+from tests import others
 
 Row = dict[str, Any]
 
@@ -54,9 +57,9 @@ def test_a_budget_that_is_none_is_refused(budget: str) -> None:
 def test_a_sweep_goes_to_the_least() -> None:
     assert swept(800, 100, 4) == [800, 400, 200, 100]
     assert swept(1000, 0, 4) == [1000, 100, 10, 1]
-    assert len(swept(12345678, 4321)) == 10
-    assert swept(12345678, 4321)[0] == 12345678
-    assert swept(12345678, 4321)[-1] == 4321
+    assert len(swept(12345678, 4321, 10)) == 10
+    assert swept(12345678, 4321, 10)[0] == 12345678
+    assert swept(12345678, 4321, 10)[-1] == 4321
 
 
 def test_a_step_is_the_median_of_the_rounds_ratios() -> None:
@@ -190,11 +193,13 @@ def tiny() -> tuple[nn.Module, Tensor]:
     ), torch.randn(2048, 64)
 
 
-def test_a_model_is_measured_with_all_its_settings() -> None:
-    options = Options(budgets=("0.5", "compiled:0.2", "0.000001"), steps=2, compilations=1)
+@pytest.mark.parametrize("profile", [False, True])
+def test_a_model_is_measured_with_all_its_settings(profile: bool) -> None:
+    budgets = "0.5", "compiled:0.2", "1e-8"
+    options = Options(budgets=budgets, steps=2, compilations=1, profile=profile)
     rows = Bench(tiny, options).run(0)
-    assert list(rows) == ["eager", "compiled", "0.5", "compiled:0.2", "0.000001"]
-    for setting in ("0.5", "compiled:0.2"):
+    assert list(rows) == ["eager", "compiled", *budgets]
+    for setting in budgets[:2]:
         row = rows[setting]
         assert row["held_bytes"] <= row["limit"]["held"]
         assert row["peak_off"] < 0.05
@@ -202,5 +207,34 @@ def test_a_model_is_measured_with_all_its_settings() -> None:
         assert row["graphs"] == rows["compiled"]["graphs"] == 1
         assert len(row["samples_ms"]) == 2
         assert row["compile"] > 0
-    assert "failed" in rows["0.000001"]
+    assert "budget: expected" in rows["1e-8"]["failed"]
     assert rows["compiled"]["error"] < 1e-5
+
+
+@pytest.mark.parametrize("limit", ["held", "peak"])
+def test_a_sweep_ends_at_the_least_that_there_is_a_plan_for(limit: Limit) -> None:
+    rows = Bench(tiny, Options(budgets=(), steps=0, sweep=limit, levels=3)).run(0)
+    found = [row for row in rows.values() if row["kind"] == "swept"]
+    assert len(found) == 3
+    assert not [row for row in found if "failed" in row]
+    assert found[0]["limit"] == {limit: rows["compiled"][f"{limit}_bytes"]}
+    assert found[2]["limit"][limit] < 0.8 * found[0]["limit"][limit]
+    assert found[2]["of_limit"] < 1.05
+
+
+def test_a_model_of_transformers_by_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others.package("timm")
+    others.package("transformers")
+    words = ["--model", "hf_vit", "--budget", LEAST, "--steps", "1", "--compilations", "0"]
+    monkeypatch.setattr(sys, "argv", ["graphs", *words, "--json", str(tmp_path / "out.json")])
+    graphs.main()
+    found = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    row = found["models"]["hf_vit"][LEAST]
+    assert row["held"] <= 0.03
+    assert row["peak_checkpoint"] < 1
+    assert len(found["verdicts"]) == len(verdicts({}, 1))
+    out = capsys.readouterr().out
+    assert "hf_vit               0.03 " in out
+    assert "seconds of compilation" in out
