@@ -19,7 +19,7 @@ _BETWEEN = "between the passes"
 
 
 def allocated(model: nn.Module, step: Step) -> tuple[int, int]:
-    """Bytes alive between the passes, the loss apart, and the most alive in both, as the allocator sees them."""
+    """Bytes alive between the passes, the loss apart, and the most in both, by the allocator."""
     if next(model.parameters()).is_cuda:
         return held(model, step)
     model.zero_grad(set_to_none=True)
