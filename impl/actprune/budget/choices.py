@@ -1,6 +1,6 @@
 """What can be done with each tensor that a backward pass needs: the items that the solver takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,19 @@ class Item:
     needed: bool
     options: tuple[Option, ...]
     again: Again | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A limit on what is alive at one moment of the backward pass.
+
+    Args:
+        weights: By the place of an item and that of an option, or AGAIN: the bytes that count.
+        most: What they sum up to at most, but for a rounding of a millionth.
+    """
+
+    weights: Mapping[tuple[int, int], float]
+    most: float
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.budget.choices import Choice, Item
+from actprune.budget.choices import Choice, Cut, Item
 from actprune.budget.columns import Columns, Floats, columns_of
-from actprune_common.errors import expected
+from actprune_common.errors import InputError, expected
 
 Quantity = Literal["seconds", "nbytes", "error"]
 Mask = NDArray[np.bool_]
@@ -28,7 +28,7 @@ EXACT = 200
 It does so for any number of them where nothing is computed again: that takes little.
 """
 GAP = 0.02
-"""How far above its bound a choice may be where the search need not, as a share of itself."""
+"""What a choice may be above its bound, as a share of itself, where another search ends."""
 _NODES, _NODES_TO_THE_END = 20_000, 500_000
 """Nodes x columns of a search: a limit on time would not be the same on each machine."""
 _COLUMNS = 4000
@@ -55,6 +55,7 @@ def solve(
     error: float | None = None,
     minimise: Quantity = "seconds",
     exact: bool | None = None,
+    cuts: Sequence[Cut] = (),
 ) -> Choice:
     """Choose what is done with each tensor, so that a sum over all of them is least.
 
@@ -67,13 +68,15 @@ def solve(
         budget: bytes that the choice holds at most.
         error: what the errors sum up to at most.
         minimise: "seconds", "nbytes" or "error".
+        cuts: limits on what is alive at other moments.
         exact: whether to search until there is nothing better; by default up to EXACT columns.
 
     Returns:
         The best choice; or, where the search ended before, one that states its gap.
 
     Raises:
-        InputError: nothing is within the budget, or within the error: it says the least that is.
+        InputError: nothing is within the budget, or within the error: it says the least that is;
+            or nothing is within the cuts.
             Or scipy is missing.
         ValueError: an item is computed from a later one; or is needed, and can be there in no way.
 
@@ -84,10 +87,12 @@ def solve(
         [(0, 0), (1, 0), (0, -1), (1, -1)]
     """
     columns = columns_of(items)
-    search = _Search(columns, minimise, budget, error)
+    search = _Search(columns, minimise, budget, error, cuts)
     found = search.best(exact)
     if found is not None:
         return found
+    if cuts:
+        raise InputError("cuts: expected limits that a choice can be within, got none such")
     fewest = _Search(columns, "nbytes", None, error).best(exact)
     if fewest is None:
         finest = _Search(columns, "error", None, None).best(exact)
@@ -122,7 +127,12 @@ class _Search:
     """
 
     def __init__(
-        self, columns: Columns, minimise: Quantity, budget: int | None, error: float | None
+        self,
+        columns: Columns,
+        minimise: Quantity,
+        budget: int | None,
+        error: float | None,
+        cuts: Sequence[Cut] = (),
     ) -> None:
         self.columns, self.minimise = columns, minimise
         limits = {"nbytes": budget, "error": error}
@@ -132,6 +142,8 @@ class _Search:
             allowed &= columns.costs[name] <= limit
         self.allowed, self.costs = allowed, {k: v * allowed for k, v in columns.costs.items()}
         self.rows, self.most, self.equal = _rows(columns, self.limits, self.costs)
+        for cut in cuts:
+            self.row(_cut(columns, cut), _LIMIT)
         self.scale, self.bound = 1.0, 0.0
 
     def best(self, exact: bool | None) -> Choice | None:
@@ -240,13 +252,17 @@ class _Search:
 
     def forbid(self, taken: NDArray[np.int64], over: Sequence[int]) -> None:
         """Let no choice take all of these columns that count for the same limit."""
-        sparse = _scipy("sparse")
         for row in over:
-            counts = np.zeros((1, len(self.allowed)))
-            counts[0, taken] = self.rows[[row]].toarray()[0, taken] > 0
-            self.rows = sparse.vstack([self.rows, sparse.csr_array(counts)]).tocsr()
-            self.most = np.append(self.most, counts.sum() - 1)
-            self.equal = np.append(self.equal, False)
+            counts = np.zeros(len(self.allowed))
+            counts[taken] = self.rows[[row]].toarray()[0, taken] > 0
+            self.row(counts, counts.sum() - 1)
+
+    def row(self, weights: Floats, most: float) -> None:
+        """Let columns sum up to so much at most."""
+        sparse = _scipy("sparse")
+        self.rows = sparse.vstack([self.rows, sparse.csr_array(weights[None])]).tocsr()
+        self.most = np.append(self.most, most)
+        self.equal = np.append(self.equal, False)
 
 
 def _rows(
@@ -266,6 +282,14 @@ def _rows(
     most = [*[_LIMIT] * len(limits), *[1.0] * len(of), *[0.0] * len(columns.needs)]
     equal = [False] * len(limits) + [item.needed for item in columns.items]
     return rows, np.array(most), np.array(equal + [False] * len(columns.needs))
+
+
+def _cut(columns: Columns, cut: Cut) -> Floats:
+    """What each column counts, scaled."""
+    places = np.repeat(np.arange(len(columns.of)), [len(each) for each in columns.of])
+    ways = zip(places.tolist(), columns.ways, strict=True)
+    found = [cut.weights.get((place, option), 0.0) for place, (option, _) in ways]
+    return np.array(found) / (cut.most or 1) * _LIMIT
 
 
 def _other(minimise: str) -> str:

@@ -18,10 +18,9 @@ from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
-from actprune.graph.simplifying import without_copies
+from actprune.graph.simplifying import simplify
 from actprune.graph.values import Joint, Value
 from actprune_common.errors import InputError
-
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,11 @@ class Partition:
             )
         self.dense_timeline = timeline(self.dense[0].graph, self.dense[1].graph, self.count)
         self.module = joint_module
-        self.joint = Joint(joint_module.graph, self.count)
-        without_copies(self.joint)
-        self.joint = Joint(joint_module.graph, self.count)
+        self.joint = simplify(joint_module.graph, self.count)
         self.values = self.joint.needed()
         self.key = key_of(self.joint)
 
-    def planned(
-        self, settings: Settings, known: GraphPlan | None, others: int
-    ) -> Made:
+    def planned(self, settings: Settings, known: GraphPlan | None, others: int) -> Made:
         """Return the passes and the plan.
 
         known: a plan of an earlier compilation of this graph, which is followed where it fits.
@@ -128,9 +123,7 @@ class Partition:
         }
         return by_names(found, choices)
 
-    def made(
-        self, found: list[Item], choice: Choice, budget: int | None
-    ) -> Made:
+    def made(self, found: list[Item], choice: Choice, budget: int | None) -> Made:
         """Return the passes and the plan of a choice."""
         entries = self._entries(found, choice)
         module = _copy(self.module)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from actprune.formats import Codes, Format, parse
 from actprune.graph.deciding import by_names
@@ -133,7 +134,7 @@ class _Trial:
 
     def _run(self, module: fx.GraphModule, others: Mapping[str, Any]) -> list[Any]:
         args = [others.get(name, self.inputs.get(name)) for name in _names(module)]
-        with torch.no_grad():
+        with torch.no_grad(), unset_fake_temporarily():
             return list(fx.Interpreter(module).run(*args))
 
     def _measure(self, module: fx.GraphModule) -> None:
@@ -177,11 +178,11 @@ def _decoded(x: Tensor, format: Codes) -> Tensor:
     return found.as_strided(flat.shape, flat.stride())  # type: ignore[no-any-return]
 
 
-def _square(found: Iterable[Any], exact: Iterable[Any] | None = None) -> float:
+def _square(found: Sequence[Any], exact: Sequence[Any] | None = None) -> float:
     """The sum of the squares of gradients, or of what they are off."""
     total = 0.0
-    for one, other in zip(found, exact or [None] * len(list(found)), strict=True):
-        if isinstance(one, Tensor) and one.is_floating_point():
-            total += float((one if other is None else one - other).double().square().sum())
+    with torch.no_grad(), unset_fake_temporarily():
+        for one, other in zip(found, exact or [None] * len(found), strict=True):
+            if isinstance(one, Tensor) and one.is_floating_point():
+                total += float((one if other is None else one - other).double().square().sum())
     return total
-

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
 from torch import fx
 
-from actprune.budget.choices import AGAIN, Choice, Item
-from actprune.budget.solver import Cut, solve
+from actprune.budget.choices import AGAIN, Choice, Cut, Item
+from actprune.budget.solver import solve
 from actprune.graph.plan import RECOMPUTE, GraphPlan
 from actprune.graph.schedule import Moment
 from actprune_common.errors import InputError, expected
@@ -133,4 +134,3 @@ def names(items: Sequence[Item], choice: Choice) -> dict[str, str]:
         for item, option in zip(items, choice.options, strict=True)
         if option is not None
     }
-
