@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch._functorch.compile_utils import fx_graph_cse
 from actprune.budget.choices import AGAIN, Choice, Item
 from actprune.budget.solver import least, solve
 from actprune.graph.deciding import by_names, unknown
-from actprune.graph.naming import module_of
+from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.rewriting import Rewriting, split
@@ -60,6 +61,7 @@ class Partition:
         self.count: int = options["num_fwd_outputs"]
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
+        number(joint_module.graph)
         with functorch.patch(cse=False):
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options
@@ -95,11 +97,12 @@ class Partition:
         if given is not None:
             return self._made(found, self._followed(found, given), budget)
         if known is not None:
-            made = self._made(found, self._followed(found, known), budget)
-            if (budget is None or made[1].held <= budget) and (
-                limit is None or made[1].peak <= limit
-            ):
-                return made
+            with suppress(InputError):  # at other sizes, some choices are none
+                made = self._made(found, self._followed(found, known), budget)
+                if (budget is None or made[1].held <= budget) and (
+                    limit is None or made[1].peak <= limit
+                ):
+                    return made
         if settings.ruled:
             return self._made(found, self._of_torch(found, -1), budget)
         if budget is None and limit is None:
@@ -224,7 +227,8 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    made = (node for node in joint.backward if node.op == "call_function")
+    lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

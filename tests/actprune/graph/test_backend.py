@@ -98,6 +98,38 @@ def test_a_plan_is_kept_for_another_batch_size(how: str) -> None:
     assert "codes:bits=8" in seen[0] or "codes:bits=4" in seen[0]
 
 
+class Sized(nn.Module):
+    """Sizes are computed with, and too small a batch leaves nothing to code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.conv, self.norm = nn.Conv1d(32, 32, 3, padding=1), nn.BatchNorm1d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        heads = F.scaled_dot_product_attention(q * 0.5, k, v).transpose(1, 2).reshape(b * t, c)
+        y = (self.out(heads) * heads.sigmoid()).view(b, t, c)
+        y = self.norm(self.conv(y.transpose(1, 2))).relu()
+        return (y * y.mean(0, keepdim=True)).flatten(1).reshape(b * c, -1).softmax(-1)
+
+
+@pytest.mark.parametrize("keep", [0.3, "@*=>codes:bits=8", 200_000])
+def test_sizes_that_change(keep: Any) -> None:
+    model, planned = Sized(), aot(keep)
+    run = torch.compile(model, backend=planned)
+    for rows in (8, 16, 32, 3, 1):
+        x = torch.randn(rows, 16, 32)
+        found = gradients(model, run, x)
+        assert_close(found, gradients(model, model, x), 2 * CLOSE)  # of one upon another
+        if rows != 1:  # the graph of one sample is another
+            assert len(planned.plan.graphs) == 1
+        for graph in planned.plan.graphs:
+            assert not isinstance(keep, float) or graph.held <= keep * graph.dense
+            assert not isinstance(keep, int) or graph.held <= keep
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("spec", [0.5, "@*=>codes:bits=4", None])
 def test_small_batches(rows: int, spec: Any) -> None:
