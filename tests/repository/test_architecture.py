@@ -37,7 +37,7 @@ ROOMS = {
 """The folders of a package, from the lowest: a module imports from its own and from lower ones."""
 KERNELS_MAY_IMPORT = {"actprune_kernels", "torch", "triton", "cupy", "cupy_backends", "numpy"}
 KERNELS_MAY_IMPORT |= {"yaml"}  # where there is a table of tuned plans
-NEEDED_LATER = ("yaml", "pydantic", "typer", "rich", "plotly", "jinja2", "PIL")
+NEEDED_LATER = ("yaml", "pydantic", "typer", "rich", "plotly", "jinja2", "PIL", "scipy")
 
 
 def imported(source: str) -> set[str]:

@@ -45,8 +45,8 @@ def constrained(path: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
-def test_the_core_is_torch_and_numpy() -> None:
-    assert PROJECT["dependencies"] == ["torch>=2.9", "numpy>=1.26"]
+def test_the_core_is_torch_numpy_and_scipy() -> None:
+    assert PROJECT["dependencies"] == ["torch>=2.9", "numpy>=1.26", "scipy>=1.11"]
 
 
 @pytest.mark.parametrize(("package", "extra"), [("actprune_bench", "bench"), ("actprune_ci", "ci")])
@@ -90,7 +90,7 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_claimed() -> Non
         for name, version in (re.split(">=", each.partition(";")[0]) for each in claimed)
         if name in oldest
     }
-    assert set(lowest) == set(oldest) == {"torch", "triton", "numpy"}
+    assert set(lowest) == set(oldest) == {"torch", "triton", "numpy", "scipy"}
     for name, version in lowest.items():
         assert re.fullmatch(rf"{re.escape(version)}\.[0*]", oldest[name]), name
     workflow = (ROOT / ".github/workflows/versions.yml").read_text("utf-8")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from actprune.budget.knapsack import choose
+from actprune.budget.choices import alternatives
 from actprune.budget.peak import Optimizer, step_peak
 from actprune.budget.sizes import parse_bytes
+from actprune.budget.solver import solve
 from actprune.formats import Format, PruningFormat, parse
 from actprune.inspect.gradients import Loss
 from actprune.inspect.survey import Survey, dense_gradients, surveyed
@@ -154,7 +155,8 @@ class _Choice:
 
     def within(self, limit: int) -> str:
         """Return the spec of least error that holds `limit` bytes more than the level."""
-        chosen = choose(self.nbytes, self.errors, limit)
+        items = alternatives(self.nbytes, self.errors)
+        chosen = solve(items, budget=limit, minimise="error").options
         return self.spec([p for p, taken in zip(self.pairs, chosen, strict=True) if taken])
 
     def spec(self, raised: Sequence[Pair]) -> str:

@@ -1,7 +1,13 @@
 """What can be done with each tensor that a backward pass needs: the items that the solver takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sizes = NDArray[np.int64]
+Errors = NDArray[np.float64]
 
 LEVELS = (0.0, 0.02, 0.15, 1.0)
 """Relative errors up to which a tensor counts as exact, fine, coarse and rough."""
@@ -60,6 +66,19 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A limit on what is alive at one moment of the backward pass.
+
+    Args:
+        weights: By the place of an item and that of an option, or AGAIN: the bytes that count.
+        most: What they sum up to at most, but for a rounding of a millionth.
+    """
+
+    weights: Mapping[tuple[int, int], float]
+    most: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """What a solver chose.
 
@@ -81,6 +100,21 @@ class Choice:
 
 
 AGAIN = -1
+
+
+def alternatives(nbytes: Sizes, errors: Errors) -> list[Item]:
+    """Return items that are all needed and take no time; nbytes, errors: (items, options)."""
+    return [
+        Item(
+            str(row),
+            needed=True,
+            options=tuple(
+                Option(str(place), int(size), error=float(error))
+                for place, (size, error) in enumerate(zip(*pair, strict=True))
+            ),
+        )
+        for row, pair in enumerate(zip(nbytes, errors, strict=True))
+    ]
 
 
 def check(items: Sequence[Item], choice: Choice) -> None:

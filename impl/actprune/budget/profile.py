@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actprune.budget.knapsack import Errors, Sizes, choose
+from actprune.budget.choices import Errors, Sizes, alternatives
+from actprune.budget.solver import solve
 from actprune.formats import Format, parse
 from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.strategies.grammar import plan, undo
@@ -80,7 +81,7 @@ class Profile:
     def allocate(self, budget: int) -> LayerFormats:
         """The spec of each group, so that the error is least within `budget` bytes.
 
-        It is within 1 % of the least that there is. Raises InputError below the least bytes.
+        Raises InputError below the least bytes.
         """
         if isinstance(budget, bool) or not isinstance(budget, int):
             raise InputError(
@@ -91,7 +92,8 @@ class Profile:
         if budget < least:
             what = "the least that the candidates can keep of this batch"
             raise expected("budget", f"at least {least} bytes, {what}", budget)
-        return self._allocation(choose(self.nbytes, self.errors, budget))
+        items = alternatives(self.nbytes, self.errors)
+        return self._allocation(solve(items, budget=budget, minimise="error").options)
 
     def uniform(self, spec: str) -> LayerFormats:
         """The same spec for all. Raises InputError where it is no candidate."""
@@ -100,8 +102,8 @@ class Profile:
             raise InputError(f"spec: expected one of {', '.join(self.specs)}, got {wanted}")
         return self._allocation([self.specs.index(wanted)] * len(self.groups))
 
-    def _allocation(self, chosen: Sequence[int]) -> LayerFormats:
-        rows = np.arange(len(self.groups))
+    def _allocation(self, options: Sequence[int | None]) -> LayerFormats:
+        rows, chosen = np.arange(len(self.groups)), np.array(options, np.int64)
         return LayerFormats(
             {group: self.specs[i] for group, i in zip(self.groups, chosen, strict=True)},
             int(self.nbytes[rows, chosen].sum()),

@@ -6,6 +6,7 @@ less. Without the limits these rows are nearly those of a closure problem, so th
 in which shares of columns may be taken, is nearly whole: a few columns decide where a limit cuts.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.budget.choices import Choice, Item
+from actprune.budget.choices import Choice, Cut, Item
 from actprune.budget.columns import Columns, Floats, columns_of
 from actprune_common.errors import InputError, expected
 
@@ -22,9 +23,12 @@ Quantity = Literal["seconds", "nbytes", "error"]
 Mask = NDArray[np.bool_]
 """By column."""
 EXACT = 200
-"""Columns up to which a search goes to its end, unless the caller says otherwise."""
+"""Columns up to which a search goes to its end, unless the caller says otherwise.
+
+It does so for any number of them where nothing is computed again: that takes little.
+"""
 GAP = 0.02
-"""How far above its bound a choice may be where the search need not, as a share of itself."""
+"""What a choice may be above its bound, as a share of itself, where another search ends."""
 _NODES, _NODES_TO_THE_END = 20_000, 500_000
 """Nodes x columns of a search: a limit on time would not be the same on each machine."""
 _COLUMNS = 4000
@@ -51,6 +55,7 @@ def solve(
     error: float | None = None,
     minimise: Quantity = "seconds",
     exact: bool | None = None,
+    cuts: Sequence[Cut] = (),
 ) -> Choice:
     """Choose what is done with each tensor, so that a sum over all of them is least.
 
@@ -63,13 +68,15 @@ def solve(
         budget: bytes that the choice holds at most.
         error: what the errors sum up to at most.
         minimise: "seconds", "nbytes" or "error".
+        cuts: limits on what is alive at other moments.
         exact: whether to search until there is nothing better; by default up to EXACT columns.
 
     Returns:
         The best choice; or, where the search ended before, one that states its gap.
 
     Raises:
-        InputError: nothing is within the budget, or within the error: it says the least that is.
+        InputError: nothing is within the budget, or within the error: it says the least that is;
+            or nothing is within the cuts.
             Or scipy is missing.
         ValueError: an item is computed from a later one; or is needed, and can be there in no way.
 
@@ -80,10 +87,12 @@ def solve(
         [(0, 0), (1, 0), (0, -1), (1, -1)]
     """
     columns = columns_of(items)
-    search = _Search(columns, minimise, budget, error)
+    search = _Search(columns, minimise, budget, error, cuts)
     found = search.best(exact)
     if found is not None:
         return found
+    if cuts:
+        raise InputError("cuts: expected limits that a choice can be within, got none such")
     fewest = _Search(columns, "nbytes", None, error).best(exact)
     if fewest is None:
         finest = _Search(columns, "error", None, None).best(exact)
@@ -118,7 +127,12 @@ class _Search:
     """
 
     def __init__(
-        self, columns: Columns, minimise: Quantity, budget: int | None, error: float | None
+        self,
+        columns: Columns,
+        minimise: Quantity,
+        budget: int | None,
+        error: float | None,
+        cuts: Sequence[Cut] = (),
     ) -> None:
         self.columns, self.minimise = columns, minimise
         limits = {"nbytes": budget, "error": error}
@@ -128,6 +142,8 @@ class _Search:
             allowed &= columns.costs[name] <= limit
         self.allowed, self.costs = allowed, {k: v * allowed for k, v in columns.costs.items()}
         self.rows, self.most, self.equal = _rows(columns, self.limits, self.costs)
+        for cut in cuts:
+            self.row(_cut(columns, cut), _LIMIT)
         self.scale, self.bound = 1.0, 0.0
 
     def best(self, exact: bool | None) -> Choice | None:
@@ -144,7 +160,8 @@ class _Search:
         beyond = self.relaxed()
         if beyond is None:
             return None
-        wanted = 0.0 if exact or (exact is None and count <= EXACT) else GAP
+        small = count <= EXACT or not self.columns.needs
+        wanted = 0.0 if exact or (small and exact is None) else GAP
         nodes = None if exact else (_NODES if wanted else _NODES_TO_THE_END) // count
         first, _ = self.whole(beyond <= _NEAR * _SCALE, wanted / 4, nodes)
         cost = np.inf if first is None else self.scale * getattr(first, self.minimise)
@@ -175,7 +192,7 @@ class _Search:
         """
         cost, less, equal = self.costs[self.minimise], ~self.equal, self.equal
         unit = _SCALE / (float(cost.sum()) or 1.0)
-        made = _scipy().linprog(
+        made = _scipy("optimize").linprog(
             cost * unit,
             *(self.rows[less], self.most[less], self.rows[equal], self.most[equal]),
             bounds=np.stack([np.zeros(len(cost)), self.allowed], 1),
@@ -222,35 +239,37 @@ class _Search:
 
     def searched(self, mask: Mask, tight: Floats, gap: float, nodes: int | None) -> Any:
         """What scipy found among some columns, with shares of the limits."""
-        optimize, tie = _scipy(), self.costs[_other(self.minimise)]
+        optimize, tie = _scipy("optimize"), self.costs[_other(self.minimise)]
         most = np.append(self.most[: len(tight)] * tight, self.most[len(tight) :])
         low = np.where(self.equal, most, -np.inf)
         return optimize.milp(
             self.costs[self.minimise] * self.scale + tie * (_TIE / (float(tie.sum()) or 1.0)),
             integrality=np.ones(len(mask)),
-            bounds=optimize.Bounds(0, mask),
+            bounds=optimize.Bounds(0, mask.astype(float)),
             constraints=optimize.LinearConstraint(self.rows, low, most),
             options={"mip_rel_gap": gap} | ({} if nodes is None else {"node_limit": nodes}),
         )
 
     def forbid(self, taken: NDArray[np.int64], over: Sequence[int]) -> None:
         """Let no choice take all of these columns that count for the same limit."""
-        from scipy import sparse
-
         for row in over:
-            counts = np.zeros((1, len(self.allowed)))
-            counts[0, taken] = self.rows[[row]].toarray()[0, taken] > 0
-            self.rows = sparse.vstack([self.rows, sparse.csr_array(counts)]).tocsr()
-            self.most = np.append(self.most, counts.sum() - 1)
-            self.equal = np.append(self.equal, False)
+            counts = np.zeros(len(self.allowed))
+            counts[taken] = self.rows[[row]].toarray()[0, taken] > 0
+            self.row(counts, counts.sum() - 1)
+
+    def row(self, weights: Floats, most: float) -> None:
+        """Let columns sum up to so much at most."""
+        sparse = _scipy("sparse")
+        self.rows = sparse.vstack([self.rows, sparse.csr_array(weights[None])]).tocsr()
+        self.most = np.append(self.most, most)
+        self.equal = np.append(self.equal, False)
 
 
 def _rows(
     columns: Columns, limits: Mapping[str, float], costs: Mapping[str, Floats]
 ) -> tuple[Any, Floats, Mask]:
     """Rows by column, the most that each sums up to, and whether it has to; limits come first."""
-    from scipy import sparse
-
+    sparse = _scipy("sparse")
     of: list[tuple[list[int], list[int]]] = [(list(each), []) for each in columns.of]
     pairs = [*of, *((row.taken, row.there) for row in columns.needs)]
     place = np.repeat(np.arange(len(pairs)), [len(a) + len(b) for a, b in pairs])
@@ -265,15 +284,23 @@ def _rows(
     return rows, np.array(most), np.array(equal + [False] * len(columns.needs))
 
 
+def _cut(columns: Columns, cut: Cut) -> Floats:
+    """What each column counts, scaled."""
+    places = np.repeat(np.arange(len(columns.of)), [len(each) for each in columns.of])
+    ways = zip(places.tolist(), columns.ways, strict=True)
+    found = [cut.weights.get((place, option), 0.0) for place, (option, _) in ways]
+    return np.array(found) / (cut.most or 1) * _LIMIT
+
+
 def _other(minimise: str) -> str:
     """What tells equal choices apart."""
     return "seconds" if minimise == "nbytes" else "nbytes"
 
 
-def _scipy() -> Any:
-    """scipy.optimize, imported only where something is solved."""
+def _scipy(part: str) -> Any:
+    """A part of scipy, imported only where something is solved."""
     try:
-        from scipy import optimize
+        return importlib.import_module(f"scipy.{part}")
     except ImportError:
-        raise InputError("budget: what fits one is found by scipy: pip install scipy") from None
-    return optimize
+        what = "the package scipy, which finds what fits a budget: pip install scipy"
+        raise expected("budget", what, "none") from None

@@ -83,12 +83,12 @@ class Backend:
         part = Partition(joint, inputs, **options)
         try:
             known = self.plans.get(part.key)
-            passes, made = part.planned(self.settings, known, self._others(part.key))
+            made = part.planned(self.settings, known, self._others(part.key))
         except InputError as problem:
             raise RefusedError(str(problem)) from None
-        self.plans[part.key] = made
+        self.plans[part.key] = made.plan
         self._compiled[part.key] = CompileContext.current_compile_id()
-        return passes
+        return made.passes
 
     def _others(self, key: str) -> int:
         """Return what other graphs hold beside this one.

@@ -46,17 +46,30 @@ _READERS = {
 
 
 @dataclass(frozen=True)
-class Errors:
-    """What errors of values do to the gradients.
+class GraphErrors:
+    """What errors of a graph's values do to its gradients.
 
     Args:
         weights: By the name of a value's node, ‖ĝ - g‖² / ‖g‖² for each square of its relative
             error, as the backward pass reads it.
         relative: By the name and the store, the relative error of what is read.
+        measured: Of the choices of a plan, by name: what it errs on the batch, ‖ĝ - g‖ / ‖g‖.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     relative: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    measured: Callable[[Mapping[str, str]], float] | None = None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What `profile` measured, by the key of a graph."""
+
+    graphs: Mapping[str, GraphErrors] = field(default_factory=dict)
+
+    def of(self, key: str) -> GraphErrors:
+        """Return what is known of a graph, perhaps nothing."""
+        return self.graphs.get(key, GraphErrors())
 
 
 Formats = Callable[[Value], Sequence[Format]]
@@ -92,7 +105,7 @@ def items(
     joint: Joint,
     values: Sequence[Value],
     formats: Formats | None,
-    errors: Errors,
+    errors: GraphErrors,
     *,
     offload: bool = False,
 ) -> list[Item]:
@@ -137,7 +150,9 @@ def is_codable(value: Value) -> bool:
     return hint(tensor.numel()) * STATISTIC > most
 
 
-def options(value: Value, formats: Sequence[Format], weight: float, errors: Errors) -> list[Option]:
+def options(
+    value: Value, formats: Sequence[Format], weight: float, errors: GraphErrors
+) -> list[Option]:
     """Return how a value can be held."""
     tensor = value.tensor
     if tensor is None:
@@ -173,7 +188,7 @@ def _multiplies(value: Value) -> bool:
 
 
 def _pruned(
-    value: Value, format: PruningFormat, seconds: float, weight: float, errors: Errors
+    value: Value, format: PruningFormat, seconds: float, weight: float, errors: GraphErrors
 ) -> Option:
     """What a pruning format keeps; by itself, its variance is that of a uniform choice."""
     tensor = value.tensor

@@ -13,20 +13,16 @@ from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
 from actprune.budget.choices import AGAIN, Choice, Item
-from actprune.budget.solver import least, solve
 from actprune.graph.deciding import by_names, unknown
 from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.rewriting import Rewriting, split
-from actprune.graph.schedule import Timeline, timeline
-from actprune.graph.simplifying import without_copies
+from actprune.graph.schedule import Moment, Timeline, timeline
+from actprune.graph.searching import Limits, Made, Search
+from actprune.graph.simplifying import simplify
 from actprune.graph.values import Joint, Value, tensors
 from actprune_common.errors import InputError, expected
-
-Modules = tuple[fx.GraphModule, fx.GraphModule]
-_TRIES, _STEP = 10, 0.8
-"""Plans that are tried for a peak, each of so many times the bytes of the one before."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +64,11 @@ class Partition:
             )
         self.dense_timeline = timeline(self.dense[0].graph, self.dense[1].graph, self.count)
         self.module = joint_module
-        self.joint = Joint(joint_module.graph, self.count)
-        without_copies(self.joint)
-        self.joint = Joint(joint_module.graph, self.count)
+        self.joint = simplify(joint_module.graph, self.count)
         self.values = self.joint.needed()
         self.key = key_of(self.joint, options.get("static_lifetime_input_indices") or ())
 
-    def planned(
-        self, settings: Settings, known: GraphPlan | None, others: int
-    ) -> tuple[Modules, GraphPlan]:
+    def planned(self, settings: Settings, known: GraphPlan | None, others: int) -> Made:
         """Return the passes and the plan.
 
         known: a plan of an earlier compilation of this graph, which is followed where it fits.
@@ -89,48 +81,31 @@ class Partition:
             budget = settings.budget - others
         limit = self._bytes(settings.peak, self.dense_timeline.peak)
         found = items(
-            self.joint, self.values, settings.formats, settings.errors, offload=settings.offload
+            self.joint,
+            self.values,
+            settings.formats,
+            settings.errors.of(self.key),
+            offload=settings.offload,
         )
         given = settings.given.get(self.key)
         if settings.given and given is None:
             raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
+        limits = Limits(budget, limit, settings.error)
         if given is not None:
-            return self._made(found, self._followed(found, given), budget)
+            return self.made(found, self._followed(found, given), budget)
         if known is not None:
             with suppress(InputError):  # at other sizes, some choices are none
-                made = self._made(found, self._followed(found, known), budget)
-                if (budget is None or made[1].held <= budget) and (
-                    limit is None or made[1].peak <= limit
-                ):
+                made = self.made(found, self._followed(found, known), budget)
+                if limits.allow(made.plan):
                     return made
         if settings.ruled:
-            return self._made(found, self._of_torch(found, -1), budget)
+            return self.made(found, self._of_torch(found, -1), budget)
         if budget is None and limit is None:
-            return self.dense, self._plan(
-                found, self._of_torch(found, 0), None, self.dense_timeline
-            )
-        return self._within(found, settings, budget, limit)
-
-    def _within(
-        self, found: list[Item], settings: Settings, budget: int | None, limit: int | None
-    ) -> tuple[Modules, GraphPlan]:
-        bound = None if settings.error is None else settings.error**2
-        now = self.dense_timeline.held if budget is None else budget
-        fewest = least(found, bound)
-        peaks = []
-        for _ in range(_TRIES):
-            choice = solve(found, budget=now, error=bound)
-            made = self._made(found, choice, budget)
-            held, reached = made[1].held, made[1].peak
-            if budget is not None and held > budget:
-                raise AssertionError(f"{held} bytes held where {choice.nbytes} were planned")
-            if limit is None or reached <= limit:
-                return made
-            peaks.append(reached)
-            if now <= fewest:
-                break
-            now = max(fewest, int(min(now, choice.nbytes) * _STEP))
-        raise expected("peak", f"at least {min(peaks)} bytes, the least that was found", limit)
+            plan = self._plan(found, self._of_torch(found, 0), None, self.dense_timeline)
+            return Made(self.dense, plan, Moment())
+        errors = settings.errors.of(self.key)
+        search = Search(found, limits, self.dense_timeline.held, errors.measured)
+        return search.best(lambda choice: self.made(found, choice, budget))
 
     @staticmethod
     def _bytes(limit: int | float | None, dense: int) -> int | None:
@@ -157,16 +132,15 @@ class Partition:
         }
         return by_names(found, choices)
 
-    def _made(
-        self, found: list[Item], choice: Choice, budget: int | None
-    ) -> tuple[Modules, GraphPlan]:
+    def made(self, found: list[Item], choice: Choice, budget: int | None) -> Made:
+        """Return the passes and the plan of a choice."""
         entries = self._entries(found, choice)
         module = _copy(self.module)
         joint = Joint(module.graph, self.count)
         Rewriting(joint, {each.name: each.choice for each in entries}).run()
         passes = split(module, self.inputs, **self.options)
         planned = timeline(passes[0].graph, passes[1].graph, self.count)
-        return passes, self._plan(found, choice, budget, planned)
+        return Made(passes, self._plan(found, choice, budget, planned), planned.moment)
 
     def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
         parts = zip(self.values, found, choice.options, choice.levels, strict=True)

@@ -18,6 +18,7 @@ from actprune.graph import operators
 from actprune.graph.options import narrow_of
 from actprune.graph.plan import ABSENT, BITS, KEEP, NARROW, OFFLOAD, RECOMPUTE
 from actprune.graph.products import group_for, is_weight_gradient
+from actprune.graph.schedule import STORE, VALUE
 from actprune.graph.values import Joint, Value, statistics
 from actprune.layers import ops
 from actprune_common.errors import InputError
@@ -146,6 +147,7 @@ class Rewriting:
         for place in range(len(format.fields)):
             last = self._after(last, operator.getitem, (kept, place))
             last.meta[_BEFORE] = True
+            last.meta[STORE] = value.node.name
             found.append(last)
         return found
 
@@ -154,6 +156,7 @@ class Rewriting:
             return self._normalized(node, before)
         with self.graph.inserting_before(before):
             made = self.graph.node_copy(node, lambda part: self.inside.get(part, part))
+        made.meta[VALUE] = self.joint.values[node].node.name
         return _placed(made, "is_backward")
 
     def _normalized(self, node: fx.Node, before: fx.Node) -> fx.Node:
@@ -173,13 +176,16 @@ class Rewriting:
         variance = call(_aten.sub.Tensor, call(_aten.pow.Tensor_Scalar, invstd, -2), eps)
         function = _aten._native_batch_norm_legit_no_training.default
         made = call(function, x, weight, bias, mean, variance, momentum, eps)
-        return call(operator.getitem, made, 0)
+        found = call(operator.getitem, made, 0)
+        found.meta[VALUE] = node.name
+        return found
 
     def _held(self, value: Value, choice: str, before: fx.Node) -> fx.Node:
         tensor = value.tensor
         assert tensor is not None
         if choice == KEEP:
             value.node.meta[_BEFORE] = True
+            value.node.meta[VALUE] = value.node.name
             return value.node
         if choice == BITS:
             kept = self._store(value, operators.pack_bits, (value.node,))
@@ -228,6 +234,7 @@ class Rewriting:
     def _store(self, value: Value, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
         made = self._after(value.node, function, args, kwargs)
         made.meta[_BEFORE] = True
+        made.meta[STORE] = value.node.name
         return made
 
     def _after(self, place: fx.Node, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
@@ -242,6 +249,7 @@ class Rewriting:
         with self.graph.inserting_before(before):
             made = self.graph.call_function(function, args, kwargs or {})
         made.meta["val"] = value.tensor
+        made.meta[VALUE] = value.node.name
         return _placed(made, "is_backward")
 
 

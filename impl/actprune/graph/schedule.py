@@ -12,6 +12,26 @@ Storage = tuple[str, int]
 """The name of the operator that made it, and the place among its results."""
 
 
+VALUE, STORE = "actprune_value", "actprune_store"
+"""In the meta of a node of a planned graph: the name of the value that it gives, or is a store of.
+"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is alive at the peak of the backward pass.
+
+    Args:
+        live: Values that are there, decoded or computed again or still kept.
+        pending: Values that are there later.
+        others: Bytes alive beside `live` and what is held of `pending`.
+    """
+
+    live: frozenset[str] = frozenset()
+    pending: frozenset[str] = frozenset()
+    others: int = 0
+
+
 @dataclass(frozen=True)
 class Timeline:
     """Bytes alive beside parameters, buffers and the inputs of the model; of its outputs nobody
@@ -22,6 +42,8 @@ class Timeline:
     backward: tuple[int, ...]
     held: int
     """Between the two: what the forward pass keeps for the backward pass."""
+    moment: Moment = Moment()
+    """At the peak of the backward pass."""
 
     @property
     def peak(self) -> int:
@@ -41,7 +63,8 @@ def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
     kept = {storage for storages in saved.values() for storage in storages}
     second = _Run(backward, saved, {storage: first.sizes[storage] for storage in kept})
     held = sum(first.sizes[storage] for storage in kept)
-    return Timeline(tuple(first.alive(first.kept())), tuple(second.alive(second.kept())), held)
+    before, after = first.alive(first.kept()), second.alive(second.kept())
+    return Timeline(tuple(before), tuple(after), held, second.moment())
 
 
 class _Run:
@@ -58,6 +81,8 @@ class _Run:
         sizes: Mapping[Storage, int] = {},
     ) -> None:
         self.nodes = list(graph.nodes)
+        self.order = {node: place for place, node in enumerate(self.nodes)}
+        self.peak: tuple[int, frozenset[Storage]] = (0, frozenset())
         self.sizes = dict(sizes)
         self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
         for node in self.nodes:
@@ -99,14 +124,38 @@ class _Run:
         inputs = (node for node in self.nodes if node.op == "placeholder")
         given = {storage for node in inputs for storage in self.storages[node]}
         made = {storage for storage in self.sizes if storage not in last or storage in given}
-        now, found = sum(self.sizes[s] for s in made), []
+        now, found, most = sum(self.sizes[s] for s in made), [], -1
+        alive = {storage for storage in made if self.sizes[storage]}
         for place, node in enumerate(self.nodes):
             for storage in self.storages.get(node, ()):
                 if storage not in made:
                     made.add(storage)
+                    alive.add(storage)
                     now += self.sizes[storage]
             if node.op == "call_function":
                 found.append(now)
+                if now > most:
+                    most, self.peak = now, (place, frozenset(alive))
             for storage in gone.get(place, ()):
                 now -= self.sizes[storage]
+                alive.discard(storage)
         return found
+
+    def moment(self) -> Moment:
+        """Return what is alive at the peak that `alive` found."""
+        place, alive = self.peak
+        live, pending, counted = set(), set(), set()
+        for node, storages in self.storages.items():
+            value, store = node.meta.get(VALUE), node.meta.get(STORE)
+            there = alive.intersection(storages)
+            if store is not None and there:
+                pending.add(store)
+                counted |= there
+            elif value is not None and there:
+                counted |= there
+                used = node.op != "placeholder" or any(self.order[u] <= place for u in node.users)
+                (live if used else pending).add(value)
+            elif value is not None and self.order[node] > place:
+                pending.add(value)
+        others = sum(self.sizes[storage] for storage in alive - counted)
+        return Moment(frozenset(live), frozenset(pending - live), others)

@@ -1,13 +1,22 @@
-"""Copies that a graph does without."""
+"""A joint graph with less to keep: copies nobody needs, masks for ReLU's results, bare shapes."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from actprune.graph.values import Joint
 
-_clone: Any = torch.ops.aten.clone.default
+_aten: Any = torch.ops.aten
+
+
+def simplify(graph: fx.Graph, outputs: int) -> Joint:
+    """Return the joint graph, which is changed in place and computes what it did."""
+    joint = Joint(graph, outputs)
+    without_copies(joint)
+    with_masks(Joint(graph, outputs))
+    without_contents(Joint(graph, outputs))
+    return Joint(graph, outputs)
 
 
 def without_copies(joint: Joint) -> None:
@@ -19,7 +28,7 @@ def without_copies(joint: Joint) -> None:
         joint.values[node] for node in (*joint.outputs, *joint.gradients) if node in joint.values
     }
     for node in list(joint.graph.nodes):
-        if node.target is not _clone or node not in joint.values:
+        if node.target is not _aten.clone.default or node not in joint.values:
             continue
         given, value = node.args[0], joint.values[node]
         if given not in joint.values or value in returned or joint.values[given] in returned:
@@ -28,3 +37,51 @@ def without_copies(joint: Joint) -> None:
         if isinstance(made, Tensor) and made.stride() == whole.stride():
             node.replace_all_uses_with(given)
             joint.graph.erase_node(node)
+
+
+def with_masks(joint: Joint) -> None:
+    """Let the backward pass of ReLU and hardtanh read where they let through alone."""
+    for node in list(joint.backward):
+        if node.target is _aten.threshold_backward.default:
+            grad, result, least = node.args
+            ends = [(_aten.gt.Scalar, least)]
+        elif node.target is _aten.hardtanh_backward.default:
+            grad, result, least, most = node.args
+            ends = [(_aten.gt.Scalar, least), (_aten.lt.Scalar, most)]
+        else:
+            continue
+        if result not in joint.values:
+            continue
+        masks = [_before(node, function, (result, end)) for function, end in ends]
+        mask = (
+            masks[0] if len(masks) == 1 else _before(node, _aten.logical_and.default, tuple(masks))
+        )
+        made = _before(node, _aten.where.ScalarOther, (mask, grad, 0))
+        made.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+        node.replace_all_uses_with(made)
+        joint.graph.erase_node(node)
+
+
+def without_contents(joint: Joint) -> None:
+    """Let the backward pass of max-pooling read the shape of its input alone, which it needs."""
+    for node in list(joint.backward):
+        if node.target is not _aten.max_pool2d_with_indices_backward.default:
+            continue
+        x = node.args[1]
+        tensor = x.meta["val"]
+        fixed = all(isinstance(size, int) for size in tensor.shape)
+        if x in joint.values and fixed and tensor.is_contiguous():
+            options = {"dtype": tensor.dtype, "device": tensor.device}
+            scalar = _before(node, _aten.full.default, ([], 0), options)
+            shape = _before(node, _aten.expand.default, (scalar, list(tensor.shape)))
+            node.args = (node.args[0], shape, *node.args[2:])
+
+
+def _before(node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
+    with node.graph.inserting_before(node):
+        made: fx.Node = node.graph.call_function(function, args, kwargs or {})
+    real = torch.fx.map_arg(args, lambda part: part.meta["val"])
+    mode = node.meta["val"].fake_mode
+    with mode:
+        made.meta["val"] = function(*real, **(kwargs or {}))
+    return made

@@ -115,19 +115,18 @@ class Sized(nn.Module):
         return (y * y.mean(0, keepdim=True)).flatten(1).reshape(b * c, -1).softmax(-1)
 
 
-@pytest.mark.parametrize("keep", [0.3, "@*=>codes:bits=8", 200_000])
-def test_sizes_that_change(keep: Any) -> None:
-    model, planned = Sized(), aot(keep)
+@pytest.mark.parametrize("budget", [0.35, None, 200_000])
+def test_sizes_that_change(budget: Any) -> None:
+    model, planned = Sized(), aot("@*=>codes:bits=8", budget=budget)
     run = torch.compile(model, backend=planned)
     for rows in (8, 16, 32, 3, 1):
         x = torch.randn(rows, 16, 32)
-        found = gradients(model, run, x)
-        assert_close(found, gradients(model, model, x), 2 * CLOSE)  # of one upon another
+        assert_close(gradients(model, run, x), gradients(model, model, x), 10 * ERRORS[8])
         if rows != 1:  # the graph of one sample is another
             assert len(planned.plan.graphs) == 1
         for graph in planned.plan.graphs:
-            assert not isinstance(keep, float) or graph.held <= keep * graph.dense
-            assert not isinstance(keep, int) or graph.held <= keep
+            assert not isinstance(budget, float) or graph.held <= budget * graph.dense
+            assert not isinstance(budget, int) or graph.held <= budget
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -1,0 +1,188 @@
+"""What errors of each tensor do to the gradients, measured on one batch."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.debugging import boxed_nop
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from actprune.formats import Codes, Format, parse
+from actprune.graph.deciding import by_names
+from actprune.graph.options import CANDIDATES, Errors, GraphErrors, is_codable, items
+from actprune.graph.partition import Partition
+from actprune.graph.plan import KEEP
+from actprune.graph.products import group_for
+from actprune_common.errors import InputError
+from actprune_kernels import codes
+
+
+def profile(
+    fn: Callable[..., Any],
+    *args: Any,
+    candidates: Iterable[str | Format] = CANDIDATES,
+    **kwargs: Any,
+) -> Errors:
+    """Measure what errors of the tensors that the backward pass reads do to the gradients.
+
+    `fn` is compiled and run once; then the backward pass of each of its graphs runs once more for
+    every tensor that can be held in few bits, with that tensor alone decoded from its codes.
+
+    Args:
+        fn: what will be compiled: a model, or a function of one that returns its loss. It stays as
+            it is; gradients are left in its parameters.
+        args: of one call, of a batch that may be smaller than those to come.
+        candidates: the codes whose errors are measured.
+        kwargs: of the call.
+
+    Returns:
+        What `backend` takes as `errors`.
+
+    Raises:
+        InputError: nothing that `fn` returns has a gradient, or a candidate is no codes.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+        >>> batch = torch.randn(512, 64)
+        >>> errors = actprune.graph.profile(model, batch)
+        >>> planned = actprune.graph.backend(0.2, error=0.1, errors=errors, compiler="aot_eager")
+        >>> torch.compile(model, backend=planned)(batch).sum().backward()
+        >>> planned.plan.graphs[0].error < 0.1
+        True
+    """
+    formats = [parse(candidate) for candidate in candidates]
+    for format in formats:
+        if not isinstance(format, Codes):
+            raise InputError(
+                f"candidates: expected codes, such as codes:bits=4, got {format.spec!r}"
+            )
+    recorder = _Recorder([format for format in formats if isinstance(format, Codes)])
+    torch._dynamo.reset()
+    out = torch.compile(fn, backend=recorder)(*args, **kwargs)
+    parts = [part for part in _tensors(out) if part.requires_grad]
+    if not parts:
+        raise InputError("fn: nothing that it returns has a gradient")
+    torch.stack(
+        [part.float().square().mean() if part.dim() else part.float() for part in parts]
+    ).sum().backward()
+    torch._dynamo.reset()
+    return Errors(recorder.found)
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    return [part for part in torch.utils._pytree.tree_leaves(out) if isinstance(part, Tensor)]
+
+
+class _Recorder:
+    """A backend that keeps every tensor, and measures in the backward pass."""
+
+    def __init__(self, formats: Sequence[Codes]) -> None:
+        self.formats = formats
+        self.found: dict[str, GraphErrors] = {}
+
+    def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
+        """Return what runs a graph and measures it."""
+        trial = _Trial(self.formats, self.found)
+        compiled: Any = aot_autograd(
+            fw_compiler=trial.forward,
+            bw_compiler=trial.backward,
+            inference_compiler=boxed_nop,
+            partition_fn=trial.partition,
+            keep_inference_input_mutations=True,
+        )
+        return compiled(module, inputs)
+
+
+class _Trial:
+    """One graph with the tensors of one batch."""
+
+    def __init__(self, formats: Sequence[Codes], found: dict[str, GraphErrors]) -> None:
+        self.formats, self.found = formats, found
+        self.inputs: dict[str, Any] = {}
+        """Of both passes, by the names of their inputs."""
+        self.exact: list[Any] = []
+
+    def partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+        """Return passes between which everything is kept."""
+        self.part = Partition(joint, inputs, **options)
+        self.items = items(self.part.joint, self.part.values, None, GraphErrors())
+        return self._passes({item.name: KEEP for item in self.items if item.options})
+
+    def _passes(self, choices: Mapping[str, str]) -> tuple[fx.GraphModule, fx.GraphModule]:
+        return self.part.made(self.items, by_names(self.items, choices), None).passes
+
+    def forward(self, module: fx.GraphModule, _: Any) -> Any:
+        """Return what runs the forward pass."""
+        return self._boxed(module, lambda _: None)
+
+    def backward(self, module: fx.GraphModule, _: Any) -> Any:
+        """Return what runs the backward pass, and measures."""
+        return self._boxed(module, self._measure)
+
+    def _boxed(self, module: fx.GraphModule, then: Callable[[fx.GraphModule], None]) -> Any:
+        def run(args: list[Any]) -> Any:
+            self.inputs.update(zip(_names(module), args, strict=True))
+            args.clear()
+            self.exact = self._run(module, {})
+            then(module)
+            return self.exact
+
+        run._boxed_call = True  # type: ignore[attr-defined]
+        return run
+
+    def _run(self, module: fx.GraphModule, others: Mapping[str, Any]) -> list[Any]:
+        args = [others.get(name, self.inputs.get(name)) for name in _names(module)]
+        with torch.no_grad(), unset_fake_temporarily():
+            return list(fx.Interpreter(module).run(*args))
+
+    def _measure(self, module: fx.GraphModule) -> None:
+        whole, names = _square(self.exact), set(_names(module))
+        weights: dict[str, float] = {}
+        relative: dict[tuple[str, str], float] = {}
+        for value in self.part.values:
+            name = value.node.name
+            if name not in names or not is_codable(value) or not whole:
+                continue
+            x, error = self.inputs[name], 0.0
+            for format in self.formats:
+                twin = _decoded(x, format)
+                error = float((twin - x).double().norm()) / (float(x.double().norm()) or 1.0)
+                relative[name, format.spec] = error
+            if error:
+                off = _square(self._run(module, {name: twin}), self.exact)
+                weights[name] = off / whole / error**2
+        self.found[self.part.key] = GraphErrors(weights, relative, self.error)
+
+    def error(self, choices: Mapping[str, str]) -> float:
+        """Return ‖ĝ - g‖ / ‖g‖ of the gradients ĝ of the batch by a plan."""
+        forward, backward = self._passes(choices)
+        (output,) = forward.graph.find_nodes(op="output")
+        names = [part.name if isinstance(part, fx.Node) else "" for part in output.args[0]]  # type: ignore[union-attr]
+        made = dict(zip(names, self._run(forward, {}), strict=True))
+        whole = _square(self.exact)
+        return (_square(self._run(backward, made), self.exact) / whole) ** 0.5 if whole else 0.0
+
+
+def _names(module: fx.GraphModule) -> list[str]:
+    return [node.name for node in module.graph.find_nodes(op="placeholder")]
+
+
+def _decoded(x: Tensor, format: Codes) -> Tensor:
+    """A tensor as it is read from its codes."""
+    coding, group = codes.backend(x.device), group_for(x, format)
+    flat = x if torch.ops.aten.is_non_overlapping_and_dense(x) else x.contiguous()
+    kept = coding.pack(flat, format.bits, group)
+    found = coding.unpack(kept, format.bits, group, x.numel(), x.dtype)
+    return found.as_strided(flat.shape, flat.stride())  # type: ignore[no-any-return]
+
+
+def _square(found: Sequence[Any], exact: Sequence[Any] | None = None) -> float:
+    """The sum of the squares of gradients, or of what they are off."""
+    total = 0.0
+    with torch.no_grad(), unset_fake_temporarily():
+        for one, other in zip(found, exact or [None] * len(found), strict=True):
+            if isinstance(one, Tensor) and one.is_floating_point():
+                total += float((one if other is None else one - other).double().square().sum())
+    return total

@@ -1,0 +1,136 @@
+"""The search for the fastest plan within bytes held, bytes alive and an error."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from actprune.budget.choices import AGAIN, Choice, Cut, Item
+from actprune.budget.solver import solve
+from actprune.graph.plan import RECOMPUTE, GraphPlan
+from actprune.graph.schedule import Moment
+from actprune_common.errors import InputError, expected
+
+_CALIBRATIONS, _MARGIN = 6, 0.95
+"""Plans whose error is measured until one is within the bound; a share of it that is aimed at."""
+_CUTS, _STEP = 8, 0.9
+"""Plans that are tried for a lower peak; a peak that is aimed at, as a share of the last."""
+_SLOWER = 1.02
+"""How much more a plan may take, of all that plans cost, for a lower peak that nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan may take: bytes held, bytes alive, ‖ĝ - g‖ / ‖g‖."""
+
+    held: int | None
+    peak: int | None
+    error: float | None
+
+    def allow(self, plan: GraphPlan) -> bool:
+        """Whether a plan is within the bytes."""
+        return (self.held is None or plan.held <= self.held) and (
+            self.peak is None or plan.peak <= self.peak
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """The two passes by a plan."""
+
+    passes: tuple[fx.GraphModule, fx.GraphModule]
+    plan: GraphPlan
+    moment: Moment
+
+
+class Search:
+    """The search for one graph's plan.
+
+    Args:
+        items: what can be done with its values.
+        limits: of the plan.
+        dense: bytes that torch's partitioner holds, where there is no limit on them.
+        measured: what the choices of a plan, by name, err on a batch.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        limits: Limits,
+        dense: int,
+        measured: Callable[[Mapping[str, str]], float] | None,
+    ) -> None:
+        self.items, self.limits, self.measured = items, limits, measured
+        self.budget = dense if limits.held is None else limits.held
+        self.bound = None if limits.error is None else limits.error**2
+
+    def best(self, make: Callable[[Choice], Made]) -> Made:
+        """Return what `make` makes of the best choice.
+
+        Raises InputError where nothing is within the limits.
+        """
+        choice = self._calibrated()
+        made = best = make(choice)
+        cuts: list[Cut] = []
+        for _ in range(_CUTS):
+            limit, reached = self.limits.peak, best.plan.peak
+            if limit is not None and reached <= limit:
+                return best
+            aim = int(reached * _STEP) if limit is None else max(limit, int(made.plan.peak * _STEP))
+            cuts.append(self._cut(made, aim))
+            try:
+                found = solve(self.items, budget=self.budget, error=self.bound, cuts=cuts)
+            except InputError:
+                break
+            if limit is None and found.seconds > _SLOWER * choice.seconds:
+                break
+            made = make(found)
+            if made.plan.peak < best.plan.peak and self._allowed(found):
+                best = made
+        if self.limits.peak is not None and best.plan.peak > self.limits.peak:
+            what = f"at least {best.plan.peak} bytes, the least that was found"
+            raise expected("peak", what, self.limits.peak)
+        return best
+
+    def _calibrated(self) -> Choice:
+        """The fastest choice within budget and error, as a batch measures it where there is one."""
+        for _ in range(_CALIBRATIONS):
+            choice = solve(self.items, budget=self.budget, error=self.bound)
+            if self.bound is None or self.measured is None or self.limits.error is None:
+                return choice
+            error = self.measured(names(self.items, choice))
+            if error <= self.limits.error:
+                return choice
+            self.bound = min(self.bound, choice.error) * (_MARGIN * self.limits.error / error) ** 2
+        what = f"at least {error:.3g}, the least that was found in this budget on the batch"
+        raise expected("error", what, self.limits.error)
+
+    def _allowed(self, choice: Choice) -> bool:
+        """Whether a choice errs no more than it may, on the batch."""
+        if self.limits.error is None or self.measured is None:
+            return True
+        return self.measured(names(self.items, choice)) <= self.limits.error
+
+    def _cut(self, made: Made, aim: int) -> Cut:
+        """What is alive at the peak of a plan is no more than `aim`."""
+        plan, moment = made.plan, made.moment
+        weights: dict[tuple[int, int], float] = {}
+        for place, item in enumerate(self.items):
+            size = plan.entries[place].nbytes
+            for option, each in enumerate(item.options):
+                if item.name in moment.live:
+                    weights[place, option] = max(size, each.nbytes)
+                elif item.name in moment.pending:
+                    weights[place, option] = each.nbytes
+            if item.name in moment.live and item.again is not None:
+                weights[place, AGAIN] = size
+        return Cut(weights, max(0, aim - moment.others))
+
+
+def names(items: Sequence[Item], choice: Choice) -> dict[str, str]:
+    """Return the options of a choice by name, as a plan says them."""
+    return {
+        item.name: RECOMPUTE if option == AGAIN else item.options[option].name
+        for item, option in zip(items, choice.options, strict=True)
+        if option is not None
+    }
