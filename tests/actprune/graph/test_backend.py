@@ -319,7 +319,7 @@ def test_selective_checkpoints() -> None:
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_ranks(way: str) -> None:
-    assert own(torchrun(2, RANKS, way)) == "the same\n" * 2
+    assert own(torchrun(2, RANKS, way)).count("the same") == 2
 
 
 # Budgets
