@@ -88,9 +88,9 @@ class Partition:
             offload=settings.offload,
         )
         given = settings.given.get(self.key)
+        limits = Limits(budget, limit, settings.error)
         if settings.given and given is None:
             raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
-        limits = Limits(budget, limit, settings.error)
         if given is not None:
             return self.made(found, self._followed(found, given), budget)
         if known is not None:
