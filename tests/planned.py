@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from actprune.budget.choices import Item
 from actprune.graph import partition
 from actprune.graph.backend import Backend, backend
 from actprune.graph.plan import ABSENT, RECOMPUTE, GraphPlan, Plan
+from actprune.solver.items import Item
 
 Result = dict[str, Tensor]
 

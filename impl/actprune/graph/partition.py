@@ -12,7 +12,6 @@ from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
-from actprune.budget.choices import AGAIN, Choice, Item
 from actprune.graph.deciding import by_names, unknown
 from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, items, kinds_of
@@ -22,6 +21,7 @@ from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import simplify
 from actprune.graph.values import Joint, Value, tensors
+from actprune.solver.items import AGAIN, Choice, Item
 from actprune_common.errors import InputError, expected
 
 
@@ -124,7 +124,7 @@ class Partition:
     def _of_torch(self, found: list[Item], store: int) -> Choice:
         """What torch's partitioner keeps is held by the option of this place, -1 for the last."""
         (output,) = self.dense[0].graph.find_nodes(op="output")
-        names = {part.name for part in output.args[0][self.count :] if isinstance(part, fx.Node)}  # type: ignore[index,union-attr]
+        names = {part.name for part in output.args[0][self.count :] if isinstance(part, fx.Node)}
         choices = {
             item.name: item.options[store].name
             for value, item in zip(self.values, found, strict=True)

@@ -61,10 +61,10 @@ class Rewriting:
                     if part in self.joint.values:
                         node.replace_input_with(part, self.read(part, node))
         (output,) = self.graph.find_nodes(op="output")
-        results = list(output.args[0])  # type: ignore[arg-type]
+        results = list(output.args[0])
         for place in range(self.joint.count, len(results)):
             if results[place] in self.joint.values:
-                results[place] = self.read(results[place], output)  # type: ignore[arg-type]
+                results[place] = self.read(results[place], output)
         output.args = (tuple(results),)
         for node in self.graph.nodes:
             node.meta.pop("recompute", None)
@@ -256,7 +256,8 @@ class Rewriting:
 def _inputs(node: fx.Node) -> list[fx.Node]:
     """What a node is computed again from."""
     known = statistics(node)
-    return [node.args[0].args[0], *known] if known else node.all_input_nodes  # type: ignore[union-attr,return-value]
+    norm: Any = node.args[0] if known else None
+    return [norm.args[0], *known] if known else node.all_input_nodes
 
 
 def _placed(node: fx.Node, tag: str) -> fx.Node:
@@ -290,7 +291,7 @@ def split(
                 before.add(node)
                 stack += node.all_input_nodes
         (output,) = graph.find_nodes(op="output")
-        gradients = set(output.args[0][options["num_fwd_outputs"] :])  # type: ignore[index]
+        gradients = set(output.args[0][options["num_fwd_outputs"] :])
         return [
             node
             for node in graph.nodes

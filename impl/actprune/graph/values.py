@@ -118,7 +118,8 @@ def statistics(node: fx.Node) -> list[fx.Node]:
 
     The third is what batch norm makes of its input; of any other node there are none.
     """
-    made = node.args[0] if node.target is operator.getitem and node.args[1] == 0 else None
+    first = node.target is operator.getitem and node.args[1] == 0
+    made: Any = node.args[0] if first else None
     schema = getattr(getattr(made, "target", None), "_schema", None)
     if schema is None or schema.name.partition("::")[2] not in _STATEFUL or not made.args[5]:
         return []
@@ -131,7 +132,7 @@ class Joint:
     def __init__(self, graph: fx.Graph, outputs: int) -> None:
         self.graph = graph
         (output,) = graph.find_nodes(op="output")
-        results = list(output.args[0])  # type: ignore[arg-type]
+        results = list(output.args[0])
         self.count = outputs
         """How many results are the forward pass's."""
         self.outputs = [part for part in results[:outputs] if isinstance(part, fx.Node)]
@@ -197,7 +198,8 @@ class Joint:
         for value in set(self.values.values()):
             parts = [value.node, *statistics(value.node)]
             if len(parts) == 3 and all(part in self.values for part in parts):
-                given = [value.node.args[0].args[0], *parts[1:]]  # type: ignore[union-attr]
+                norm: Any = value.node.args[0]
+                given = [norm.args[0], *parts[1:]]
                 value.inputs = [self.values[p] for p in given if p in self.values]
                 value.again = True
 
