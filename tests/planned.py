@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from actprune.graph import partition
 from actprune.graph.backend import Backend, backend
+from actprune.graph.partition import Partition
 from actprune.graph.plan import ABSENT, RECOMPUTE, GraphPlan, Plan
 from actprune.solver.items import Item
 
@@ -86,6 +87,20 @@ def graphs(model: nn.Module, inputs: tuple[Any, ...]) -> Graphs:
     with mock.patch.object(partition, "items", listed):
         train(model, inputs, dense, steps=1)
     return list(zip(dense.plan.graphs, asked, strict=True))
+
+
+def parts(model: nn.Module, inputs: tuple[Any, ...], planned: Backend) -> list[Partition]:
+    """The partitions of the graphs of a model, in the order of compilation."""
+    found: list[Partition] = []
+
+    class Noted(Partition):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            found.append(self)
+
+    with mock.patch("actprune.graph.backend.Partition", Noted):
+        train(model, inputs, planned, steps=1)
+    return found
 
 
 Choosing = Callable[[Item], str]

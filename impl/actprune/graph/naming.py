@@ -1,10 +1,10 @@
 """The names of nodes, and the modules of a model that they come from."""
 
 import re
-from collections import Counter
 from typing import Any
 
 from torch import fx
+from torch.fx.graph import _Namespace
 
 from actprune.graph.values import tensors
 
@@ -16,14 +16,15 @@ _ITEM = re.compile(r"(?:\._modules)?\[['\"]?([^'\"\]]+)['\"]?\]")
 def number(graph: fx.Graph) -> None:
     """Name nodes by their operators and numbers that do not depend on whether sizes are fixed.
 
-    Where they are not, there are operators on sizes, which would count.
+    Where they are not, there are operators on sizes, which would count. A copy has the same names.
     """
-    count: Counter[str] = Counter()
+    names = _Namespace()
     for node in graph.nodes:
+        name = node.name
         if node.op == "call_function":
-            name = _NUMBERS.sub("", node.name) if any(True for _ in tensors(node)) else "number"
-            node.name = f"{name}_{count[name]}" if count[name] else name
-            count[name] += 1
+            name = _NUMBERS.sub("", name) if any(True for _ in tensors(node)) else "number"
+        node.name = names.create_name(name, None)
+    graph._graph_namespace = names
 
 
 def module_of(node: fx.Node) -> str:

@@ -220,6 +220,15 @@ def changed_input() -> Case:
     return Net(forward, fc=nn.Linear(6, 6), count=count, mean=mean), (wide(5, 6),)
 
 
+def changed_after_use() -> Case:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.fc(x) * m.scale.sin() * m.scale[2:].exp().sum()
+        m.scale.mul_(1.5)
+        return (y * m.scale).tanh() * m.scale.cos()
+
+    return Net(forward, fc=nn.Linear(6, 6), scale=wide(6)), (wide(5, 6),)
+
+
 def losses() -> Case:
     def forward(m: Net, x: Tensor, labels: Tensor) -> Any:
         y = m.fc(x)
@@ -251,7 +260,7 @@ CASES: list[Callable[[], Case]] = [
     *(norm_without_statistics, norm_in_a_residual_chain, pooled, tied, many_results, residual),
     *(views, channels_last, in_place, integers_and_masks, outputs_that_are_saved),
     *(views_of_inputs, gradients_of_inputs, frozen, used_twice, a_value_as_gradient),
-    *(changed_input, losses, recurrent, wide_and_complex),
+    *(changed_input, changed_after_use, losses, recurrent, wide_and_complex),
 ]
 
 
@@ -283,7 +292,9 @@ def test_any_choice_gives_the_gradients_of_eager_mode(
     drawn = {name: again[place % len(again)] for place, name in enumerate(names)}
     planned = chosen(found, lambda item: first_of(RECOMPUTE if drawn[item.name] else KEEP)(item))
     assert_same(train(model, inputs, planned), eager)
-    told = {entry.name: entry.choice for entry in planned.plan.graphs[0].entries}
+    (graph,) = planned.plan.graphs
+    assert graph.held == sum(entry.held for entry in graph.entries)
+    told = {entry.name: entry.choice for entry in graph.entries}
     for item in found[0][1]:
         if item.needed:
             wanted = (drawn[item.name] and item.again is not None) or not item.options
