@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from actprune.graph import partition
+from actprune.graph import options
 from actprune.graph.backend import Backend, backend
 from actprune.graph.partition import Partition
 from actprune.graph.plan import ABSENT, RECOMPUTE, GraphPlan, Plan
@@ -77,14 +77,13 @@ Graphs = list[tuple[GraphPlan, list[Item]]]
 def graphs(model: nn.Module, inputs: tuple[Any, ...]) -> Graphs:
     """The graphs of a model, as torch's own partitioner divides them, and what can be chosen."""
     asked: list[list[Item]] = []
-    items = partition.items
 
     def listed(*args: Any, **kwargs: Any) -> list[Item]:
-        asked.append(items(*args, **kwargs))
+        asked.append(options.items(*args, **kwargs))
         return asked[-1]
 
     dense = backend(compiler="aot_eager")
-    with mock.patch.object(partition, "items", listed):
+    with mock.patch("actprune.graph.partition.items", listed):
         train(model, inputs, dense, steps=1)
     return list(zip(dense.plan.graphs, asked, strict=True))
 

@@ -52,7 +52,7 @@ def test_a_value_is_a_storage_and_its_views() -> None:
 
 
 def test_what_is_needed_comes_after_what_it_is_computed_from() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         for _ in range(3):
             x = x + F.gelu(m.norm(m.fc(x)))
         return x
@@ -67,11 +67,11 @@ def test_what_is_needed_comes_after_what_it_is_computed_from() -> None:
     assert {value for value in graph.values.values() if value.readers} <= set(needed)
 
 
-def dropped(m: Net, x: Tensor) -> Tensor:
+def dropped(m: Net, x: Tensor) -> Any:
     return F.dropout(m.fc(x), 0.3).sin()
 
 
-def noisy(m: Net, x: Tensor) -> Tensor:
+def noisy(m: Net, x: Tensor) -> Any:
     return (m.fc(x) * torch.rand_like(x)).sin() * torch.randn(16).exp()
 
 
@@ -88,7 +88,7 @@ def test_random_numbers_are_not_drawn_again() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.25])
 def test_attention_repeats_where_it_drops_nothing(p: float) -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         q = m.fc(x).view(2, 2, 8, 4)
         return F.scaled_dot_product_attention(q, q, q, dropout_p=p)
 
@@ -100,7 +100,7 @@ def test_attention_repeats_where_it_drops_nothing(p: float) -> None:
 
 
 def test_statistics_do_not_repeat_but_the_result_does() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         return m.norm(m.fc(x)).relu()
 
     graph = joint(forward, torch.randn(8, 16), fc=nn.Linear(16, 16), norm=nn.BatchNorm1d(16))
@@ -115,7 +115,7 @@ def test_statistics_do_not_repeat_but_the_result_does() -> None:
 
 
 def test_what_reads_a_changed_input_does_not_repeat() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         y = m.fc(x) * m.scale.sin()
         m.scale.add_(1)
         return y.tanh()
@@ -126,7 +126,7 @@ def test_what_reads_a_changed_input_does_not_repeat() -> None:
 
 
 def test_sizes_that_are_not_fixed_count_as_they_were_traced() -> None:
-    def forward(m: Net, y: Tensor) -> Tensor:
+    def forward(m: Net, y: Tensor) -> Any:
         return m.fc(y).sin().exp()
 
     x = torch.empty(3, 5, dtype=torch.bfloat16)
