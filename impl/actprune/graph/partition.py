@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch._functorch.compile_utils import fx_graph_cse
 
 from actprune.graph.costs import seconds
 from actprune.graph.deciding import by_names, unknown
-from actprune.graph.naming import module_of
+from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.relieving import relieve
@@ -61,6 +62,7 @@ class Partition:
         self.count: int = options["num_fwd_outputs"]
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
+        number(joint_module.graph)
         with functorch.patch(cse=False):
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options
@@ -97,9 +99,10 @@ class Partition:
         if given is not None:
             return self.made(found, self._followed(found, given), budget)
         if known is not None:
-            made = self.made(found, self._followed(found, known), budget)
-            if limits.allow(made.plan):
-                return made
+            with suppress(InputError):  # at other sizes, some choices are none
+                made = self.made(found, self._followed(found, known), budget)
+                if limits.allow(made.plan):
+                    return made
         if settings.ruled:
             return self.made(found, self._of_torch(found, -1), budget)
         if budget is None and limit is None:
@@ -218,7 +221,8 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    made = (node for node in joint.backward if node.op == "call_function")
+    lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
