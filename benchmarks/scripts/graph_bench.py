@@ -190,7 +190,8 @@ class Bench:
         for _ in range(_HALVINGS):
             limit = (none + most) // 2
             try:
-                most = min(limit, max(graph.peak for graph in self.planned(peak=limit).graphs))
+                self.planned(peak=limit)
+                most = limit
             except InputError:
                 none = limit
         return most

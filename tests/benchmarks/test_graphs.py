@@ -188,9 +188,8 @@ def test_the_allocator_sees_what_a_step_keeps() -> None:
 
 
 def tiny() -> tuple[nn.Module, Tensor]:
-    return nn.Sequential(
-        *(nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64)) for _ in range(3))
-    ), torch.randn(2048, 64)
+    layers = nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64), nn.Linear(64, 64), nn.GELU()
+    return nn.Sequential(*layers), torch.randn(2048, 64)
 
 
 @pytest.mark.parametrize("profile", [False, True])
@@ -211,7 +210,7 @@ def test_a_model_is_measured_with_all_its_settings(profile: bool) -> None:
     assert rows["compiled"]["error"] < 1e-5
 
 
-@pytest.mark.parametrize("limit", ["held", "peak"])
+@pytest.mark.parametrize("limit", ["held", pytest.param("peak", marks=pytest.mark.slow)])
 def test_a_sweep_ends_at_the_least_that_there_is_a_plan_for(limit: Limit) -> None:
     rows = Bench(tiny, Options(budgets=(), steps=0, sweep=limit, levels=3)).run(0)
     found = [row for row in rows.values() if row["kind"] == "swept"]
@@ -222,6 +221,7 @@ def test_a_sweep_ends_at_the_least_that_there_is_a_plan_for(limit: Limit) -> Non
     assert found[2]["of_limit"] < 1.05
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_by_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
