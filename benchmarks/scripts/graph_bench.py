@@ -13,11 +13,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from actprune.budget.solver import solve
 from actprune.graph.backend import Backend, backend
 from actprune.graph.options import Errors
 from actprune.graph.plan import Plan
 from actprune.graph.profiling import profile as errors_of
+from actprune.solver.search import solve
 from actprune_common.errors import InputError
 from benchmarks.scripts.graph_figures import (
     CHECKPOINTING,

@@ -8,7 +8,6 @@ and the rest of a training script stays as it is.
 
 from actprune.budget.allocate import Allocation, allocate
 from actprune.budget.profile import Profile, profile
-from actprune.budget.sizes import parse_bytes
 from actprune.formats import FORMATS, Compressed, Format, parse
 from actprune.inspect.fidelity import LayerFidelity, fidelity
 from actprune.inspect.memory import saved_bytes
@@ -21,6 +20,7 @@ from actprune.strategies import STRATEGIES
 from actprune.strategies.grammar import RECOMMENDED, Plan, apply, read, undo
 from actprune.strategies.lean import chains, lean, unlean
 from actprune_common.errors import InputError
+from actprune_common.sizes import parse_bytes
 
 __version__ = "0.1.0"
 __all__ = [

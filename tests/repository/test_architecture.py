@@ -24,7 +24,10 @@ FORBIDDEN = {
     "actprune_ci": ON_A_GPU,
 }
 ROOMS = {
-    "actprune": ("formats", "layers", "saved", "strategies", "inspect", "budget", "graph"),
+    "actprune": (
+        *("formats", "layers", "saved", "solver", "graph"),
+        *("strategies", "inspect", "budget"),
+    ),
     "actprune_bench": (
         *("data", "models", "records", "training", "measure", "gpu_static"),
         *("report", "compare", "advise", "sweep", "cli"),

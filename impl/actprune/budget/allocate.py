@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from actprune.budget.choices import alternatives
 from actprune.budget.peak import Optimizer, step_peak
-from actprune.budget.sizes import parse_bytes
-from actprune.budget.solver import solve
 from actprune.formats import Format, PruningFormat, parse
 from actprune.inspect.gradients import Loss
 from actprune.inspect.survey import Survey, dense_gradients, surveyed
 from actprune.saved.operators import KINDS, PRODUCTS
+from actprune.saved.rules import Rule
+from actprune.solver.items import alternatives
+from actprune.solver.search import solve
 from actprune.strategies.grammar import read
-from actprune.strategies.saving import Rule
 from actprune_common.errors import InputError, expected
+from actprune_common.sizes import parse_bytes
 
 CANDIDATES = ("dense", "codes:bits=8", "codes:bits=4")
 """From the least error to the fewest bytes."""

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actprune.budget.choices import Errors, Sizes, alternatives
-from actprune.budget.solver import solve
 from actprune.formats import Format, parse
 from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
+from actprune.solver.items import Errors, Sizes, alternatives
+from actprune.solver.search import solve
 from actprune.strategies.grammar import plan, undo
 from actprune_common.errors import InputError, expected
 

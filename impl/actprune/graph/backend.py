@@ -6,22 +6,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch._functorch.config as functorch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.exc import ShortenTraceback
 
-from actprune.budget.sizes import parse_bytes
-from actprune.formats import Codes, Dense, Format
+from actprune.formats import Codes, Dense, Derivative, Format
 from actprune.graph.naming import module_of, reader_of
 from actprune.graph.options import Errors, Formats, kind_of
 from actprune.graph.partition import Partition, Settings
 from actprune.graph.plan import GraphPlan, Plan
 from actprune.graph.reading import load
 from actprune.graph.values import Value
-from actprune.strategies.grammar import read
-from actprune.strategies.saving import Rule
+from actprune.saved.rules import AT, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
+from actprune_common.sizes import parse_bytes
 
 COMPILERS = ("inductor", "aot_eager")
 Limit = int | float | str | None
@@ -33,6 +33,11 @@ class RefusedError(InputError, ShortenTraceback):
 
     def __init__(self, text: str) -> None:
         ShortenTraceback.__init__(self, text, first_useful_frame=None)
+        self.text = text
+
+    def __str__(self) -> str:
+        """The text alone: torch.compile adds to the arguments how to debug it."""
+        return self.text
 
 
 class Backend:
@@ -64,7 +69,13 @@ class Backend:
             return run(module, inputs)
         config = import_module("torch._inductor.config")
         compile_fx = import_module("torch._inductor.compile_fx").compile_fx
-        with config.patch(custom_partitioner_fn=_partitioner(self.partition)), _compiler_errors():
+        partitioner = _partitioner(self.partition)
+        # that cache would hold the passes of a joint graph, whatever the budget
+        with (
+            config.patch(custom_partitioner_fn=partitioner),
+            functorch.patch(enable_autograd_cache=False),
+            _compiler_errors(),
+        ):
             return compile_fx(module, inputs)
 
     def partition(
@@ -84,6 +95,7 @@ class Backend:
 def backend(
     keep: Limit = None,
     *,
+    rules: Sequence[Rule] = (),
     budget: Limit = None,
     peak: Limit = None,
     error: float | None = None,
@@ -100,6 +112,7 @@ def backend(
     Args:
         keep: a budget, or a spec of rules, "@*=>codes:bits=4". Rules alone say what stands for
             each tensor that torch keeps; with a budget, what may.
+        rules: the same as a spec, read.
         budget: bytes that may be held between the passes, "64MiB", or a float: a share of what
             torch's partitioner keeps. Bytes are for all graphs of a model together, and go to them
             in the order in which they are compiled; of a share each has its own.
@@ -137,11 +150,11 @@ def backend(
         budget = keep if budget is None else budget
     if error is not None and not error > 0:
         raise expected("error", "a number above 0", error)
-    rules = [] if spec is None else _rules(spec)
+    rules = rules if spec is None else _rules(spec)
     followed = load(plan) if isinstance(plan, str | Path) else plan
     settings = Settings(
-        budget=_limit("budget", budget),
-        peak=_limit("peak", peak),
+        budget=limit_of("budget", budget),
+        peak=limit_of("peak", peak),
         error=error,
         formats=_formats(rules) if rules else None,
         ruled=bool(rules) and budget is None and peak is None,
@@ -156,8 +169,11 @@ def _is_size(text: str) -> bool:
     return text[:1].isdigit() or text[:1] in ".-+"
 
 
-def _limit(name: str, given: Limit) -> int | float | None:
-    """Raises InputError."""
+def limit_of(name: str, given: Limit) -> int | float | None:
+    """Return a limit as bytes, or a float as a share.
+
+    Raises InputError where it is neither; `name` is what the text calls it.
+    """
     if isinstance(given, str):
         try:
             given = float(given) if "." in given and given[-1].isdigit() else parse_bytes(given)
@@ -174,11 +190,13 @@ def _limit(name: str, given: Limit) -> int | float | None:
 
 def _rules(spec: str) -> list[Rule]:
     """Raises InputError."""
-    found = read(spec)
-    layers = [format for format in found.layers.values() if not isinstance(format, Dense)]
-    if found.strategies or layers:
+    found = read_rules(spec)
+    if not all(AT in target or isinstance(format, Dense) for target, format in found):
         raise InputError(f"spec: expected rules with @, such as '@*=>codes:bits=4', got {spec!r}")
-    return found.saved
+    rules = [rule_of(target, format) for target, format in found if AT in target]
+    if any(isinstance(rule.format, Derivative) for rule in rules):
+        raise InputError(f"spec: derivative serves no compiled graph, got {spec!r}")
+    return rules
 
 
 def _formats(rules: Sequence[Rule]) -> Formats:
@@ -206,15 +224,18 @@ def _ruling(rules: Sequence[Rule], value: Value, node: fx.Node) -> Format:
 
 
 def _partitioner(partition: Callable[..., Any]) -> Any:
-    """What inductor's configuration takes; its caches hold nothing of what it has made."""
+    """What inductor's configuration takes. Its caches of compiled graphs stay of use."""
     base = import_module("torch._inductor.custom_graph_pass").CustomPartitionerFn
 
     class Partitioner(base):  # type: ignore[misc,valid-type]
         def __call__(self, gm: fx.GraphModule, joint_inputs: Any, **options: Any) -> Any:
             return partition(gm, joint_inputs, **options)
 
-        def uuid(self) -> None:
-            return None
+        def uuid(self) -> str:
+            return "actprune"
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return str, ("actprune",)  # into the keys of these caches
 
     return Partitioner()
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from actprune.budget.choices import AGAIN, Choice, Item
 from actprune.graph.plan import ABSENT, RECOMPUTE
+from actprune.solver.items import AGAIN, Choice, Item
 from actprune_common.errors import InputError
 
 

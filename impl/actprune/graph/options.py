@@ -8,7 +8,6 @@ import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
-from actprune.budget.choices import LEVELS, Again, Item, Option
 from actprune.formats import Codes, Format, PruningFormat, parse
 from actprune.graph.costs import rates, seconds
 from actprune.graph.plan import BITS, KEEP, NARROW, OFFLOAD
@@ -16,6 +15,7 @@ from actprune.graph.products import group_for, is_weight_gradient
 from actprune.graph.values import Joint, Value, hint, statistics, tensors
 from actprune.saved.operators import ACTIVATION, ATTENTION, CONV, LINEAR, NORM, REST
 from actprune.saved.stores import FLOATS
+from actprune.solver.items import LEVELS, Again, Item, Option
 from actprune_kernels import codes
 from actprune_kernels.sizes import blocks_along
 

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,6 @@ from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
-from actprune.budget.choices import AGAIN, Choice, Item
 from actprune.graph.deciding import by_names, unknown
 from actprune.graph.naming import module_of
 from actprune.graph.options import Errors, Formats, items, kinds_of
@@ -19,8 +19,9 @@ from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import simplify
-from actprune.graph.values import Joint, Value
-from actprune_common.errors import InputError
+from actprune.graph.values import Joint, Value, tensors
+from actprune.solver.items import AGAIN, Choice, Item
+from actprune_common.errors import InputError, expected
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Partition:
         self.module = joint_module
         self.joint = simplify(joint_module.graph, self.count)
         self.values = self.joint.needed()
-        self.key = key_of(self.joint)
+        self.key = key_of(self.joint, options.get("static_lifetime_input_indices") or ())
 
     def planned(self, settings: Settings, known: GraphPlan | None, others: int) -> Made:
         """Return the passes and the plan.
@@ -86,6 +87,8 @@ class Partition:
         )
         given = settings.given.get(self.key)
         limits = Limits(budget, limit, settings.error)
+        if settings.given and given is None:
+            raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
         if given is not None:
             return self.made(found, self._followed(found, given), budget)
         if known is not None:
@@ -109,13 +112,16 @@ class Partition:
         choices = {each.name: each.choice for each in plan.entries}
         missing = unknown(found, choices)
         if missing:
-            raise InputError(f"plan: the graph {self.key} has no tensor {missing[0]!r}")
+            known = ", ".join(item.name for item in found)
+            raise InputError(
+                f"plan: the graph {self.key} has no tensor {missing[0]!r}; known: {known}"
+            )
         return by_names(found, choices)
 
     def _of_torch(self, found: list[Item], store: int) -> Choice:
         """What torch's partitioner keeps is held by the option of this place, -1 for the last."""
         (output,) = self.dense[0].graph.find_nodes(op="output")
-        names = {part.name for part in output.args[0][self.count :] if isinstance(part, fx.Node)}  # type: ignore[index,union-attr]
+        names = {part.name for part in output.args[0][self.count :] if isinstance(part, fx.Node)}
         choices = {
             item.name: item.options[store].name
             for value, item in zip(self.values, found, strict=True)
@@ -185,9 +191,14 @@ def _entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     )
 
 
-def key_of(joint: Joint) -> str:
-    """Return a digest of a graph's operators, whatever the sizes."""
+def key_of(joint: Joint, parameters: Sequence[int]) -> str:
+    """Return a digest of a graph's operators, modules and parameters, whatever the batch size.
+
+    parameters: their places among the inputs.
+    """
     values = dict.fromkeys(joint.values.values())
-    lines = [f"{value.node.name} {value.node.target}" for value in values]
+    lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
     lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
+    lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

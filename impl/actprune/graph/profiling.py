@@ -66,7 +66,7 @@ def profile(
         raise InputError("fn: nothing that it returns has a gradient")
     torch.stack(
         [part.float().square().mean() if part.dim() else part.float() for part in parts]
-    ).sum().backward()
+    ).sum().backward()  # type: ignore[no-untyped-call]
     torch._dynamo.reset()
     return Errors(recorder.found)
 
@@ -159,7 +159,7 @@ class _Trial:
         """Return ‖ĝ - g‖ / ‖g‖ of the gradients ĝ of the batch by a plan."""
         forward, backward = self._passes(choices)
         (output,) = forward.graph.find_nodes(op="output")
-        names = [part.name if isinstance(part, fx.Node) else "" for part in output.args[0]]  # type: ignore[union-attr]
+        names = [part.name if isinstance(part, fx.Node) else "" for part in output.args[0]]
         made = dict(zip(names, self._run(forward, {}), strict=True))
         whole = _square(self.exact)
         return (_square(self._run(backward, made), self.exact) / whole) ** 0.5 if whole else 0.0

@@ -14,15 +14,16 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from actprune.formats import Codes, parse
+from actprune.graph import operators
 from actprune.graph.options import narrow_of
 from actprune.graph.plan import ABSENT, BITS, KEEP, NARROW, OFFLOAD, RECOMPUTE
 from actprune.graph.products import group_for, is_weight_gradient
 from actprune.graph.schedule import STORE, VALUE
 from actprune.graph.values import Joint, Value, statistics
+from actprune.layers import ops
 from actprune_common.errors import InputError
 
 _aten: Any = torch.ops.aten
-_ours: Any = torch.ops.actprune
 NO_FORMAT = (KEEP, RECOMPUTE, ABSENT, OFFLOAD, BITS, NARROW)
 """Choices that are no format."""
 _BEFORE = "actprune_before"
@@ -60,10 +61,10 @@ class Rewriting:
                     if part in self.joint.values:
                         node.replace_input_with(part, self.read(part, node))
         (output,) = self.graph.find_nodes(op="output")
-        results = list(output.args[0])  # type: ignore[arg-type]
+        results = list(output.args[0])
         for place in range(self.joint.count, len(results)):
             if results[place] in self.joint.values:
-                results[place] = self.read(results[place], output)  # type: ignore[arg-type]
+                results[place] = self.read(results[place], output)
         output.args = (tuple(results),)
         for node in self.graph.nodes:
             node.meta.pop("recompute", None)
@@ -103,7 +104,7 @@ class Rewriting:
         stores, spec = self._stored(value, choice)
         with self.graph.inserting_before(node):
             made = self.graph.call_function(
-                _ours.grad_weight.default, (stores, grad, spec, self._number(value, features))
+                ops.grad_weight, (stores, grad, spec, self._number(value, features))
             )
         made.meta.update(node.meta)
         node.replace_all_uses_with(made)
@@ -125,7 +126,7 @@ class Rewriting:
             spec = Codes(bits=format.bits, group=group).spec
             if value not in self.stores:
                 args = value.node, format.bits, group
-                self.stores[value] = [self._store(value, _ours.pack.default, args)]
+                self.stores[value] = [self._store(value, operators.pack, args)]
             return self.stores[value], spec
         if value not in self.stores:
             self.stores[value] = self._pruned(value, format)
@@ -140,8 +141,8 @@ class Rewriting:
         draw = None
         if format.stochastic:
             stream = zlib.crc32(value.node.name.encode()) & 0x7FFFFFFF
-            draw = self._after(rows, _ours.draw.default, (rows, None, format.seed, stream))
-        kept = self._after(draw or rows, _ours.compress.default, (rows, format.spec, draw))
+            draw = self._after(rows, operators.draw, (rows, None, format.seed, stream))
+        kept = self._after(draw or rows, ops.compress, (rows, format.spec, draw))
         found, last = [], kept
         for place in range(len(format.fields)):
             last = self._after(last, operator.getitem, (kept, place))
@@ -187,9 +188,9 @@ class Rewriting:
             value.node.meta[VALUE] = value.node.name
             return value.node
         if choice == BITS:
-            kept = self._store(value, _ours.pack_bits.default, (value.node,))
+            kept = self._store(value, operators.pack_bits, (value.node,))
             return self._restored(
-                value, before, _ours.unpack_bits.default, (kept, *self._layout(value))
+                value, before, operators.unpack_bits, (kept, *self._layout(value))
             )
         if choice == NARROW:
             dtype = narrow_of(value)
@@ -197,8 +198,8 @@ class Rewriting:
             back = {"dtype": torch.int64}
             return self._restored(value, before, _aten._to_copy.default, (kept,), back)
         if choice == OFFLOAD:
-            kept = self._store(value, _ours.offload.default, (value.node,))
-            return self._restored(value, before, _ours.reload.default, (kept, tensor.device))
+            kept = self._store(value, operators.offload, (value.node,))
+            return self._restored(value, before, operators.reload, (kept, tensor.device))
         stores, _ = self._stored(value, choice)
         format = parse(choice)
         if isinstance(format, Codes):
@@ -209,7 +210,7 @@ class Rewriting:
                 *self._layout(value),
                 tensor.dtype,
             )
-            return self._restored(value, before, _ours.unpack.default, args)
+            return self._restored(value, before, operators.unpack, args)
         raise InputError(f"plan: {choice} serves weight gradients alone, not {value.node.name}")
 
     def _layout(self, value: Value) -> tuple[list[Any], list[Any]]:
@@ -255,7 +256,8 @@ class Rewriting:
 def _inputs(node: fx.Node) -> list[fx.Node]:
     """What a node is computed again from."""
     known = statistics(node)
-    return [node.args[0].args[0], *known] if known else node.all_input_nodes  # type: ignore[union-attr,return-value]
+    norm: Any = node.args[0] if known else None
+    return [norm.args[0], *known] if known else node.all_input_nodes
 
 
 def _placed(node: fx.Node, tag: str) -> fx.Node:
@@ -289,7 +291,7 @@ def split(
                 before.add(node)
                 stack += node.all_input_nodes
         (output,) = graph.find_nodes(op="output")
-        gradients = set(output.args[0][options["num_fwd_outputs"] :])  # type: ignore[index]
+        gradients = set(output.args[0][options["num_fwd_outputs"] :])
         return [
             node
             for node in graph.nodes

@@ -92,7 +92,7 @@ class _Run:
                 self.storages[node] = self._of(node)
         (output,) = graph.find_nodes(op="output")
         parts = output.args[0]
-        self.results = [part for part in parts if isinstance(part, fx.Node)]  # type: ignore[union-attr]
+        self.results = [part for part in parts if isinstance(part, fx.Node)]
 
     def _of(self, node: fx.Node) -> tuple[Storage, ...]:
         base = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
@@ -144,7 +144,9 @@ class _Run:
     def moment(self) -> Moment:
         """Return what is alive at the peak that `alive` found."""
         place, alive = self.peak
-        live, pending, counted = set(), set(), set()
+        live: set[str] = set()
+        pending: set[str] = set()
+        counted: set[Storage] = set()
         for node, storages in self.storages.items():
             value, store = node.meta.get(VALUE), node.meta.get(STORE)
             there = alive.intersection(storages)

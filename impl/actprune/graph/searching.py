@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from actprune.budget.choices import AGAIN, Choice, Cut, Item
-from actprune.budget.solver import solve
 from actprune.graph.plan import RECOMPUTE, GraphPlan
 from actprune.graph.schedule import Moment
+from actprune.solver.items import AGAIN, Choice, Cut, Item
+from actprune.solver.search import solve
 from actprune_common.errors import InputError, expected
 
 _CALIBRATIONS, _MARGIN = 6, 0.95

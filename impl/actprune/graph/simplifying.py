@@ -67,7 +67,7 @@ def without_contents(joint: Joint) -> None:
     for node in list(joint.backward):
         if node.target is not _aten.max_pool2d_with_indices_backward.default:
             continue
-        x = node.args[1]
+        x: Any = node.args[1]
         tensor = x.meta["val"]
         fixed = all(isinstance(size, int) for size in tensor.shape)
         if x in joint.values and fixed and tensor.is_contiguous():

@@ -81,8 +81,7 @@ def is_view(node: fx.Node) -> bool:
     if node.target in _ALIASES:
         return True
     returns = node.target._schema.returns
-    info = returns[0].alias_info if returns else None
-    return info is not None and not info.is_write
+    return bool(returns) and returns[0].alias_info is not None
 
 
 def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
@@ -119,7 +118,8 @@ def statistics(node: fx.Node) -> list[fx.Node]:
 
     The third is what batch norm makes of its input; of any other node there are none.
     """
-    made = node.args[0] if node.target is operator.getitem and node.args[1] == 0 else None
+    first = node.target is operator.getitem and node.args[1] == 0
+    made: Any = node.args[0] if first else None
     schema = getattr(getattr(made, "target", None), "_schema", None)
     if schema is None or schema.name.partition("::")[2] not in _STATEFUL or not made.args[5]:
         return []
@@ -132,7 +132,7 @@ class Joint:
     def __init__(self, graph: fx.Graph, outputs: int) -> None:
         self.graph = graph
         (output,) = graph.find_nodes(op="output")
-        results = list(output.args[0])  # type: ignore[arg-type]
+        results = list(output.args[0])
         self.count = outputs
         """How many results are the forward pass's."""
         self.outputs = [part for part in results[:outputs] if isinstance(part, fx.Node)]
@@ -183,9 +183,11 @@ class Joint:
                 self.values[node] = base
                 base.nodes.append(node)
             return
-        value = Value(node, [node], again=repeats(node, changed))
+        value = Value(node, [node])
         found = (self.values.get(part) for part in node.all_input_nodes)
         value.inputs = list(dict.fromkeys(part for part in found if part is not None))
+        there = all(part.again or part.tensor is not None for part in value.inputs)
+        value.again = there and repeats(node, changed)
         self.values[node] = value
 
     def _normalize(self) -> None:
@@ -196,7 +198,8 @@ class Joint:
         for value in set(self.values.values()):
             parts = [value.node, *statistics(value.node)]
             if len(parts) == 3 and all(part in self.values for part in parts):
-                given = [value.node.args[0].args[0], *parts[1:]]  # type: ignore[union-attr]
+                norm: Any = value.node.args[0]
+                given = [norm.args[0], *parts[1:]]
                 value.inputs = [self.values[p] for p in given if p in self.values]
                 value.again = True
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from actprune.formats import Format
+from actprune.saved.rules import Rule
 from actprune_common.errors import InputError
 
 
@@ -103,8 +104,11 @@ class Strategy:
     def check(self, formats: Sequence[Format], spec: str) -> None:
         """Raise InputError where the strategy does not fit the formats of the plan `spec`."""
 
-    def apply(self, model: nn.Module) -> None:
-        """Do it to `model`, in place. Raises InputError where it cannot be done."""
+    def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
+        """Do it to `model`, in place. Raises InputError where it cannot be done.
+
+        rules: on all that autograd saves, for a strategy that compiles: it carries them out.
+        """
         if self.replacement is not None:
             replace(model, self.replacement(model))
 

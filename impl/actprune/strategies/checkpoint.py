@@ -1,6 +1,6 @@
 """checkpoint and selective: blocks that are computed again in the backward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts as selec
 
 from actprune.layers.blocks import blocks_of
 from actprune.layers.sharding import check_unsharded
+from actprune.saved.rules import Rule
 from actprune.strategies.base import Replacement, Strategy, replace
 from actprune_common.errors import InputError, expected
 
@@ -109,7 +110,7 @@ class Checkpoint(Strategy):
             raise InputError(f"spec: expected a glob in {self.name}(), got {argument!r}")
         return changed(self, blocks=argument)
 
-    def apply(self, model: nn.Module) -> None:
+    def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
         """Replace the blocks' forwards. Raises InputError without a block."""
         check_unsharded(model.named_modules())
         found = blocks_of(model, self.blocks)

@@ -9,21 +9,21 @@ checkpoint and selective take a glob that says which modules are the blocks, whe
 not say it itself: `checkpoint(encoder.*)+dense`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from actprune.formats import Dense, Format, parse, parse_saved
+from actprune.formats import Dense, Format
 from actprune.layers.convert import convert, revert
 from actprune.layers.sharding import Model, check_unsharded
+from actprune.saved.rules import ANY, AT, NEXT, THEN, Rule, parse_rules, read_rules, rule_of
 from actprune.strategies import STRATEGIES
 from actprune.strategies.base import Strategy, put_back
-from actprune.strategies.saving import AT, Rule, Saving, Within, check_modules, rule_of, save
-from actprune_common.errors import InputError, expected
+from actprune.strategies.saving import Saving, Within, check_modules, save
+from actprune_common.errors import InputError
 
 RECOMMENDED = "@*=>codes:bits=4"
 """Everything that autograd saves in 4 bits, but for what a few passes over memory make again."""
-_ALL, _THEN, _NEXT, _PLUS = "*", "=>", ";", "+"
+_PLUS = "+"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Plan:
     def spec(self) -> str:
         """The plan as text; `read` reads it back."""
         globs = [glob for glob, _ in self.rules]
-        rules = [f"{glob}{_THEN}{format.spec}" for glob, format in self.rules]
-        text = self.rules[0][1].spec if globs == [_ALL] else _NEXT.join(rules)
+        rules = [f"{glob}{THEN}{format.spec}" for glob, format in self.rules]
+        text = self.rules[0][1].spec if globs == [ANY] else NEXT.join(rules)
         return _PLUS.join([*(strategy.spec for strategy in self.strategies), text])
 
     @property
@@ -60,14 +60,18 @@ class Plan:
     @property
     def hides(self) -> bool:
         """Whether it keeps tensors that autograd does not hold (saved_bytes' `hidden`)."""
-        compiles = any(strategy.compiles for strategy in self.strategies)
         hides = bool(self.saved) or any(strategy.hides for strategy in self.strategies)
-        return hides and not compiles
+        return hides and not self.compiles
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled, so that its graphs carry the rules with @ out."""
+        return any(strategy.compiles for strategy in self.strategies)
 
     @property
     def format(self) -> Format | None:
         """The one format that all of this is, which kernels can be measured with; else None."""
-        alone = len(self.rules) == 1 and self.rules[0][0] == _ALL and not self.strategies
+        alone = len(self.rules) == 1 and self.rules[0][0] == ANY and not self.strategies
         return self.rules[0][1] if alone else None
 
 
@@ -90,7 +94,7 @@ def read(spec: str) -> Plan:
     if isinstance(spec, str) and spec.strip() in STRATEGIES:
         raise InputError(f"spec: expected a format after {spec!r}, such as {spec.strip()}+dense")
     strategies, plus, text = spec.rpartition(_PLUS) if isinstance(spec, str) else ("", "", spec)
-    return Plan(_rules(text), _strategies(strategies) if plus else ())
+    return Plan(read_rules(text), _strategies(strategies) if plus else ())
 
 
 def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
@@ -98,12 +102,7 @@ def plan(formats: Mapping[str, str | Format], strategies: str = "") -> Plan:
 
     Raises InputError on a glob that the text of a plan cannot hold.
     """
-    for glob in formats:
-        if not re.fullmatch(r"[^\s;+=>]+", glob):
-            raise expected("spec", "a glob without spaces and ; + = > before '=>'", repr(glob))
-    reads = {glob: parse_saved if AT in glob else parse for glob in formats}
-    rules = tuple((glob, reads[glob](text)) for glob, text in formats.items())
-    return Plan(rules, _strategies(strategies) if strategies else ())
+    return Plan(parse_rules(formats), _strategies(strategies) if strategies else ())
 
 
 def apply(
@@ -140,14 +139,15 @@ def apply(
     chosen = read(spec)
     for strategy in chosen.strategies:
         strategy.check([format for _, format in chosen.rules], chosen.spec)
-    check_modules(model, chosen.saved)
+    if not chosen.compiles:
+        check_modules(model, chosen.saved)
     undo(model)
     if any(not isinstance(format, Dense) for format in chosen.layers.values()):
         convert(model, chosen.layers, include, exclude)
-    if chosen.saved:
+    if chosen.saved and not chosen.compiles:
         save(model, chosen.saved)
     for strategy in reversed(chosen.strategies):
-        strategy.apply(model)
+        strategy.apply(model, chosen.saved)
     return model
 
 
@@ -194,24 +194,3 @@ def _strategies(text: str) -> tuple[Strategy, ...]:
         known = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.of_blocks)
         raise InputError(f"spec: expected one of {known}, got {text!r}")
     return tuple(found[name] for name in STRATEGIES if name in found)
-
-
-def _rules(text: str) -> tuple[tuple[str, Format], ...]:
-    """What the formats of a spec say. Raises InputError."""
-    if isinstance(text, str) and text.strip().startswith(AT) and _THEN not in text:
-        raise InputError(f"spec: expected {AT}KIND=>FORMAT, got {text!r}")
-    if not isinstance(text, str) or (_THEN not in text and _NEXT not in text):
-        return ((_ALL, parse(text)),)
-    formats: dict[str, str] = {}
-    for rule in text.split(_NEXT):
-        glob, then, format = (part.strip() for part in rule.partition(_THEN))
-        if not then:
-            raise InputError(f"spec: expected GLOB=>FORMAT between ';', got {rule!r} in {text!r}")
-        if glob in formats:
-            raise InputError(f"spec: glob {glob!r} is given twice in {text!r}")
-        formats[glob] = format
-    rules = plan(formats).rules
-    for target, each in rules:
-        if AT in target:
-            rule_of(target, each)
-    return rules

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from actprune.formats import Format
+from actprune.saved.rules import AT, Rule
 from actprune.strategies.base import Strategy, replacements
-from actprune.strategies.saving import AT, Saving
+from actprune.strategies.saving import Saving
 from actprune_common.errors import InputError
 
 
@@ -21,8 +22,13 @@ class Recompute(Strategy):
         """Raise InputError without such rules, which say what is kept of the operands."""
         if AT not in spec:
             raise InputError(f"spec: recompute expects rules with @, got {spec!r}")
+        if "compile" in spec:
+            raise InputError(
+                "spec: recompute is eager mode's; under compile a budget says how much is computed "
+                f"again, as in compile(0.1)+@*=>codes:bits=4, got {spec!r}"
+            )
 
-    def apply(self, model: nn.Module) -> None:
+    def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
         """Let what keeps the rules of `model` run products again; they are undone with it."""
         for one in replacements(model):
             if isinstance(one, Saving):

@@ -1,8 +1,7 @@
 """Rules on what autograd saves, and the forward pass that keeps them."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,67 +10,15 @@ from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback as _get_compiler
 from torch.utils._pytree import tree_iter
 
-from actprune.formats import Dense, Derivative, Format, PruningFormat
+from actprune.formats import Format
 from actprune.saved.keeping import Saved
-from actprune.saved.operators import ACTIVATION, KINDS, PRODUCTS
 from actprune.saved.recorder import Recorder
+from actprune.saved.rules import ANY, Rule, formats_in
 from actprune.saved.tensors import owned_by
 from actprune.strategies.base import Replacement, replace
-from actprune_common.errors import InputError, expected
+from actprune_common.errors import InputError
 
-AT, ANY = "@", "*"
 _RECORDING = threading.local()
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is saved for one kind of function, or any, in the modules that a glob names."""
-
-    glob: str
-    kind: str
-    format: Format
-
-    def names(self, module: str, kind: str) -> bool:
-        """Whether it decides for a kind within a module, named directly or by one around it."""
-        parts = module.split(".")
-        around = (".".join(parts[:count]) for count in range(len(parts), -1, -1))
-        matches = self.glob == ANY or any(fnmatchcase(name, self.glob) for name in around)
-        return matches and self.kind in (ANY, kind)
-
-
-def rule_of(target: str, format: Format) -> Rule:
-    """Return the rule of GLOB@KIND, where no glob is any module. Raises InputError."""
-    glob, _, kind = target.rpartition(AT)
-    if kind not in (ANY, *KINDS):
-        what = f"one of {', '.join(KINDS)} or * behind '@'"
-        raise expected("spec", what, repr(target))
-    if isinstance(format, PruningFormat) and kind not in PRODUCTS:
-        others = "dense, codes or derivative" if kind == ACTIVATION else "dense or codes"
-        raise InputError(
-            f"spec: {format.name} serves what {' and '.join(PRODUCTS)} save, whose gradients are "
-            f"linear in it; @{kind} takes {others}, got {format.spec!r}"
-        )
-    if isinstance(format, Derivative) and kind != ACTIVATION:
-        raise InputError(
-            f"spec: {format.name} serves @{ACTIVATION} alone, of which GELU and SiLU have one; got "
-            f"{format.spec!r} for @{kind}"
-        )
-    return Rule(glob or ANY, kind, format)
-
-
-def formats_in(module: str, rules: Iterable[Rule]) -> dict[str, Format]:
-    """Return the format of each kind within a module: that of the first rule that names it.
-
-    Where that is `derivative`, it stands under its own name, and the first of another format
-    decides for the activations that have none.
-    """
-    found: dict[str, Format] = {}
-    for kind in KINDS:
-        formats = [rule.format for rule in rules if rule.names(module, kind)]
-        if formats and isinstance(formats[0], Derivative):
-            found[Derivative.name] = formats[0]
-        found[kind] = next((one for one in formats if not isinstance(one, Derivative)), Dense())
-    return found
 
 
 def recording() -> Recorder | None:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from actprune.budget.sizes import SIZE, parse_bytes
 from actprune.strategies.grammar import read
 from actprune_bench.data import check_source
 from actprune_bench.models import MODELS
 from actprune_bench.training.config import Seed, Shared, TrainConfig
 from actprune_common.errors import InputError, expected
+from actprune_common.sizes import SIZE, parse_bytes
 from actprune_common.strict_yaml import StrictModel
 
 Failure = Literal["failed", "timeout", "memory", "lost"]

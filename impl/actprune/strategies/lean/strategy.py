@@ -1,9 +1,11 @@
 """lean, lean-4bit and lean-exact: actprune.lean, in a plan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from actprune.saved.rules import Rule
 from actprune.strategies.base import Strategy
 from actprune.strategies.lean import lean, unlean
 
@@ -15,7 +17,7 @@ class Lean(Strategy):
     gelu: int | None
     of_blocks = True
 
-    def apply(self, model: nn.Module) -> None:
+    def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
         """Make `model` lean. Raises InputError where it has no chain."""
         lean(model, gelu=self.gelu)
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.budget.choices import Choice, Cut, Item
-from actprune.budget.columns import Columns, Floats, columns_of
+from actprune.solver.columns import Columns, Floats, columns_of
+from actprune.solver.items import Choice, Cut, Item
 from actprune_common.errors import InputError, expected
 
 Quantity = Literal["seconds", "nbytes", "error"]

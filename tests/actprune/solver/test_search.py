@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actprune import InputError
-from actprune.budget import choices, solver
-from actprune.budget.choices import AGAIN, LEVELS, Again, Choice, Item, Option, alternatives, check
-from actprune.budget.columns import columns_of
-from actprune.budget.solver import GAP, Quantity, least, solve
+from actprune.solver import items as choices
+from actprune.solver import search as solver
+from actprune.solver.columns import columns_of
+from actprune.solver.items import AGAIN, LEVELS, Again, Choice, Item, Option, alternatives, check
+from actprune.solver.search import GAP, Quantity, least, solve
 
 QUANTITIES: tuple[Quantity, ...] = ("seconds", "nbytes", "error")
 OTHER: dict[Quantity, Quantity] = {"seconds": "nbytes", "error": "nbytes", "nbytes": "seconds"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from actprune.budget.choices import AGAIN, Again, Choice, Item, Option
+from actprune.solver.items import AGAIN, Again, Choice, Item, Option
 
 Floats = NDArray[np.float64]
 Way = tuple[int, int]
