@@ -92,7 +92,7 @@ def test_bytes_at_equal_time_are_the_fewest_between_points() -> None:
 
 
 def test_plans_are_compared_to_torchs_budgets_and_dense() -> None:
-    rows = {
+    rows: dict[str, Row] = {
         "compiled": {"kind": "compiled", "held_bytes": 100, "step": 1.0},
         "torch:0.5": {"kind": "torch", "held_bytes": 50, "step": 1.2},
         "torch:0.2": {"kind": "torch", "failed": "RuntimeError: no"},
