@@ -177,7 +177,7 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_the_allocator_sees_what_a_step_keeps() -> None:
-    """Of exp(sin(2x)): what sin takes, and what exp gives; in the end there is x's gradient alone."""
+    """Of exp(sin(2x)): what sin takes and exp gives. In the end there is x's gradient alone."""
     model = nn.Linear(1, 1)
     x = torch.ones(1 << 18, requires_grad=True)
     kept, peak = allocated(model, lambda: (x * 2).sin().exp().sum())
