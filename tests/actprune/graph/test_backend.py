@@ -16,7 +16,7 @@ from torch.utils.checkpoint import (
 )
 
 import actprune
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from actprune.graph.options import ERRORS
 from actprune.graph.plan import KEEP, RECOMPUTE, Plan
 from actprune_common.errors import InputError
