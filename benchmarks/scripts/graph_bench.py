@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from actprune.graph.options import Errors
 from actprune.graph.plan import Plan
 from actprune.graph.profiling import profile as errors_of

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from actprune.graph.backend import COMPILERS
+from actprune.graph.compiling import COMPILERS
 from actprune_bench.records.environment import environment
 from actprune_common.errors import InputError
 from actprune_common.files import write_json
