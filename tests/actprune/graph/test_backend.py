@@ -274,6 +274,16 @@ class Checkpointed(nn.Module):
         return x
 
 
+def test_no_budget_is_so_large_that_a_checkpoint_is_given_up() -> None:
+    """What is fastest is not what the model asks for."""
+    model, x = Checkpointed(), batch()
+    (graph,) = made_plan(model, x, keep=1 << 30).graphs
+    assert graph.held <= graph.dense
+    inner = [e for e in graph.entries if "gelu" in e.producer or "addmm" in e.producer]
+    assert len(inner) == 6
+    assert all(entry.choice in (RECOMPUTE, "-") for entry in inner)
+
+
 def test_checkpoints_in_the_model_are_kept_to() -> None:
     model, x = Checkpointed(), batch()
     dense = aot()
@@ -315,6 +325,9 @@ def test_selective_checkpoints() -> None:
     choices = {entry.producer: entry.choice for entry in planned.plan.graphs[0].entries}
     assert choices["aten.addmm.default"] == "codes:bits=8"
     assert choices["aten.gelu.default"] == RECOMPUTE
+    torch._dynamo.reset()
+    with pytest.raises(InputError, match="budget: expected at least"):
+        made_plan(model, x, keep=16)  # what must be held can't be computed again
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
