@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from actprune.graph import options
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from actprune.graph.partition import Partition
 from actprune.graph.plan import ABSENT, RECOMPUTE, GraphPlan, Plan
 from actprune.solver.items import Item
@@ -144,7 +144,7 @@ def passes(
         run._boxed_call = True  # type: ignore[attr-defined]
         return run
 
-    with mock.patch("actprune.graph.backend.boxed_nop", compiler):
+    with mock.patch("actprune.graph.compiling.boxed_nop", compiler):
         train(model, inputs, planned, steps=1)
     forward, backward = found
     return forward, backward, given[0]

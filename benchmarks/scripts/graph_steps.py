@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from benchmarks.scripts.models import Step, held
 
 _BETWEEN = "between the passes"

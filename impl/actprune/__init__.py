@@ -6,6 +6,7 @@
 and the rest of a training script stays as it is.
 """
 
+from actprune import graph
 from actprune.budget.allocate import Allocation, allocate
 from actprune.budget.profile import Profile, profile
 from actprune.formats import FORMATS, Compressed, Format, parse
@@ -41,6 +42,7 @@ __all__ = [
     "chains",
     "convert",
     "fidelity",
+    "graph",
     "lean",
     "ops",
     "parse",

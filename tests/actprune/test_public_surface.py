@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 import textwrap
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -23,28 +24,40 @@ SURFACE = {
     "formats": {"FORMATS", "Compressed", "Format", "parse"},
     "budget": {"Allocation", "Profile", "allocate", "parse_bytes", "profile"},
     "figures": {"LayerFidelity", "fidelity", "saved_bytes"},
-    "the rest": {"InputError", "PrunedLinear", "ops"},
+    "the rest": {"InputError", "PrunedLinear", "graph", "ops"},
 }
 NAMES = sorted(set().union(*SURFACE.values()))
-DOCUMENTED = [name for name in NAMES if name not in ("FORMATS", "RECOMMENDED", "STRATEGIES", "ops")]
-FUNCTIONS = [name for name in DOCUMENTED if inspect.isfunction(getattr(actprune, name))]
+GRAPH = {"Backend", "Entry", "Errors", "GraphPlan", "Plan", "backend", "load", "plan_of", "profile"}
+UNDOCUMENTED = {"FORMATS", "RECOMMENDED", "STRATEGIES", "graph", "ops"}
+DOCUMENTED = [name for name in NAMES if name not in UNDOCUMENTED]
+DOCUMENTED += [f"graph.{name}" for name in sorted(GRAPH)]
+
+
+def found(name: str) -> Any:
+    return attrgetter(name)(actprune)
+
+
+FUNCTIONS = [name for name in DOCUMENTED if inspect.isfunction(found(name))]
 
 
 def doc_of(name: str) -> str:
-    found = inspect.getdoc(getattr(actprune, name))
-    assert found, f"{name} has no docstring"
-    return found
+    doc = inspect.getdoc(found(name))
+    assert doc, f"{name} has no docstring"
+    return doc
 
 
 def section(name: str, title: str) -> str:
     """A section of a docstring, indentation taken away; empty where there is none."""
-    found = re.search(rf"^{title}:\n((?:    .*\n|\n)+)", doc_of(name) + "\n", re.MULTILINE)
-    return textwrap.dedent(found[1]) if found else ""
+    part = re.search(rf"^{title}:\n((?:    .*\n|\n)+)", doc_of(name) + "\n", re.MULTILINE)
+    return textwrap.dedent(part[1]) if part else ""
 
 
 def test_the_surface_is_listed_once() -> None:
     assert sorted(actprune.__all__) == NAMES
     assert sum(map(len, SURFACE.values())) == len(NAMES)
+    assert set(actprune.graph.__all__) == GRAPH <= set(dir(actprune.graph))
+    with pytest.raises(AttributeError, match=r"'actprune\.graph' has no attribute 'not_yet'"):
+        found("graph.not_yet")
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -56,7 +69,7 @@ def test_the_first_line_stands_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_arguments_results_and_errors_are_told(name: str) -> None:
-    function = getattr(actprune, name)
+    function = found(name)
     signature = inspect.signature(function)
     told = re.findall(r"^(\w+): ", section(name, "Args"), re.MULTILINE)
     assert told == list(signature.parameters)
@@ -79,8 +92,8 @@ def test_the_example_runs(name: str) -> None:
 
 def test_no_name_hides_a_module() -> None:
     """Whoever imports `actprune.budget.allocate` has the module, and all that is in it."""
-    for found in pkgutil.walk_packages(actprune.__path__, "actprune."):
-        if found.name != "actprune.__main__":
-            module = importlib.import_module(found.name)
-            package, _, name = found.name.rpartition(".")
-            assert getattr(importlib.import_module(package), name) is module, found.name
+    for each in pkgutil.walk_packages(actprune.__path__, "actprune."):
+        if each.name != "actprune.__main__":
+            module = importlib.import_module(each.name)
+            package, _, name = each.name.rpartition(".")
+            assert getattr(importlib.import_module(package), name) is module, each.name

@@ -141,6 +141,13 @@ def test_library_imports_with_torch_and_numpy_alone() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_library_imports_without_torch_s_compiler() -> None:
+    """Which takes longer to import than all the rest."""
+    code = "import sys, actprune; print([m for m in sys.modules if m.startswith('torch._dynamo')])"
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_harness_imports_without_torch() -> None:
     names = [
         ".".join(path.relative_to(ROOT / "ci").with_suffix("").parts).removesuffix(".__init__")

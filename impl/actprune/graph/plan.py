@@ -141,6 +141,7 @@ class Plan:
     No two have the same key. `load` reads what `save` wrote, edited or not.
 
     Example:
+        >>> from actprune.graph import Entry, GraphPlan, Plan
         >>> entry = Entry("addmm", "fc1", "aten.addmm.default", (), 4 << 20, "keep", 4 << 20, 0, 0)
         >>> plan = Plan((GraphPlan("8c1f", (entry,), None, 4 << 20, 4 << 20, 6 << 20, 6 << 20, 0),))
         >>> print(plan)

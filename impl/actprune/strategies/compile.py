@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from importlib import import_module
+from typing import Any
 
 from torch import nn
 
-from actprune.graph.backend import backend, limit_of
+from actprune.formats import Derivative, Format
+from actprune.graph.limits import limit_text
 from actprune.saved.rules import Rule
 from actprune.strategies.base import Strategy
+from actprune_common.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,21 @@ class Compile(Strategy):
 
     def given(self, argument: str) -> Strategy:
         """Return the strategy within a budget. Raises InputError where it is none."""
-        limit_of(f"{self.name}()", argument)
-        return changed(self, budget=argument.strip())
+        return changed(self, budget=limit_text(f"{self.name}()", argument))
+
+    def check(self, formats: Sequence[Format], spec: str) -> None:
+        """Raise InputError on what no compiled graph holds."""
+        if any(isinstance(format, Derivative) for format in formats):
+            raise InputError(f"spec: derivative serves no compiled graph, got {spec!r}")
 
     def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
         """Let calls of `model` be compiled ones; what autograd saves is kept as rules say."""
-        plain = self.budget is None and not rules
-        model.compile(
-            dynamic=False,
-            backend="inductor" if plain else backend(budget=self.budget, rules=rules),
-        )
+        if self.budget is None and not rules:
+            model.compile(dynamic=False, backend="inductor")
+            return
+        # late: it imports torch's compiler
+        graph: Any = import_module("actprune.graph.compiling")
+        graph.compile_model(model, graph.backend(budget=self.budget, rules=rules))
 
     def undo(self, model: nn.Module) -> None:
         """Let calls of `model` be its own again."""

@@ -139,8 +139,7 @@ def apply(
     chosen = read(spec)
     for strategy in chosen.strategies:
         strategy.check([format for _, format in chosen.rules], chosen.spec)
-    if not chosen.compiles:
-        check_modules(model, chosen.saved)
+    check_modules(model, chosen.saved)
     undo(model)
     if any(not isinstance(format, Dense) for format in chosen.layers.values()):
         convert(model, chosen.layers, include, exclude)

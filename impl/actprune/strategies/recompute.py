@@ -22,7 +22,7 @@ class Recompute(Strategy):
         """Raise InputError without such rules, which say what is kept of the operands."""
         if AT not in spec:
             raise InputError(f"spec: recompute expects rules with @, got {spec!r}")
-        if "compile" in spec:
+        if "compile" in {part.partition("(")[0] for part in spec.split("+")}:
             raise InputError(
                 "spec: recompute is eager mode's; under compile a budget says how much is computed "
                 f"again, as in compile(0.1)+@*=>codes:bits=4, got {spec!r}"

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 
 BLOCKS, WIDTH, ROWS = 3, 320, 64
 """DDP's first bucket has a MiB, which a block or two fill."""

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from actprune.graph.options import ERRORS
 from actprune.graph.plan import KEEP, RECOMPUTE, Plan
 from actprune_common.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actprune.graph.backend import backend
+from actprune.graph.compiling import backend
 from actprune.graph.partition import Partition, Settings
 from tests.planned import parts
 from tests.twins import Net

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from actprune.graph.backend import backend
+from actprune.graph.compiling import backend
 from actprune.graph.plan import BITS, KEEP, NARROW, RECOMPUTE
 from actprune.graph.schedule import timeline
 from tests.planned import chosen, first_of, graphs, passes

@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from actprune.formats import Codes, parse
 from actprune.graph import operators
-from actprune.graph.backend import Backend, backend
+from actprune.graph.compiling import Backend, backend
 from actprune.graph.options import ERRORS
 from actprune.graph.plan import BITS, KEEP, NARROW, RECOMPUTE
 from actprune.graph.products import group_for

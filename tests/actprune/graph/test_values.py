@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actprune.graph.backend import backend
+from actprune.graph.compiling import backend
 from actprune.graph.values import Joint, Value, hint, is_view, nbytes, repeats, tensors
 from tests.planned import parts
 from tests.twins import Net

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch._functorch.config as functorch
-from torch import fx
+from torch import fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.exc import ShortenTraceback
 from torch._guards import CompileContext
 
 from actprune.formats import Codes, Dense, Derivative, Format
+from actprune.graph.limits import Limit, limit_of
 from actprune.graph.naming import module_of, reader_of
 from actprune.graph.options import Errors, Formats, kind_of
 from actprune.graph.partition import Partition, Settings
@@ -23,11 +24,8 @@ from actprune.graph.reading import load
 from actprune.graph.values import Value
 from actprune.saved.rules import AT, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
-from actprune_common.sizes import parse_bytes
 
 COMPILERS = ("inductor", "aot_eager")
-Limit = int | float | str | None
-"""Bytes, or a share where it is a float, or a text of either: 0.1, "64MiB"."""
 
 
 class RefusedError(InputError, ShortenTraceback):
@@ -47,6 +45,11 @@ class Backend:
 
     `plan` is what was decided so far. A graph that is compiled again, for another batch size, keeps
     its plan where that is within the limits.
+
+    Example:
+        >>> planned = actprune.graph.backend("@*=>codes:bits=8", compiler="aot_eager")
+        >>> print(planned.plan)
+        no graphs
     """
 
     def __init__(self, settings: Settings, compiler: str) -> None:
@@ -189,27 +192,44 @@ def backend(
     return Backend(settings, compiler)
 
 
+def compile_model(model: nn.Module, planned: Backend) -> None:
+    """Let calls of `model` be compiled by a backend, for one batch size each; `plan_of` finds it.
+
+    Copies are not compiled: torch leaves what it compiled out of them.
+    """
+    model.compile(dynamic=False, backend=planned)
+    model._compiled_call_impl.actprune_backend = planned  # type: ignore[union-attr]
+
+
+def plan_of(model: nn.Module) -> Plan:
+    """Return what was decided for a model to which a spec such as compile(0.1)+dense was applied.
+
+    Args:
+        model: such a model, or one around it, such as DDP. A copy of it is not compiled.
+
+    Returns:
+        The plans of the graphs that were compiled so far: none before the first call.
+
+    Raises:
+        InputError: no such spec was applied; compile+dense is torch's own, and has no plan.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+        >>> model = actprune.apply(model, "compile(0.5)+dense")
+        >>> print(actprune.graph.plan_of(model))  # the first call compiles
+        no graphs
+    """
+    for module in model.modules():
+        compiled = getattr(module, "_compiled_call_impl", None)
+        found = getattr(compiled, "actprune_backend", None)
+        if isinstance(found, Backend):
+            return found.plan
+    what = "one to which a spec with a budget or rules was applied, such as compile(0.1)+dense"
+    raise expected("model", what, f"{type(model).__name__} without")
+
+
 def _is_size(text: str) -> bool:
     return text[:1].isdigit() or text[:1] in ".-+"
-
-
-def limit_of(name: str, given: Limit) -> int | float | None:
-    """Return a limit as bytes, or a float as a share.
-
-    Raises InputError where it is neither; `name` is what the text calls it.
-    """
-    if isinstance(given, str):
-        try:
-            given = float(given) if "." in given and given[-1].isdigit() else parse_bytes(given)
-        except ValueError:
-            raise expected(
-                name, "bytes such as 64MiB, or a share such as 0.1", repr(given)
-            ) from None
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
-        raise expected(name, "bytes above 0, or a share such as 0.1", repr(given))
-    return given
 
 
 def _rules(spec: str) -> list[Rule]:
