@@ -197,7 +197,7 @@ def test_draws_differ_between_steps_and_repeat_between_runs() -> None:
 
     before = draws()
     assert len(before) == 2
-    assert len({tuple(draw.tolist()) for draw in before}) == 2  # each tensor has its own
+    assert len({int(draw[1]) for draw in before}) == 2  # each tensor has a stream
     assert all(map(torch.equal, before, draws()))
     with torch.no_grad():
         for part in arguments:
