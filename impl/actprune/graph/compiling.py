@@ -1,5 +1,6 @@
 """The backend for torch.compile that carries plans out."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from torch import fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
 from torch._dynamo.exc import ShortenTraceback
+from torch._guards import CompileContext
 
 from actprune.formats import Codes, Dense, Derivative, Format
 from actprune.graph.limits import Limit, limit_of
@@ -54,6 +56,8 @@ class Backend:
         self.settings, self.compiler = settings, compiler
         self.plans: dict[str, GraphPlan] = {}
         """By the key of a graph, in the order of compilation."""
+        self._compiled: dict[str, Any] = {}
+        """By the key of a graph, torch's number of its last compilation."""
 
     @property
     def plan(self) -> Plan:
@@ -87,12 +91,32 @@ class Backend:
         """Return the two passes of a joint graph."""
         part = Partition(joint, inputs, **options)
         try:
-            others = sum(plan.held for key, plan in self.plans.items() if key != part.key)
-            made = part.planned(self.settings, self.plans.get(part.key), others)
+            known = self.plans.get(part.key)
+            made = part.planned(self.settings, known, self._others(part.key))
         except InputError as problem:
             raise RefusedError(str(problem)) from None
         self.plans[part.key] = made.plan
+        self._compiled[part.key] = CompileContext.current_compile_id()
         return made.passes
+
+    def _others(self, key: str) -> int:
+        """Return what other graphs hold beside this one.
+
+        What a frame of Python code was compiled to before, for other sizes, this one replaces.
+        """
+        now, held = CompileContext.current_compile_id(), Counter[Any]()
+        for other, plan in self.plans.items():
+            compiled = self._compiled[other]
+            if other != key and (compiled == now or _frame(compiled) != _frame(now)):
+                held[compiled] += plan.held
+        most: dict[Any, int] = {}
+        for compiled, size in held.items():
+            most[_frame(compiled)] = max(size, most.get(_frame(compiled), 0))
+        return sum(most.values())
+
+
+def _frame(compiled: Any) -> Any:
+    return getattr(compiled, "frame_id", None)
 
 
 def backend(

@@ -1,12 +1,30 @@
-"""The modules of a model that the nodes of its graphs come from."""
+"""The names of nodes, and the modules of a model that they come from."""
 
 import re
 from typing import Any
 
 from torch import fx
+from torch.fx.graph import _Namespace
+
+from actprune.graph.values import tensors
 
 _LOCAL = re.compile(r"^L\[['\"]\w+['\"]\]|^L__\w+?___|^self")
+_NUMBERS = re.compile(r"(_\d+)+$")
 _ITEM = re.compile(r"(?:\._modules)?\[['\"]?([^'\"\]]+)['\"]?\]")
+
+
+def number(graph: fx.Graph) -> None:
+    """Name nodes by their operators and numbers that do not depend on whether sizes are fixed.
+
+    Where they are not, there are operators on sizes, which would count. A copy has the same names.
+    """
+    names = _Namespace()
+    for node in graph.nodes:
+        name = node.name
+        if node.op == "call_function":
+            name = _NUMBERS.sub("", name) if any(True for _ in tensors(node)) else "number"
+        node.name = names.create_name(name, None)
+    graph._graph_namespace = names
 
 
 def module_of(node: fx.Node) -> str:

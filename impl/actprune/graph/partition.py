@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
+from actprune.graph.costs import seconds
 from actprune.graph.deciding import by_names, unknown
-from actprune.graph.naming import module_of
+from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
+from actprune.graph.relieving import relieve
 from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
@@ -22,6 +25,9 @@ from actprune.graph.simplifying import simplify
 from actprune.graph.values import Joint, Value, tensors
 from actprune.solver.items import AGAIN, Choice, Item
 from actprune_common.errors import InputError, expected
+
+_FOR_FREE, _FOR_A_LIMIT = 0.01, 0.2
+"""What may be added to a step for a lower peak that nobody asked for, and to be within a limit."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Partition:
         self.count: int = options["num_fwd_outputs"]
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
+        number(joint_module.graph)
         with functorch.patch(cse=False):
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options
@@ -92,9 +99,10 @@ class Partition:
         if given is not None:
             return self.made(found, self._followed(found, given), budget)
         if known is not None:
-            made = self.made(found, self._followed(found, known), budget)
-            if limits.allow(made.plan):
-                return made
+            with suppress(InputError):  # at other sizes, some choices are none
+                made = self.made(found, self._followed(found, known), budget)
+                if limits.allow(made.plan):
+                    return made
         if settings.ruled:
             return self.made(found, self._of_torch(found, -1), budget)
         if budget is None and limit is None:
@@ -102,7 +110,9 @@ class Partition:
             return Made(self.dense, plan, Moment())
         errors = settings.errors.of(self.key)
         search = Search(found, limits, self.dense_timeline.held, errors.measured)
-        return search.best(lambda choice: self.made(found, choice, budget))
+        whole = sum(seconds(node) for node in self.module.graph.nodes)
+        allowed = (_FOR_A_LIMIT if limit else _FOR_FREE) * whole
+        return search.best(lambda choice: self.made(found, choice, budget, limit or 0, allowed))
 
     @staticmethod
     def _bytes(limit: int | float | None, dense: int) -> int | None:
@@ -129,13 +139,26 @@ class Partition:
         }
         return by_names(found, choices)
 
-    def made(self, found: list[Item], choice: Choice, budget: int | None) -> Made:
-        """Return the passes and the plan of a choice."""
+    def made(
+        self,
+        found: list[Item],
+        choice: Choice,
+        budget: int | None,
+        limit: int = 0,
+        allowed: float = 0.0,
+    ) -> Made:
+        """Return the passes and the plan of a choice.
+
+        limit, allowed: as `relieve` takes them.
+        """
         entries = self._entries(found, choice)
         module = _copy(self.module)
         joint = Joint(module.graph, self.count)
         Rewriting(joint, {each.name: each.choice for each in entries}).run()
         passes = split(module, self.inputs, **self.options)
+        if allowed:
+            relieve(passes[0].graph, passes[1].graph, self.count, limit, allowed)
+            passes[1].recompile()
         planned = timeline(passes[0].graph, passes[1].graph, self.count)
         return Made(passes, self._plan(found, choice, budget, planned), planned.moment)
 
@@ -198,7 +221,8 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    lines += [str(node.target) for node in joint.backward if node.op == "call_function"]
+    made = (node for node in joint.backward if node.op == "call_function")
+    lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

@@ -107,6 +107,7 @@ class Rewriting:
                 ops.grad_weight, (stores, grad, spec, self._number(value, features))
             )
         made.meta.update(node.meta)
+        _as_traced(made)
         node.replace_all_uses_with(made)
         self.graph.erase_node(node)
         return True
@@ -242,7 +243,7 @@ class Rewriting:
         with self.graph.inserting_after(place):
             made = self.graph.call_function(function, args, kwargs or {})
         made.meta["val"] = _result(function, args, kwargs or {})
-        return _placed(made, "is_forward")
+        return _placed(_as_traced(made), "is_forward")
 
     def _restored(
         self, value: Value, before: fx.Node, function: Any, args: Any, kwargs: Any = None
@@ -251,7 +252,7 @@ class Rewriting:
             made = self.graph.call_function(function, args, kwargs or {})
         made.meta["val"] = value.tensor
         made.meta[VALUE] = value.node.name
-        return _placed(made, "is_backward")
+        return _placed(_as_traced(made), "is_backward")
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:
@@ -259,6 +260,17 @@ def _inputs(node: fx.Node) -> list[fx.Node]:
     known = statistics(node)
     norm: Any = node.args[0] if known else None
     return [norm.args[0], *known] if known else node.all_input_nodes
+
+
+def _as_traced(node: fx.Node) -> fx.Node:
+    """Have inductor pass what a node takes with the strides that it has here, as if traced so.
+
+    Stores are in the order of memory; to an operator that a pass has put into a graph, inductor
+    else passes whatever layout it likes.
+    """
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda part: part.meta["val"])
+    node.meta["eager_input_vals"] = args, kwargs
+    return node
 
 
 def _placed(node: fx.Node, tag: str) -> fx.Node:

@@ -57,17 +57,22 @@ def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
     outputs: how many of the forward graph's are the model's; the others are for `backward`, whose
     inputs have their names.
     """
-    first = _Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
-    results = first.results
-    saved = {part.name: first.storages[part] for part in results[outputs:]}
-    kept = {storage for storages in saved.values() for storage in storages}
-    second = _Run(backward, saved, {storage: first.sizes[storage] for storage in kept})
+    first, second = runs(forward, backward, outputs)
+    kept = {storage for part in first.results[outputs:] for storage in first.storages[part]}
     held = sum(first.sizes[storage] for storage in kept)
     before, after = first.alive(first.kept()), second.alive(second.kept())
     return Timeline(tuple(before), tuple(after), held, second.moment())
 
 
-class _Run:
+def runs(forward: fx.Graph, backward: fx.Graph, outputs: int) -> tuple["Run", "Run"]:
+    """Return the two passes as they run, the second with what the first has kept."""
+    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
+    saved = {part.name: first.storages[part] for part in first.results[outputs:]}
+    kept = {storage for storages in saved.values() for storage in storages}
+    return first, Run(backward, saved, {storage: first.sizes[storage] for storage in kept})
+
+
+class Run:
     """The storages of a graph that runs.
 
     given: of each input that is known, its storages; another is new, as what the backward pass
@@ -83,6 +88,9 @@ class _Run:
         self.nodes = list(graph.nodes)
         self.order = {node: place for place, node in enumerate(self.nodes)}
         self.peak: tuple[int, frozenset[Storage]] = (0, frozenset())
+        """The place of the operator at the peak, and what is alive there."""
+        self.last: dict[Storage, int] = {}
+        """The place of the operator that uses a storage last."""
         self.sizes = dict(sizes)
         self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
         for node in self.nodes:
@@ -113,7 +121,7 @@ class _Run:
 
     def alive(self, keep: Collection[Storage]) -> list[int]:
         """Return the bytes alive after each operator, before what it used last is freed."""
-        last: dict[Storage, int] = {}
+        last = self.last = {}
         for place, node in enumerate(self.nodes):
             for used in (node, *node.all_input_nodes):
                 last.update(dict.fromkeys(self.storages.get(used, ()), place))

@@ -87,7 +87,7 @@ def is_view(node: fx.Node) -> bool:
 def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
     """Whether an operator gives the same once more, and does nothing else.
 
-    changed: the inputs of the graph that the forward pass writes to.
+    changed: the inputs of the graph that the forward pass writes to, and their views.
     """
     target = node.target
     if target is operator.getitem:
@@ -160,7 +160,7 @@ class Joint:
         return found
 
     def _changed(self) -> set[fx.Node]:
-        """Inputs that the forward pass writes to: batch norm's statistics."""
+        """Inputs that the forward pass writes to, and their views: batch norm's statistics."""
         found = {
             node.args[0]
             for node in self.graph.nodes
@@ -172,6 +172,9 @@ class Joint:
         for place in getattr(metadata, "mutated_inp_runtime_indices", None) or ():
             if place < len(primals):
                 found.add(primals[place])
+        for node in self.graph.nodes:
+            if is_view(node) and node.args[0] in found:
+                found.add(node)
         return {node for node in found if isinstance(node, fx.Node)}
 
     def _add(self, node: fx.Node, changed: set[fx.Node]) -> None:

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-import actprune
 from actprune.graph.compiling import Backend, backend
 from actprune.graph.options import ERRORS
 from actprune.graph.plan import KEEP, RECOMPUTE, Plan
@@ -98,6 +97,38 @@ def test_a_plan_is_kept_for_another_batch_size(how: str) -> None:
     assert "codes:bits=8" in seen[0] or "codes:bits=4" in seen[0]
 
 
+class Sized(nn.Module):
+    """Sizes are computed with, and too small a batch leaves nothing to code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.conv, self.norm = nn.Conv1d(32, 32, 3, padding=1), nn.BatchNorm1d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, 4, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        heads = F.scaled_dot_product_attention(q * 0.5, k, v).transpose(1, 2).reshape(b * t, c)
+        y = (self.out(heads) * heads.sigmoid()).view(b, t, c)
+        y = self.norm(self.conv(y.transpose(1, 2))).relu()
+        out: Tensor = (y * y.mean(0, keepdim=True)).flatten(1).reshape(b * c, -1).softmax(-1)
+        return out
+
+
+@pytest.mark.parametrize("budget", [0.35, None, 200_000])
+def test_sizes_that_change(budget: Any) -> None:
+    model, planned = Sized(), aot("@*=>codes:bits=8", budget=budget)
+    run = torch.compile(model, backend=planned)
+    for rows in (8, 16, 32, 3, 1):
+        x = torch.randn(rows, 16, 32)
+        assert_close(gradients(model, run, x), gradients(model, model, x), 10 * ERRORS[8])
+        if rows != 1:  # the graph of one sample is another
+            assert len(planned.plan.graphs) == 1
+        for graph in planned.plan.graphs:
+            assert not isinstance(budget, float) or graph.held <= budget * graph.dense
+            assert not isinstance(budget, int) or graph.held <= budget
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 @pytest.mark.parametrize("spec", [0.5, "@*=>codes:bits=4", None])
 def test_small_batches(rows: int, spec: Any) -> None:
@@ -153,7 +184,7 @@ def test_bytes_are_for_all_graphs_together(same: bool) -> None:
     assert len(planned.plan.graphs) == 3
     assert planned.plan.held <= budget
     torch._dynamo.reset()
-    model.parts[2].append(nn.Dropout(0.5))
+    model.parts[2] = nn.Sequential(model.parts[2], nn.Dropout(0.5))
     with pytest.raises(InputError, match=r"^budget: expected at least \d+ bytes.*\S$"):
         made_plan(model, x, keep=1)
 
@@ -214,7 +245,7 @@ def test_without_gradients_there_is_no_plan() -> None:
 
 
 def test_dropout_draws_as_torch_s_own_compilation_does() -> None:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         x = F.dropout(m.first(x), 0.4).relu()
         return F.dropout(m.second(x), 0.2, training=True)
 
@@ -275,7 +306,7 @@ def _policy(_: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
 
 def test_selective_checkpoints() -> None:
     def contexts() -> Any:
-        return create_selective_checkpoint_contexts(_policy)
+        return create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
 
     model, x = Checkpointed(context_fn=contexts), batch()
     planned = aot("@*=>codes:bits=8")
@@ -288,7 +319,7 @@ def test_selective_checkpoints() -> None:
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_ranks(way: str) -> None:
-    assert own(torchrun(2, RANKS, way)) == "the same\n" * 2
+    assert own(torchrun(2, RANKS, way)).count("the same") == 2
 
 
 # Budgets
@@ -410,13 +441,3 @@ def test_bad_arguments(options: dict[str, Any], text: str) -> None:
 def test_unknown_compiler() -> None:
     with pytest.raises(InputError, match="compiler: expected one of inductor, aot_eager"):
         backend(compiler="nvcc")
-
-
-# Pruned stores
-
-
-def test_weight_gradients_come_from_pruned_stores() -> None:
-    pass
-
-
-assert actprune

@@ -34,7 +34,7 @@ def mlp() -> Case:
 
 
 def attention_by_softmax() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         q, k, v = m.qkv(x).view(2, 5, 3, 2, 4).permute(2, 3, 0, 1, 4).unbind(0)
         weights = (q @ k.transpose(-2, -1) / 2).softmax(-1)
         out: Tensor = m.out((weights @ v).permute(1, 2, 0, 3).reshape(2, 5, 8))
@@ -44,7 +44,7 @@ def attention_by_softmax() -> Case:
 
 
 def attention() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         q, k, v = m.qkv(x).view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
         heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         out: Tensor = m.out(heads.transpose(1, 2).flatten(2))
@@ -80,7 +80,7 @@ def norm_without_statistics() -> Case:
 
 
 def norm_in_a_residual_chain() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         for conv, norm in zip(m.convs, m.norms, strict=True):
             x = x + norm(conv(x)).relu()
         return x
@@ -98,7 +98,7 @@ def pooled() -> Case:
 
 
 def tied() -> Case:
-    def forward(m: Net, ids: Tensor) -> Tensor:
+    def forward(m: Net, ids: Tensor) -> Any:
         return F.linear(m.norm(m.table(ids)), m.table.weight)
 
     tokens = torch.randint(9, (3, 4))
@@ -117,7 +117,7 @@ def many_results() -> Case:
 
 
 def residual() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         for fc in m.layers:
             x = x + F.gelu(fc(x)) * x.sigmoid()
         return x
@@ -126,7 +126,7 @@ def residual() -> Case:
 
 
 def views() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         y = m.fc(x).sin()
         parts = y[1:, ::2].exp() * y[:-1, 1::2], y.select(1, 2).expand(3, 5) ** 2
         turned = y.t().cos() @ y
@@ -140,11 +140,12 @@ def views() -> Case:
 def channels_last() -> Case:
     model, (x,) = conv()
     last = torch.channels_last
-    return model.to(memory_format=last), (x.contiguous(memory_format=last),)
+    model.to(memory_format=last)  # type: ignore[call-overload]
+    return model, (x.contiguous(memory_format=last),)
 
 
 def in_place() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         y = m.fc(x).relu_()
         z = m.fc(y).add_(1).sin()
         z[:, 1] = 2 * y[:, 0]
@@ -183,7 +184,7 @@ def views_of_inputs() -> Case:
 
 
 def gradients_of_inputs() -> Case:
-    def forward(m: Net, x: Tensor, y: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor, y: Tensor) -> Any:
         return (m.fc(x).exp() * y.sin()) / (1 + x.square())
 
     return Net(forward, fc=nn.Linear(6, 6)), (wide(5, 6, grad=True), wide(5, 6, grad=True))
@@ -197,27 +198,36 @@ def frozen() -> Case:
 
 
 def used_twice() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         return F.linear(m.fc(m.fc(x).tanh()), m.fc.weight.square()).sigmoid()
 
     return Net(forward, fc=nn.Linear(6, 6)), (wide(5, 6),)
 
 
 def a_value_as_gradient() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         return (m.weight * x.exp().sin()).sum()
 
     return Net(forward, weight=nn.Parameter(wide(5, 6))), (wide(5, 6),)
 
 
 def changed_input() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         m.count.add_(1)
         m.mean.lerp_(x.mean(0), 0.1)
         return m.fc(x - m.mean).sigmoid() * m.count
 
     count, mean = torch.zeros((), dtype=torch.int64), torch.zeros(6, dtype=torch.float64)
     return Net(forward, fc=nn.Linear(6, 6), count=count, mean=mean), (wide(5, 6),)
+
+
+def changed_after_use() -> Case:
+    def forward(m: Net, x: Tensor) -> Any:
+        y = m.fc(x) * m.scale.sin() * m.scale[2:].exp().sum()
+        m.scale.mul_(1.5)
+        return (y * m.scale).tanh() * m.scale.cos()
+
+    return Net(forward, fc=nn.Linear(6, 6), scale=wide(6)), (wide(5, 6),)
 
 
 def losses() -> Case:
@@ -229,7 +239,7 @@ def losses() -> Case:
 
 
 def recurrent() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         h = x.new_zeros(3, 6)
         for each in x.unbind(1):
             r, z = m.gates(torch.cat([each, h], -1)).sigmoid().chunk(2, -1)
@@ -240,7 +250,7 @@ def recurrent() -> Case:
 
 
 def wide_and_complex() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         return torch.fft.irfft(torch.fft.rfft(m.fc(x)) * m.filter.sigmoid(), n=6)
 
     return Net(forward, fc=nn.Linear(6, 6), filter=nn.Parameter(wide(4))), (wide(5, 6),)
@@ -251,7 +261,7 @@ CASES: list[Callable[[], Case]] = [
     *(norm_without_statistics, norm_in_a_residual_chain, pooled, tied, many_results, residual),
     *(views, channels_last, in_place, integers_and_masks, outputs_that_are_saved),
     *(views_of_inputs, gradients_of_inputs, frozen, used_twice, a_value_as_gradient),
-    *(changed_input, losses, recurrent, wide_and_complex),
+    *(changed_input, changed_after_use, losses, recurrent, wide_and_complex),
 ]
 
 
@@ -283,7 +293,9 @@ def test_any_choice_gives_the_gradients_of_eager_mode(
     drawn = {name: again[place % len(again)] for place, name in enumerate(names)}
     planned = chosen(found, lambda item: first_of(RECOMPUTE if drawn[item.name] else KEEP)(item))
     assert_same(train(model, inputs, planned), eager)
-    told = {entry.name: entry.choice for entry in planned.plan.graphs[0].entries}
+    (graph,) = planned.plan.graphs
+    assert graph.held == sum(entry.held for entry in graph.entries)
+    told = {entry.name: entry.choice for entry in graph.entries}
     for item in found[0][1]:
         if item.needed:
             wanted = (drawn[item.name] and item.again is not None) or not item.options

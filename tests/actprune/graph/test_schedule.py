@@ -32,14 +32,15 @@ class Meter:
         self.known: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def bytes(self) -> int:
-        self.known = {key: each for key, each in self.known.items() if not each[0].expired()}
+        self.known = {key: each for key, each in self.known.items() if not each[0].expired()}  # type: ignore[no-untyped-call]
         return sum(size for _, size in self.known.values())
 
     def note(self, made: Any) -> None:
         for part in tree_leaves(made):
             if isinstance(part, Tensor) and _key(part) not in self.ignored:
                 storage = part.untyped_storage()
-                self.known[_key(part)] = StorageWeakRef(storage), storage.nbytes()
+                known = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self.known[_key(part)] = known, storage.nbytes()
 
     @torch.no_grad()
     def run(self, graph: fx.Graph, arguments: list[Any]) -> tuple[list[int], tuple[Any, ...]]:
@@ -67,7 +68,8 @@ class Meter:
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def mlp() -> Case:
@@ -81,7 +83,7 @@ def conv() -> Case:
 
 
 def views() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         a, b = m.fc(x).sin().chunk(2, -1)
         y = (a * b.t().contiguous().t()).view(64, 64).exp()
         out: Tensor = y.expand(2, 64, 64).permute(1, 0, 2) * x[:, None]
@@ -110,7 +112,7 @@ def outputs() -> Case:
 
 
 def attention() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         q, k, v = m.qkv(x).view(2, 32, 3, 4, 16).permute(2, 0, 3, 1, 4)
         heads = nn.functional.scaled_dot_product_attention(q, k, v)
         out: Tensor = m.out(heads.transpose(1, 2).flatten(2))

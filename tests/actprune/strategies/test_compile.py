@@ -333,7 +333,9 @@ def test_within_ddp(tmp_path: Path) -> None:
 
 
 def test_torch_s_own_compilation_has_no_plan() -> None:
-    with pytest.raises(InputError, match=r"^model: expected one to which a spec with a budget or r"):
+    with pytest.raises(
+        InputError, match=r"^model: expected one to which a spec with a budget or r"
+    ):
         plan_of(model("compile+dense"))
 
 
