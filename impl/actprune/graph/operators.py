@@ -81,7 +81,7 @@ def _(
 
 @operator
 def pack_bits(mask: Tensor, stride: Sequence[int] | None = None) -> Tensor:
-    """Return booleans as bits in the order of memory, (⌈n / 8⌉,) uint8; the rest is as in `pack`."""
+    """Return booleans as bits in the order of memory, (⌈n / 8⌉,) uint8; strides as in `pack`."""
     whole: Tensor = backend(mask.device).pack_bits(_ordered(mask, stride))
     return whole
 
