@@ -192,15 +192,6 @@ def backend(
     return Backend(settings, compiler)
 
 
-def compile_model(model: nn.Module, planned: Backend) -> None:
-    """Let calls of `model` be compiled by a backend, for one batch size each; `plan_of` finds it.
-
-    Copies are not compiled: torch leaves what it compiled out of them.
-    """
-    model.compile(dynamic=False, backend=planned)
-    model._compiled_call_impl.actprune_backend = planned  # type: ignore[union-attr]
-
-
 def plan_of(model: nn.Module) -> Plan:
     """Return what was decided for a model to which a spec such as compile(0.1)+dense was applied.
 

@@ -9,6 +9,8 @@ from torch.fx.graph import _Namespace
 from actprune.graph.values import tensors
 
 _LOCAL = re.compile(r"^L\[['\"]\w+['\"]\]|^L__\w+?___|^self")
+_REPLACED = re.compile(r"\.forward(\.beneath)*\.module(?=\.|$)")
+"""A module, as the replacement of its own forward calls it (strategies.base)."""
 _NUMBERS = re.compile(r"(_\d+)+$")
 _ITEM = re.compile(r"(?:\._modules)?\[['\"]?([^'\"\]]+)['\"]?\]")
 
@@ -44,4 +46,4 @@ def _innermost(stack: Any) -> str:
     if not stack:
         return ""
     path = str(list(stack.values())[-1][0])
-    return _ITEM.sub(r".\1", _LOCAL.sub("", path)).lstrip(".")
+    return _ITEM.sub(r".\1", _REPLACED.sub("", _LOCAL.sub("", path))).lstrip(".")

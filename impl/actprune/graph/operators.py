@@ -16,12 +16,15 @@ from actprune_kernels.codes import backend, width
 from actprune_kernels.sizes import rows_at_once, wide
 
 
-def _without_gaps(x: Tensor) -> Tensor:
+def _ordered(x: Tensor, stride: Sequence[int] | None) -> Tensor:
+    """x without gaps, of these strides: a compiler may have chosen others than the graph says."""
+    if stride is not None and x.stride() != tuple(stride) and 0 not in stride:
+        return x.new_empty_strided(x.shape, stride).copy_(x)
     return x if torch.ops.aten.is_non_overlapping_and_dense(x) else x.contiguous()
 
 
 @operator
-def pack(x: Tensor, bits: int, group: int) -> Tensor:
+def pack(x: Tensor, bits: int, group: int, stride: Sequence[int] | None = None) -> Tensor:
     """Return the codes of x in the order of its memory (actprune_kernels.codes).
 
     Where x has gaps or overlaps, such as a slice or an expanded tensor, they are those of
@@ -31,18 +34,19 @@ def pack(x: Tensor, bits: int, group: int) -> Tensor:
         x: of any floating dtype.
         bits: of a code: 2, 4 or 8.
         group: values that share a scale, a multiple of 8 (saved.stores.group_of).
+        stride: of x as `unpack` will take them; None: those that it has.
 
     Returns:
         (⌈n / group⌉, width) uint8.
     """
     if not x.numel():
         return x.new_empty(0, width(bits, group), dtype=torch.uint8)
-    codes: Tensor = backend(x.device).pack(_without_gaps(x), bits, group)
+    codes: Tensor = backend(x.device).pack(_ordered(x, stride), bits, group)
     return codes
 
 
 @fake(pack)
-def _(x: Tensor, bits: int, group: int) -> Tensor:
+def _(x: Tensor, bits: int, group: int, stride: Sequence[int] | None = None) -> Tensor:
     return x.new_empty((x.numel() + group - 1) // group, width(bits, group), dtype=torch.uint8)
 
 
@@ -76,14 +80,14 @@ def _(
 
 
 @operator
-def pack_bits(mask: Tensor) -> Tensor:
-    """Return booleans as bits in the order of memory, (⌈n / 8⌉,) uint8; gaps are as in `pack`."""
-    whole: Tensor = backend(mask.device).pack_bits(_without_gaps(mask))
+def pack_bits(mask: Tensor, stride: Sequence[int] | None = None) -> Tensor:
+    """Return booleans as bits in the order of memory, (⌈n / 8⌉,) uint8; strides as in `pack`."""
+    whole: Tensor = backend(mask.device).pack_bits(_ordered(mask, stride))
     return whole
 
 
 @fake(pack_bits)
-def _(mask: Tensor) -> Tensor:
+def _(mask: Tensor, stride: Sequence[int] | None = None) -> Tensor:
     return mask.new_empty((mask.numel() + 7) // 8, dtype=torch.uint8)
 
 

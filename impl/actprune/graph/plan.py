@@ -44,7 +44,13 @@ _WIDTH = 12
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the forward pass that the backward pass needs, or computes others from."""
+    """One tensor of the forward pass that the backward pass needs, or computes others from.
+
+    Example:
+        >>> from actprune.graph import Entry
+        >>> Entry("mm", "fc1", "aten.mm.default", ("linear",), 4096, "keep", 4096, 0.0, 0.0).choice
+        'keep'
+    """
 
     name: str
     """Of the node in the graph."""
@@ -71,6 +77,11 @@ class GraphPlan:
 
     `str` of it is a line for the graph, and a table in which the same tensor of the blocks of a
     list is one line.
+
+    Example:
+        >>> from actprune.graph import GraphPlan
+        >>> print(GraphPlan("8c1f", (), None, 4 << 20, 1 << 20, 6 << 20, 3 << 20, 0.0).summary)
+        4.00 -> 1.00 MiB held (0.250), peak 6.00 -> 3.00, 0 ms, error 0.000, gap 0.000
     """
 
     key: str

@@ -49,6 +49,14 @@ def load(path: str | Path) -> Plan:
 
     Raises:
         InputError: the file cannot be read, or holds no plan; the text names file and line.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "plan.txt"
+        ...     actprune.graph.Plan().save(path)
+        ...     actprune.graph.load(path)
+        Plan(graphs=())
     """
     try:
         text = contents(Path(path)).decode("utf-8-sig")

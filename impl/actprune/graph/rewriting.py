@@ -128,7 +128,8 @@ class Rewriting:
             group = group_for(tensor, format)
             spec = Codes(bits=format.bits, group=group).spec
             if value not in self.stores:
-                args = value.node, format.bits, group
+                _, stride = self._layout(value)
+                args = value.node, format.bits, group, stride
                 self.stores[value] = [self._store(value, operators.pack, args)]
             return self.stores[value], spec
         if value not in self.stores:
@@ -191,10 +192,9 @@ class Rewriting:
             value.node.meta[VALUE] = value.node.name
             return value.node
         if choice == BITS:
-            kept = self._store(value, operators.pack_bits, (value.node,))
-            return self._restored(
-                value, before, operators.unpack_bits, (kept, *self._layout(value))
-            )
+            size, stride = self._layout(value)
+            kept = self._store(value, operators.pack_bits, (value.node, stride))
+            return self._restored(value, before, operators.unpack_bits, (kept, size, stride))
         if choice == NARROW:
             dtype = narrow_of(value)
             kept = self._store(value, _aten._to_copy.default, (value.node,), {"dtype": dtype})
@@ -235,7 +235,8 @@ class Rewriting:
         return _placed(made, "is_forward")
 
     def _store(self, value: Value, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
-        made = self._after(value.node, function, args, kwargs)
+        taken = [part for part in tree_leaves(args) if isinstance(part, fx.Node)]
+        made = self._after(max(taken), function, args, kwargs)
         made.meta[_BEFORE] = True
         made.meta[STORE] = value.node.name
         return made

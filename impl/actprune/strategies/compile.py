@@ -1,11 +1,13 @@
 """compile: torch.compile of the whole model, which may hold less between its two passes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
+import torch
 from torch import nn
 
 from actprune.formats import Derivative, Format
@@ -43,14 +45,32 @@ class Compile(Strategy):
             raise InputError(f"spec: derivative serves no compiled graph, got {spec!r}")
 
     def apply(self, model: nn.Module, rules: Sequence[Rule] = ()) -> None:
-        """Let calls of `model` be compiled ones; what autograd saves is kept as rules say."""
-        if self.budget is None and not rules:
-            model.compile(dynamic=False, backend="inductor")
-            return
-        # late: it imports torch's compiler
-        graph: Any = import_module("actprune.graph.compiling")
-        graph.compile_model(model, graph.backend(budget=self.budget, rules=rules))
+        """Let calls of `model` be compiled ones; what autograd saves is kept as rules say.
+
+        Copies are not compiled: torch leaves out of them what it compiled.
+        """
+        planned: Any = None
+        if self.budget is not None or rules:  # late: it imports torch's compiler
+            graph: Any = import_module("actprune.graph.compiling")
+            planned = graph.backend(budget=self.budget, rules=rules)
+        call: Any = torch.compile(_call_of(model), dynamic=False, backend=planned or "inductor")
+        call.actprune_backend = planned  # for graph.plan_of
+        model._compiled_call_impl = call
 
     def undo(self, model: nn.Module) -> None:
         """Let calls of `model` be its own again."""
         model._compiled_call_impl = None
+
+
+def _call_of(model: nn.Module) -> Callable[..., Any]:
+    """What calls `model`, for torch.compile.
+
+    torch skips the frames of its own modules, so that a bare nn.Sequential would run as it is; and
+    it counts by the code of a function what it compiles, so that many models would reach its limit.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return model._call_impl(*args, **kwargs)
+
+    code = call.__code__.replace()
+    return FunctionType(code, call.__globals__, "call", None, call.__closure__)
