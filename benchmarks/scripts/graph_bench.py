@@ -114,7 +114,7 @@ class Bench:
         return self.rows
 
     def peak(self) -> dict[str, int]:
-        """Return the limit on a plan's peak, as a share of checkpointing's, where it is asked for."""
+        """Return the limit on a plan's peak: a share of checkpointing's, where it is asked for."""
         share, row = self.options.peak, self.rows.get(CHECKPOINTING, {})
         return {"peak": int(share * row["peak_bytes"])} if share and "peak_bytes" in row else {}
 
