@@ -97,7 +97,7 @@ def parts(model: nn.Module, inputs: tuple[Any, ...], planned: Backend) -> list[P
             super().__init__(*args, **options)
             found.append(self)
 
-    with mock.patch("actprune.graph.backend.Partition", Noted):
+    with mock.patch("actprune.graph.compiling.Partition", Noted):
         train(model, inputs, planned, steps=1)
     return found
 

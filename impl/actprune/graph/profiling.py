@@ -23,6 +23,7 @@ def profile(
     fn: Callable[..., Any],
     *args: Any,
     candidates: Iterable[str | Format] = CANDIDATES,
+    compiler: str = "inductor",
     **kwargs: Any,
 ) -> Errors:
     """Measure what errors of the tensors that the backward pass reads do to the gradients.
@@ -35,6 +36,7 @@ def profile(
             it is; gradients are left in its parameters.
         args: of one call, of a batch that may be smaller than those to come.
         candidates: the codes whose errors are measured.
+        compiler: that of the backend, which decides into what operators a model is taken apart.
         kwargs: of the call.
 
     Returns:
@@ -46,7 +48,7 @@ def profile(
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
         >>> batch = torch.randn(512, 64)
-        >>> errors = actprune.graph.profile(model, batch)
+        >>> errors = actprune.graph.profile(model, batch, compiler="aot_eager")
         >>> planned = actprune.graph.backend(0.2, error=0.1, errors=errors, compiler="aot_eager")
         >>> torch.compile(model, backend=planned)(batch).sum().backward()
         >>> planned.plan.graphs[0].error < 0.1
@@ -58,7 +60,7 @@ def profile(
             raise InputError(
                 f"candidates: expected codes, such as codes:bits=4, got {format.spec!r}"
             )
-    recorder = _Recorder([format for format in formats if isinstance(format, Codes)])
+    recorder = _Recorder([format for format in formats if isinstance(format, Codes)], compiler)
     torch._dynamo.reset()
     out = torch.compile(fn, backend=recorder)(*args, **kwargs)
     parts = [part for part in _tensors(out) if part.requires_grad]
@@ -78,13 +80,15 @@ def _tensors(out: Any) -> list[Tensor]:
 class _Recorder:
     """A backend that keeps every tensor, and measures in the backward pass."""
 
-    def __init__(self, formats: Sequence[Codes]) -> None:
-        self.formats = formats
+    def __init__(self, formats: Sequence[Codes], compiler: str) -> None:
+        self.formats, self.compiler = formats, compiler
         self.found: dict[str, GraphErrors] = {}
 
     def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
         """Return what runs a graph and measures it."""
         trial = _Trial(self.formats, self.found)
+        if self.compiler == "inductor":
+            return compiled_by_inductor(module, inputs, trial.partition, trial.inner)
         compiled: Any = aot_autograd(
             fw_compiler=trial.forward,
             bw_compiler=trial.backward,
@@ -120,6 +124,12 @@ class _Trial:
     def backward(self, module: fx.GraphModule, _: Any) -> Any:
         """Return what runs the backward pass, and measures."""
         return self._boxed(module, self._measure)
+
+    def inner(self, module: fx.GraphModule, inputs: Any, **options: Any) -> Any:
+        """Return what runs either pass, or a graph without gradients."""
+        if options.get("is_inference"):
+            return boxed_nop(module, inputs)
+        return (self.backward if options.get("is_backward") else self.forward)(module, inputs)
 
     def _boxed(self, module: fx.GraphModule, then: Callable[[fx.GraphModule], None]) -> Any:
         def run(args: list[Any]) -> Any:

@@ -68,6 +68,8 @@ class Rewriting:
         output.args = (tuple(results),)
         for node in self.graph.nodes:
             node.meta.pop("recompute", None)
+        # what nobody reads any more goes, random operators as well, which torch may leave
+        self.graph.eliminate_dead_code(is_impure_node=_has_effects)
 
     def read(self, wanted: fx.Node, before: fx.Node) -> fx.Node:
         """Return the node that stands for one of the forward pass, put before `before`."""
@@ -253,6 +255,14 @@ class Rewriting:
         made.meta["val"] = value.tensor
         made.meta[VALUE] = value.node.name
         return _placed(_as_traced(made), "is_backward")
+
+
+def _has_effects(node: fx.Node) -> bool:
+    """Whether a node does more than give a result; drawing random numbers is nothing else."""
+    if node.op != "call_function":
+        return True
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.nondeterministic_seeded not in tags and node.is_impure()
 
 
 def _inputs(node: fx.Node) -> list[fx.Node]:

@@ -15,6 +15,8 @@ _CALIBRATIONS, _MARGIN = 6, 0.95
 """Plans whose error is measured until one is within the bound; a share of it that is aimed at."""
 _CUTS, _STEP = 8, 0.9
 """Plans that are tried for a lower peak; a peak that is aimed at, as a share of the last."""
+_SHARES = (0.8, 0.6, 0.4, 0.2)
+"""What is held by plans that are tried then, of what the fastest one holds."""
 _SLOWER = 1.02
 """How much more a plan may take, of all that plans cost, for a lower peak that nobody asked for."""
 
@@ -71,26 +73,42 @@ class Search:
         """
         choice = self._calibrated()
         made = best = make(choice)
-        cuts: list[Cut] = []
+        limit, cuts = self.limits.peak, []
         for _ in range(_CUTS):
-            limit, reached = self.limits.peak, best.plan.peak
-            if limit is not None and reached <= limit:
+            if limit is not None and best.plan.peak <= limit:
                 return best
-            aim = int(reached * _STEP) if limit is None else max(limit, int(made.plan.peak * _STEP))
-            cuts.append(self._cut(made, aim))
-            try:
-                found = solve(self.items, budget=self.budget, error=self.bound, cuts=cuts)
-            except InputError:
-                break
-            if limit is None and found.seconds > _SLOWER * choice.seconds:
+            goal = best.plan.peak if limit is None else max(limit, made.plan.peak)
+            cuts.append(self._cut(made, int(goal * _STEP)))
+            found = self._within(cuts)
+            if found is None or (limit is None and found.seconds > _SLOWER * choice.seconds):
                 break
             made = make(found)
-            if made.plan.peak < best.plan.peak and self._allowed(found):
-                best = made
-        if self.limits.peak is not None and best.plan.peak > self.limits.peak:
-            what = f"at least {best.plan.peak} bytes, the least that was found"
-            raise expected("peak", what, self.limits.peak)
-        return best
+            best = min(best, made, key=_peak)
+        return best if limit is None else self._lower(best, limit, choice, make)
+
+    def _lower(
+        self, best: Made, limit: int, choice: Choice, make: Callable[[Choice], Made]
+    ) -> Made:
+        """The first plan within a limit on its peak of those that hold less and less, or more."""
+        for share in (*_SHARES, *(1 / share for share in _SHARES)):
+            if best.plan.peak <= limit:
+                return best
+            found = self._within((), int(min(self.budget, share * choice.nbytes)))
+            if found is not None:
+                best = min(best, make(found), key=_peak)
+        if best.plan.peak <= limit:
+            return best
+        what = f"at least {best.plan.peak} bytes, the least that was found"
+        raise expected("peak", what, limit)
+
+    def _within(self, cuts: Sequence[Cut], budget: int | None = None) -> Choice | None:
+        """The fastest choice within cuts, and within the error on the batch; None without one."""
+        try:
+            budget = self.budget if budget is None else budget
+            found = solve(self.items, budget=budget, error=self.bound, cuts=cuts)
+        except InputError:
+            return None
+        return found if self._allowed(found) else None
 
     def _calibrated(self) -> Choice:
         """The fastest choice within budget and error, as a batch measures it where there is one."""
@@ -125,6 +143,10 @@ class Search:
             if item.name in moment.live and item.again is not None:
                 weights[place, AGAIN] = size
         return Cut(weights, max(0, aim - moment.others))
+
+
+def _peak(made: Made) -> int:
+    return made.plan.peak
 
 
 def names(items: Sequence[Item], choice: Choice) -> dict[str, str]:

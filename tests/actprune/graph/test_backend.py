@@ -274,6 +274,16 @@ class Checkpointed(nn.Module):
         return x
 
 
+def test_no_budget_is_so_large_that_a_checkpoint_is_given_up() -> None:
+    """What is fastest is not what the model asks for."""
+    model, x = Checkpointed(), batch()
+    (graph,) = made_plan(model, x, keep=1 << 30).graphs
+    assert graph.held <= graph.dense
+    inner = [e for e in graph.entries if "gelu" in e.producer or "addmm" in e.producer]
+    assert len(inner) == 6
+    assert all(entry.choice in (RECOMPUTE, "-") for entry in inner)
+
+
 def test_checkpoints_in_the_model_are_kept_to() -> None:
     model, x = Checkpointed(), batch()
     dense = aot()
@@ -315,6 +325,9 @@ def test_selective_checkpoints() -> None:
     choices = {entry.producer: entry.choice for entry in planned.plan.graphs[0].entries}
     assert choices["aten.addmm.default"] == "codes:bits=8"
     assert choices["aten.gelu.default"] == RECOMPUTE
+    torch._dynamo.reset()
+    with pytest.raises(InputError, match="budget: expected at least"):
+        made_plan(model, x, keep=16)  # what must be held can't be computed again
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
@@ -425,10 +438,17 @@ def test_plans_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"keep": 0.0}, "budget: expected bytes above 0, or a share such as 0.1, got 0.0"),
+        (
+            {"keep": 0.0},
+            "budget: expected a share above 0 and up to 1.0, or bytes such as 64MiB, got 0.0",
+        ),
+        (
+            {"keep": 1},
+            "budget: expected 1.0 for all that dense keeps, or bytes such as 64MiB, got 1",
+        ),
         ({"keep": "12parsec"}, "budget: expected bytes such as 64MiB"),
         ({"keep": 0.1, "budget": 0.2}, "budget: given twice, 0.1 and 0.2"),
-        ({"peak": -1}, "peak: expected bytes above 0"),
+        ({"peak": -1}, "peak: expected bytes such as 64MiB, or a share such as 0.1, got -1"),
         ({"error": 0.0}, "error: expected a number above 0, got 0.0"),
         ({"keep": "bsr:block=1x8,sparsity=0.5"}, "spec: expected rules with @"),
     ],
