@@ -82,7 +82,7 @@ def _call_of(model: nn.Module) -> Callable[..., Any]:
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return model._call_impl(*args, **kwargs)
+        return model._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     code = call.__code__.replace()
     return FunctionType(code, call.__globals__, "call", None, call.__closure__)

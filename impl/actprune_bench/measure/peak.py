@@ -53,7 +53,7 @@ def planned_peak(
         return None
     state = [value for values in optimizer.state.values() for value in values.values()]
     parameters = list(model.parameters())
-    alive = sum(tensor.nbytes for tensor in (*parameters, *model.buffers(), *batch, *state))
+    alive: int = sum(tensor.nbytes for tensor in (*parameters, *model.buffers(), *batch, *state))
     held = sum(graph.held for graph in graphs)
     gradients = sum(p.nbytes for p in parameters if p.requires_grad)
     peaks = (graph.peak + held - graph.held for graph in graphs)

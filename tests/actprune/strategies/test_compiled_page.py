@@ -12,6 +12,7 @@ from torch import nn
 
 from actprune.graph import Backend, Plan
 from actprune.graph import compiling as graph
+from actprune.graph import profiling
 from actprune.strategies.grammar import read
 
 PAGE = (Path(__file__).parents[3] / "docs/compiled.md").read_text("utf-8")
@@ -27,7 +28,8 @@ def fresh() -> Iterator[None]:
 def test_the_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(graph, "backend", partial(graph.backend, compiler="aot_eager"))
+    for module, name in ((graph, "backend"), (profiling, "profile")):  # without inductor's code
+        monkeypatch.setattr(module, name, partial(getattr(module, name), compiler="aot_eager"))
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
     known: dict[str, Any] = {"MyModel": lambda: model, "batch": torch.randn(512, 64)}
