@@ -26,6 +26,7 @@ with suppress(ImportError):  # an older commit: its benchmarks say what they lac
     import actprune  # noqa: F401
 
 TRAINED = ["dense", "csr:sparsity=0.9", "bsr:block=1x32,sparsity=0.9,select=priority"]
+COMPILED = ["compile+dense", "compile(0.1)+dense"]
 MODELS = ["resmlp_s12", "resmlp_s24", "resmlp_s36", "resmlp_b24"]
 KERNELS = [
     *(f"bsr {name}" for name in ("block_norms", "gather", "grad_weight", "scatter", "sum_parts")),
@@ -164,6 +165,36 @@ class Training:
     def peakmem_step(self, spec: str, device: str) -> None:
         self.one_step()
         self.one_step()  # the optimizer's state is there from the first on
+
+
+class Compiled:
+    """The same by torch.compile, as it is and within a tenth of the bytes."""
+
+    params = (COMPILED,)
+    param_names = ("spec",)
+    timeout = 600
+    threads = THREADS
+
+    def setup(self, spec: str) -> None:
+        self.training = Training()
+        try:
+            self.training.setup(spec, "cpu")
+            self.training.one_step()  # compiles
+            self.training.one_step()
+        except (RuntimeError, ValueError) as problem:
+            raise NotImplementedError(f"not compiled here: {problem}") from None
+
+    def time_step(self, spec: str) -> None:
+        self.training.one_step()
+
+    def track_saved_bytes(self, spec: str) -> int:
+        saved, loss_of = since("actprune", "saved_bytes") + since(
+            "actprune.inspect.gradients", "loss_of"
+        )
+        return int(saved(loss_of, self.training.model, *self.training.batch))
+
+    time_step.number = 3  # type: ignore[attr-defined]
+    track_saved_bytes.unit = "bytes"  # type: ignore[attr-defined]
 
 
 class DevicePeak:

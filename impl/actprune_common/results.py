@@ -184,7 +184,7 @@ class Results(Record):
     kernels: Annotated[list[KernelRecord], FailFast()]
     training: Annotated[list[TrainingRecord], FailFast()]
     not_done: list[NotDone] = []
-    """Written by sweeps alone."""
+    """Of sweeps, and of comparisons where a spec cannot be compiled."""
     metrics: dict[str, MetricRecord] = {}
     """Of figures that the harness does not know, by name."""
 

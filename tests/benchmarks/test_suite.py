@@ -64,6 +64,8 @@ def test_every_kind_of_figure_is_there() -> None:
         "suite.Peak.track_predicted_peak",
         "suite.Training.time_step",
         "suite.Training.peakmem_step",
+        "suite.Compiled.time_step",
+        "suite.Compiled.track_saved_bytes",
         "suite.DevicePeak.track_measured_peak",
         "suite.Trained.track_accuracy",
         "suite.Trained.track_throughput",

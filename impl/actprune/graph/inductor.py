@@ -75,7 +75,9 @@ def _compiler_errors() -> Iterator[None]:
     missing = import_module("torch._inductor.exc").InvalidCxxCompiler
     try:
         yield
-    except missing:
+    except RuntimeError as problem:
+        if not isinstance(getattr(problem, "inner_exception", problem), missing):
+            raise
         raise RefusedError(
             "compiler: expected a C++ compiler for inductor, such as g++, found none; "
             'compiler="aot_eager" does without'

@@ -51,11 +51,12 @@ def load(path: str | Path) -> Plan:
         InputError: the file cannot be read, or holds no plan; the text names file and line.
 
     Example:
+        >>> from actprune.graph import Plan, load
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder) / "plan.txt"
-        ...     actprune.graph.Plan().save(path)
-        ...     actprune.graph.load(path)
+        ...     Plan().save(path)
+        ...     load(path)
         Plan(graphs=())
     """
     try:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from actprune.inspect.gradients import Loss, backpropagate, loss_of, training_copy
 from actprune.layers.convert import is_random, pruned, redraw
+from actprune.strategies.base import replacements
+from actprune.strategies.compile import compile_alike
 from actprune.strategies.grammar import undo
 from actprune.strategies.lean import around_gelus
+from actprune.strategies.saving import Saving
 from actprune_common.errors import check_at_least
 
 
@@ -74,14 +77,17 @@ def fidelity(
         [1.0]
     """
     check_at_least("draws", draws, 1)
-    known = pruned(model).keys() | around_gelus(model)
+    sparse = training_copy(model)
+    if compile_alike(sparse, model) or any(isinstance(one, Saving) for one in replacements(model)):
+        known: Collection[str] = {name for name, m in model.named_modules() if _has_matrix(m)}
+    else:
+        known = pruned(model).keys() | around_gelus(model)
     layers = [name for name, _ in model.named_modules() if name in known]
     if not layers:
         return []
     dense = training_copy(model)
     undo(dense)
     tallies = {name: _Tally(g) for name, g in _gradients(dense, layers, batch, loss).items()}
-    sparse = training_copy(model)
     for count in range(draws if is_random(model) else 1):
         redraw(sparse, count)
         for name, gradient in _gradients(sparse, layers, batch, loss).items():
@@ -92,6 +98,11 @@ def fidelity(
 def mean_cosine(layers: Iterable[LayerFidelity]) -> float:
     """How well the direction of the weight gradients is kept, over the layers; 1 without any."""
     return statistics.fmean([layer.cosine for layer in layers] or [1.0])
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.requires_grad and weight.dim() > 1
 
 
 def _gradients(

@@ -48,9 +48,9 @@ def saved_bytes(
 ) -> int:
     """Return the bytes that autograd holds after a call: each storage once, weights excluded.
 
-    Weights are nn.Parameters (of `fn`, where it is a module or a method of one, and any other that
-    autograd holds) and whatever is passed as `weights`. Index arrays count, and so does an argument
-    of `fn` that autograd keeps. Works on fake tensors too.
+    Weights are nn.Parameters (of `fn`, where it is a module or a method of one, of modules among
+    its arguments, and any other that autograd holds) and whatever is passed as `weights`. Index
+    arrays count, and so does an argument of `fn` that autograd keeps. Works on fake tensors too.
 
     Args:
         fn: what is called, as `fn(*args, **kwargs)`: a model, a loss.
@@ -69,7 +69,8 @@ def saved_bytes(
         120
     """
     owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
-    own = list(owner.parameters()) if isinstance(owner, nn.Module) else []
+    modules = (part for part in (owner, *args, *kwargs.values()) if isinstance(part, nn.Module))
+    own = [parameter for module in modules for parameter in module.parameters()]
     excluded = {_key(tensor) for tensor in (*own, *weights)}
     made = _Made()
     if isinstance(owner, nn.Module):  # rules with @ keep stores that autograd is not given

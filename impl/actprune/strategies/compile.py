@@ -53,13 +53,25 @@ class Compile(Strategy):
         if self.budget is not None or rules:  # late: it imports torch's compiler
             graph: Any = import_module("actprune.graph.compiling")
             planned = graph.backend(budget=self.budget, rules=rules)
-        call: Any = torch.compile(_call_of(model), dynamic=False, backend=planned or "inductor")
-        call.actprune_backend = planned  # for graph.plan_of
-        model._compiled_call_impl = call
+        _compile(model, planned)
 
     def undo(self, model: nn.Module) -> None:
         """Let calls of `model` be its own again."""
         model._compiled_call_impl = None
+
+
+def compile_alike(twin: nn.Module, model: nn.Module) -> bool:
+    """Compile a copy of `model` by the same budget and rules; False where there are none."""
+    planned = getattr(model._compiled_call_impl, "actprune_backend", None)
+    if planned is not None:
+        _compile(twin, type(planned)(planned.settings, planned.compiler))
+    return planned is not None
+
+
+def _compile(model: nn.Module, planned: Any) -> None:
+    call: Any = torch.compile(_call_of(model), dynamic=False, backend=planned or "inductor")
+    call.actprune_backend = planned  # for graph.plan_of
+    model._compiled_call_impl = call
 
 
 def _call_of(model: nn.Module) -> Callable[..., Any]:

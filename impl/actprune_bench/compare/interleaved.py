@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from actprune.strategies.grammar import read
 from actprune_bench.data import ImageData, load_data
 from actprune_bench.measure.peak import measured_peak, predicted_peak
 from actprune_bench.measure.runs import RECORD, against_dense, run_record, with_fidelity
@@ -12,13 +13,15 @@ from actprune_bench.training.checkpoint import open_directory
 from actprune_bench.training.config import TrainConfig
 from actprune_bench.training.step import threads
 from actprune_bench.training.trainer import Trainer
-from actprune_common.errors import InputError
+from actprune_common.errors import InputError, last_line
 from actprune_common.files import write_json
 from actprune_common.results import RunRecord, TrainingRecord, read_record
 
 _MAY_DIFFER = {"spec", "seed", "include", "exclude"}
 
 Peaks = tuple[int, int | None]  # predicted and measured, bytes
+Missing = Callable[[TrainConfig, str], None]
+"""Called with a run that cannot be made, and why."""
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how much of its part is done, and how much there is."""
 
@@ -30,14 +33,16 @@ def train_specs(
     directory: Path | None = None,
     resume: bool = False,
     progress: Report = lambda *_: None,
+    missing: Missing | None = None,
 ) -> Iterator[TrainingRecord]:
     """Train `configs` (specs x seeds) and yield a training record per run as its seed finishes.
 
     The specs of a seed advance in turns of `chunk` steps, another one first each time, so that
     their step times are of one stretch of time and ratios to dense mean something. With a
-    directory, each run has the folder SPEC-seedN in it and goes on from there on resume. Raises
-    InputError where dense is missing for a seed, a run stands twice, or the configs differ in more
-    than spec, seed, include and exclude.
+    directory, each run has the folder SPEC-seedN in it and goes on from there on resume. A spec
+    that cannot be compiled here, such as without a C++ compiler, is left out where `missing` takes
+    the reason. Raises InputError where dense is missing for a seed, a run stands twice, or the
+    configs differ in more than spec, seed, include and exclude.
     """
     _check_configs(configs, chunk)
     first = configs[0]
@@ -49,27 +54,35 @@ def train_specs(
         group = [config for config in configs if config.seed == seed]
         trainers = [_open(config, data, directory, resume) for config in group]
         total = trainers[0].total_steps * len(configs)
-        for label in _interleave(trainers, chunk):
+        for label in _interleave(trainers, chunk, missing):
             steps = trained + sum(trainer.step for trainer in trainers)
             progress(f"training {label}, seed {seed}", steps, total)
-        trained += sum(trainer.total_steps for trainer in trainers)
+        trained += trainers[0].total_steps * len(group)
         made = {trainer.config.spec: _record(trainer, peaks) for trainer in trainers}
         for record in made.values():
             yield against_dense(record, made["dense"])
 
 
-def _interleave(trainers: list[Trainer], chunk: int) -> Iterator[str]:
+def _interleave(trainers: list[Trainer], chunk: int, missing: Missing | None) -> Iterator[str]:
     """Take every trainer to its end in turns; yields the spec that has just had its turn.
 
-    Turn t ends at step (t + 1) * chunk, so a resumed trainer that is ahead waits for the others.
+    A trainer that `missing` takes goes from the list. Turn t ends at step (t + 1) * chunk, so a
+    resumed trainer that is ahead waits for the others.
     """
     total = trainers[0].total_steps
     for turn, target in enumerate(range(chunk, total + chunk, chunk)):
         lead = turn % len(trainers)
-        for trainer in trainers[lead:] + trainers[:lead]:
+        for trainer in [*trainers[lead:], *trainers[:lead]]:
             steps = min(target, total) - trainer.step
             if steps > 0:
-                trainer.advance(steps)
+                try:
+                    trainer.advance(steps)
+                except (InputError, RuntimeError) as problem:
+                    if missing is None or not read(trainer.config.spec).compiles:
+                        raise
+                    trainers.remove(trainer)
+                    cause = getattr(problem, "inner_exception", problem)  # torch wraps it
+                    missing(trainer.config, last_line(str(cause), type(cause).__name__))
                 yield trainer.config.spec
 
 

@@ -15,13 +15,21 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from actprune.strategies import grammar
 from actprune_bench.compare.config import DTYPES, CompareConfig
-from actprune_bench.compare.interleaved import Report, train_specs
+from actprune_bench.compare.interleaved import Missing, Report, train_specs
 from actprune_bench.measure.kernels import Shape, measure_kernels
 from actprune_bench.records.environment import check_same, environment
+from actprune_bench.training.config import TrainConfig
 from actprune_common import results
 from actprune_common.errors import InputError
 from actprune_common.files import make_folder, write_whole
-from actprune_common.results import OPS, Environment, KernelRecord, Results, TrainingRecord
+from actprune_common.results import (
+    OPS,
+    Environment,
+    KernelRecord,
+    NotDone,
+    Results,
+    TrainingRecord,
+)
 from actprune_common.strict_yaml import load_yaml
 
 CONFIG, RESULTS, PAGE = "compare.yaml", "results.json", "index.html"
@@ -50,20 +58,27 @@ def open_folder(out: Path, config: CompareConfig | None, *, resume: bool) -> Com
 def measure(config: CompareConfig, out: Path, *, command: str, console: Console) -> Results:
     """Measure what `config` says and `out` (of open_folder) lacks, into its results.json.
 
-    It is written after each layer's kernels and each seed's training. Raises InputError
+    It is written after each layer's kernels and each seed's training. Of a spec that cannot be
+    compiled here it says why, and goes on. Raises InputError
     where `out` holds results of another machine, commit or torch.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     made = _begun(out / RESULTS, Environment.model_validate(environment(command)))
     kernels, training = made.kernels, made.training
+    made.not_done.clear()
+
+    def missing(run: TrainConfig, why: str) -> None:
+        about = run.model_dump(include={"spec", "model", "data", "seed"})
+        made.not_done.append(NotDone(**about, outcome="failed", why=why))
+        console.print(f"{run.spec}, seed {run.seed}: left out, {why}", soft_wrap=True)
 
     with _progress(console) as report:
         for name, records in _kernels(config, kernels, report):
             kernels += records
             results.write(out / RESULTS, made)
             console.print(f"kernels of {name}: measured")
-        for record in _training(config, out, report):
+        for record in _training(config, out, report, missing):
             place = (record.spec, record.seed)
             training[:] = [r for r in training if (r.spec, r.seed) != place] + [record]
             if record.spec == config.formats[-1]:
@@ -121,11 +136,15 @@ def _kernels(
         yield layer.name + what, [record for record in records if record.spec in specs]
 
 
-def _training(config: CompareConfig, out: Path, report: Report) -> Iterator[TrainingRecord]:
+def _training(
+    config: CompareConfig, out: Path, report: Report, missing: Missing
+) -> Iterator[TrainingRecord]:
     runs = config.runs()
     if runs:
         report("training: reading the data", 0, 1)
-        yield from train_specs(runs, directory=out / "training", resume=True, progress=report)
+        yield from train_specs(
+            runs, directory=out / "training", resume=True, progress=report, missing=missing
+        )
 
 
 @contextmanager

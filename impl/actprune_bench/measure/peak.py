@@ -10,11 +10,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from actprune.graph import plan_of
 from actprune_bench.data import DataShape
 from actprune_bench.measure.predict import STEPS, predict
 from actprune_bench.training.config import TrainConfig
@@ -29,11 +32,32 @@ _RESULT = re.compile(r"^peak_bytes=(\d+)$", re.MULTILINE)
 def predicted_peak(config: TrainConfig, shape: DataShape | None = None) -> int:
     """Bytes at the peak of training `config`, by MemTracker on fake tensors: nothing is allocated.
 
-    Deterministic, at any scale, without the device. shape: channels and classes; by default those
-    of config.data.
+    Deterministic, at any scale, without the device. A compiled model is predicted as it is without:
+    where a plan holds less, `planned_peak` knows. shape: channels and classes; by default those of
+    config.data.
     """
     batch = partial(example_batch, config, shape=shape)
     return predict(partial(build, config, shape=shape), batch, training_step)
+
+
+def planned_peak(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Sequence[Tensor]
+) -> int | None:
+    """Bytes at the peak of a step as the plan of a compiled model predicts them.
+
+    None where it has no plan. What the loss needs beside the model's outputs is not in it.
+    """
+    try:
+        graphs = plan_of(model).graphs
+    except InputError:
+        return None
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    parameters = list(model.parameters())
+    alive: int = sum(tensor.nbytes for tensor in (*parameters, *model.buffers(), *batch, *state))
+    held = sum(graph.held for graph in graphs)
+    gradients = sum(p.nbytes for p in parameters if p.requires_grad)
+    peaks = (graph.peak + held - graph.held for graph in graphs)
+    return alive + max(gradients, *peaks)
 
 
 def measured_peak(config: TrainConfig) -> int | None:

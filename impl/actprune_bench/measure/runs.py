@@ -8,6 +8,7 @@ from actprune.inspect.fidelity import fidelity, mean_cosine
 from actprune.inspect.gradients import loss_of
 from actprune.inspect.memory import saved_bytes
 from actprune.strategies.grammar import read
+from actprune_bench.measure.peak import planned_peak
 from actprune_bench.training.trainer import Trainer
 from actprune_common.results import RunRecord, TrainingRecord
 
@@ -20,9 +21,11 @@ Run = TypeVar("Run", bound=RunRecord)
 def run_record(trainer: Trainer, predicted_peak: int, measured_peak: int | None) -> RunRecord:
     """What one finished run says of itself, in the memory that its training had.
 
+    The predicted peak of a model with a graph plan is the plan's own: the other knows no graph.
     What its gradients lose comes with `with_fidelity`, ratios to dense with `against_dense`.
     """
     config = trainer.config
+    planned = planned_peak(trainer.model, trainer.optimizer, trainer.batch(0))
     hidden = read(config.spec).hides
     accuracies = [epoch["accuracy"] for epoch in trainer.history]
     return RunRecord(
@@ -32,7 +35,7 @@ def run_record(trainer: Trainer, predicted_peak: int, measured_peak: int | None)
         step_ms=statistics.median(trainer.samples_ms),
         step_samples_ms=trainer.samples_ms,
         saved_bytes=saved_bytes(loss_of, trainer.model, *trainer.batch(0), hidden=hidden),
-        predicted_peak_bytes=predicted_peak,
+        predicted_peak_bytes=predicted_peak if planned is None else planned,
         measured_peak_bytes=measured_peak,
         accuracy=accuracies[-1],
         accuracy_per_epoch=accuracies,

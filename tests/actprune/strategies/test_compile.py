@@ -12,7 +12,7 @@ import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from actprune import InputError, saved_bytes
+from actprune import InputError, fidelity, saved_bytes
 from actprune.graph import Plan, plan_of
 from actprune.graph import compiling as graph
 from actprune.strategies.grammar import apply, read, undo
@@ -354,3 +354,25 @@ def test_planned_by_inductor(spec: str) -> None:
     assert relative_error(gradients(made, x), gradients(model("dense"), x)) < near
     assert plan_of(made).held < 0.31 * plan_of(made).dense
     assert held(made(x), made) <= saved_bytes(model("dense"), x) * 0.4
+
+
+@pytest.mark.usefixtures("quick")
+def test_weights_do_not_count_where_a_loss_takes_the_model() -> None:
+    """A compiled graph is given them as plain tensors."""
+    x, made = torch.randn(64, 9, 16), model("compile+@*=>codes:bits=4")
+
+    def loss(module: nn.Module, x: Tensor) -> Tensor:
+        return module(x).sum()  # type: ignore[no-any-return]
+
+    assert saved_bytes(loss, made, x) <= saved_bytes(made, x)
+
+
+@pytest.mark.parametrize("spec", ["compile+@*=>codes:bits=4", "@*=>codes:bits=4"])
+@pytest.mark.usefixtures("quick")
+def test_fidelity_is_that_of_the_rules(spec: str) -> None:
+    x, target = torch.randn(64, 9, 16), torch.randint(5, (64,))
+    layers = {layer.layer: layer for layer in fidelity(model(spec), (x, target))}
+    assert set(layers) == {"stem", "block.attn", "block.mlp.fc1", "block.mlp.fc2", "head"}
+    assert all(layer.rel_error < 0.2 for layer in layers.values())
+    assert layers["block.mlp.fc2"].rel_error > 0.002
+    assert fidelity(model("dense"), (x, target)) == []

@@ -63,7 +63,6 @@ def test_a_spec_reads_itself_back(spec: str) -> None:
         ("@*=>codes;@*=>dense", "given twice"),
         ("@*=>codes:bits=3", "bits"),
         ("recompute+csr", "recompute expects rules with @"),
-        ("compile+@*=>codes", "do not reach a compiled graph"),
     ],
 )
 def test_a_wrong_spec_says_what_is_wrong_and_leaves_the_model(spec: str, text: str) -> None:

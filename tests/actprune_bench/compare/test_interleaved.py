@@ -1,5 +1,6 @@
 """Training records: specs against each other, seed by seed, resumable."""
 
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -158,3 +159,33 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 def test_wrong_lists_are_refused(runs: list[TrainConfig], chunk: int, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         list(train_specs(runs, chunk=chunk))
+
+
+@pytest.mark.parametrize("spec", ["compile+dense", "compile(0.1)+dense"])
+def test_without_a_compiler_the_rest_goes_on(spec: str) -> None:
+    torch._dynamo.reset()
+    runs = [TrainConfig(**SMALL, spec=each) for each in ("dense", spec, "csr:sparsity=0.5")]
+    told: list[tuple[str, str]] = []
+    config = import_module("torch._inductor.config")
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        made = list(train_specs(runs, missing=lambda run, why: told.append((run.spec, why))))
+        with pytest.raises((InputError, RuntimeError)):
+            list(train_specs(runs[:2]))
+    assert [record.spec for record in made] == ["dense", "csr:sparsity=0.5"]
+    ((missing, why),) = told
+    assert missing == spec
+    assert "C++ compiler" in why
+    assert "\n" not in why
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's tracer asks for it
+def test_a_plan_is_recorded_as_what_it_is() -> None:
+    torch._dynamo.reset()
+    dense, planned = train_specs(
+        [TrainConfig(**SMALL, spec=spec) for spec in ("dense", "compile(0.1)+dense")]
+    )
+    assert planned.saved_ratio < 0.11
+    assert 1000 != planned.predicted_peak_bytes < 10 * dense.saved_bytes
+    assert planned.grad_cosine is not None
+    assert 0.98 < planned.grad_cosine < 1.0
+    assert len(planned.layers) > 5

@@ -220,6 +220,8 @@ def test_the_picture_needs_training(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_short_names_and_round_ticks() -> None:
     assert label("bsr:block=1x32,sparsity=0.9,select=priority") == "bsr 1x32 90 % priority"
     assert label("dense") == "dense"
+    assert label("compile(0.1)+bf16+dense") == "compile(0.1)+bf16+dense"
+    assert label("compile(64MiB)+*.mlp@*=>dense;@*=>codes:bits=8").endswith("+@* codes 8 but 1")
     assert label("new:sparsity=most,<b>") == "new most <b>"
     assert label("lean+*.attn=>csr:sparsity=0.5") == "lean+*.attn csr 50 %"
     assert label("lean+*.attn=>csr:sparsity=0.5;*=>dense") == "lean+dense but 1"
