@@ -1,20 +1,17 @@
 """The backend for torch.compile that carries plans out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch._functorch.config as functorch
 from torch import fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import boxed_nop
-from torch._dynamo.exc import ShortenTraceback
 from torch._guards import CompileContext
 
 from actprune.formats import Codes, Dense, Derivative, Format
+from actprune.graph.inductor import RefusedError, compile_by_inductor
 from actprune.graph.limits import Limit, limit_of
 from actprune.graph.naming import module_of, reader_of
 from actprune.graph.options import Errors, Formats, kind_of
@@ -26,18 +23,6 @@ from actprune.saved.rules import AT, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
 
 COMPILERS = ("inductor", "aot_eager")
-
-
-class RefusedError(InputError, ShortenTraceback):
-    """A plan cannot be made: torch.compile passes it on as it is."""
-
-    def __init__(self, text: str) -> None:
-        ShortenTraceback.__init__(self, text, first_useful_frame=None)
-        self.text = text
-
-    def __str__(self) -> str:
-        """The text alone: torch.compile adds to the arguments how to debug it."""
-        return self.text
 
 
 class Backend:
@@ -74,16 +59,7 @@ class Backend:
                 keep_inference_input_mutations=True,
             )
             return run(module, inputs)
-        config = import_module("torch._inductor.config")
-        compile_fx = import_module("torch._inductor.compile_fx").compile_fx
-        partitioner = _partitioner(self.partition)
-        # that cache would hold the passes of a joint graph, whatever the budget
-        with (
-            config.patch(custom_partitioner_fn=partitioner),
-            functorch.patch(enable_autograd_cache=False),
-            _compiler_errors(),
-        ):
-            return compile_fx(module, inputs)
+        return compile_by_inductor(module, inputs, self.partition)
 
     def partition(
         self, joint: fx.GraphModule, inputs: Any, **options: Any
@@ -256,35 +232,3 @@ def _fineness(format: Format) -> int:
 def _ruling(rules: Sequence[Rule], value: Value, node: fx.Node) -> Format:
     module, kind = reader_of(node) or module_of(value.node), kind_of(node)
     return next((rule.format for rule in rules if rule.names(module, kind)), Dense())
-
-
-def _partitioner(partition: Callable[..., Any]) -> Any:
-    """What inductor's configuration takes. Its caches of compiled graphs stay of use."""
-    base = import_module("torch._inductor.custom_graph_pass").CustomPartitionerFn
-
-    class Partitioner(base):  # type: ignore[misc,valid-type]
-        def __call__(self, gm: fx.GraphModule, joint_inputs: Any, **options: Any) -> Any:
-            return partition(gm, joint_inputs, **options)
-
-        def uuid(self) -> str:
-            return "actprune"
-
-        def __reduce__(self) -> tuple[Any, ...]:
-            return str, ("actprune",)  # into the keys of these caches
-
-    return Partitioner()
-
-
-@contextmanager
-def _compiler_errors() -> Iterator[None]:
-    """A compiler that is missing is said in one line."""
-    missing = import_module("torch._inductor.exc").InvalidCxxCompiler
-    try:
-        yield
-    except RuntimeError as problem:
-        if not isinstance(getattr(problem, "inner_exception", problem), missing):
-            raise
-        raise RefusedError(
-            "compiler: expected a C++ compiler for inductor, such as g++, found none; "
-            'compiler="aot_eager" does without'
-        ) from None

@@ -8,7 +8,7 @@ from torch.fx.graph import _Namespace
 
 from actprune.graph.values import tensors
 
-_LOCAL = re.compile(r"^L\[['\"]\w+['\"]\]|^L__\w+?___|^self")
+_LOCAL = re.compile(r"^[LG]\[['\"]\w+['\"]\]|^L__\w+?___|^self")
 _REPLACED = re.compile(r"\.forward(\.beneath)*\.module(?=\.|$)")
 """A module, as the replacement of its own forward calls it (strategies.base)."""
 _NUMBERS = re.compile(r"(_\d+)+$")

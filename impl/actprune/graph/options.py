@@ -20,7 +20,7 @@ from actprune_kernels import codes
 from actprune_kernels.sizes import blocks_along
 
 CANDIDATES = ("codes:bits=8", "codes:bits=4")
-_DEFAULT = tuple(map(parse, CANDIDATES))
+DEFAULT = tuple(map(parse, CANDIDATES))
 SMALL, STATISTIC = 1024, 16
 """Elements below which a tensor is kept as it is, and how many times fewer than an operator takes
 a statistic has."""
@@ -54,11 +54,13 @@ class GraphErrors:
             error, as the backward pass reads it.
         relative: By the name and the store, the relative error of what is read.
         measured: Of the choices of a plan, by name: what it errs on the batch, ‖ĝ - g‖ / ‖g‖.
+        formats: Those that were measured, which values then may take.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     relative: Mapping[tuple[str, str], float] = field(default_factory=dict)
     measured: Callable[[Mapping[str, str]], float] | None = None
+    formats: Sequence[Format] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def items(
     for value in values:
         name = value.node.name
         weight = errors.weights.get(name, share) if value.readers else 0.0
-        allowed = _DEFAULT if formats is None else formats(value)
+        allowed = DEFAULT if formats is None else formats(value)
         stores = options(value, allowed, weight, errors)
         if offload and stores and value.tensor is not None:
             time = 2 * value.nbytes / rates(value.tensor.device).offloaded

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from actprune.formats import Codes, Format, parse
 from actprune.graph.deciding import by_names
+from actprune.graph.inductor import compile_by_inductor
 from actprune.graph.options import CANDIDATES, Errors, GraphErrors, is_codable, items
 from actprune.graph.partition import Partition
 from actprune.graph.plan import KEEP
@@ -22,7 +23,7 @@ from actprune_kernels import codes
 def profile(
     fn: Callable[..., Any],
     *args: Any,
-    candidates: Iterable[str | Format] = CANDIDATES,
+    candidates: Iterable[str | Format] = (*CANDIDATES, "codes:bits=2"),
     compiler: str = "inductor",
     **kwargs: Any,
 ) -> Errors:
@@ -35,7 +36,7 @@ def profile(
         fn: what will be compiled: a model, or a function of one that returns its loss. It stays as
             it is; gradients are left in its parameters.
         args: of one call, of a batch that may be smaller than those to come.
-        candidates: the codes whose errors are measured.
+        candidates: the codes that are measured, which a plan may use where its error is bounded.
         compiler: that of the backend, which decides into what operators a model is taken apart.
         kwargs: of the call.
 
@@ -88,7 +89,7 @@ class _Recorder:
         """Return what runs a graph and measures it."""
         trial = _Trial(self.formats, self.found)
         if self.compiler == "inductor":
-            return compiled_by_inductor(module, inputs, trial.partition, trial.inner)
+            return compile_by_inductor(module, inputs, trial.partition, trial.inner)
         compiled: Any = aot_autograd(
             fw_compiler=trial.forward,
             bw_compiler=trial.backward,
@@ -111,7 +112,7 @@ class _Trial:
     def partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
         """Return passes between which everything is kept."""
         self.part = Partition(joint, inputs, **options)
-        self.items = items(self.part.joint, self.part.values, None, GraphErrors())
+        self.items = items(self.part.joint, self.part.values, lambda _: self.formats, GraphErrors())
         return self._passes({item.name: KEEP for item in self.items if item.options})
 
     def _passes(self, choices: Mapping[str, str]) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -155,15 +156,17 @@ class _Trial:
             name = value.node.name
             if name not in names or not is_codable(value) or not whole:
                 continue
-            x, error = self.inputs[name], 0.0
-            for format in self.formats:
-                twin = _decoded(x, format)
-                error = float((twin - x).double().norm()) / (float(x.double().norm()) or 1.0)
-                relative[name, format.spec] = error
+            x = self.inputs[name]
+            twins = {format: _decoded(x, format) for format in self.formats}
+            for format, twin in twins.items():
+                off = float((twin - x).double().norm())
+                relative[name, format.spec] = off / (float(x.double().norm()) or 1.0)
+            middle = min(self.formats, key=lambda format: abs(format.bits - 4))
+            error = relative[name, middle.spec]
             if error:
-                off = _square(self._run(module, {name: twin}), self.exact)
+                off = _square(self._run(module, {name: twins[middle]}), self.exact)
                 weights[name] = off / whole / error**2
-        self.found[self.part.key] = GraphErrors(weights, relative, self.error)
+        self.found[self.part.key] = GraphErrors(weights, relative, self.error, self.formats)
 
     def error(self, choices: Mapping[str, str]) -> float:
         """Return ‖ĝ - g‖ / ‖g‖ of the gradients ĝ of the batch by a plan."""

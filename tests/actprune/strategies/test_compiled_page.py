@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from actprune.graph import Backend, Plan
+from actprune.graph import Backend, Plan, profiling
 from actprune.graph import compiling as graph
-from actprune.graph import profiling
 from actprune.strategies.grammar import read
 
 PAGE = (Path(__file__).parents[3] / "docs/compiled.md").read_text("utf-8")
