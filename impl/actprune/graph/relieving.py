@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from actprune.graph.costs import seconds
-from actprune.graph.schedule import VALUE, Run, Storage, runs
+from actprune.graph.schedule import VALUE, Run, Storage
 from actprune.graph.values import is_view
 
 _ROUNDS = 200
@@ -38,11 +38,11 @@ def relieve(
     Returns:
         The seconds that what is made once more takes.
     """
-    spent = 0.0
+    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
+    low, spent = max(limit, max(first.alive(first.kept()), default=0)), 0.0
     for _ in range(_ROUNDS):
-        first, run = runs(forward, backward, outputs)
-        timeline = run.alive(run.kept())
-        if max(timeline, default=0) <= max(limit, max(first.alive(first.kept()), default=0)):
+        run = first.then(backward, outputs)
+        if max(run.alive(run.kept()), default=0) <= low:
             break
         found = [each for each in _idle(run) if spent + each.seconds <= allowed]
         if not found:

@@ -57,19 +57,12 @@ def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
     outputs: how many of the forward graph's are the model's; the others are for `backward`, whose
     inputs have their names.
     """
-    first, second = runs(forward, backward, outputs)
+    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
+    second = first.then(backward, outputs)
     kept = {storage for part in first.results[outputs:] for storage in first.storages[part]}
     held = sum(first.sizes[storage] for storage in kept)
     before, after = first.alive(first.kept()), second.alive(second.kept())
     return Timeline(tuple(before), tuple(after), held, second.moment())
-
-
-def runs(forward: fx.Graph, backward: fx.Graph, outputs: int) -> tuple["Run", "Run"]:
-    """Return the two passes as they run, the second with what the first has kept."""
-    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
-    saved = {part.name: first.storages[part] for part in first.results[outputs:]}
-    kept = {storage for storages in saved.values() for storage in storages}
-    return first, Run(backward, saved, {storage: first.sizes[storage] for storage in kept})
 
 
 class Run:
@@ -114,6 +107,12 @@ class Run:
             self.sizes[storage] = nbytes(part)
             found.append(storage)
         return tuple(found)
+
+    def then(self, backward: fx.Graph, outputs: int) -> "Run":
+        """Return the backward pass, which runs with what this one keeps beside its outputs."""
+        saved = {part.name: self.storages[part] for part in self.results[outputs:]}
+        kept = {storage for storages in saved.values() for storage in storages}
+        return Run(backward, saved, {storage: self.sizes[storage] for storage in kept})
 
     def kept(self) -> set[Storage]:
         """Return what the results hold."""
