@@ -197,5 +197,6 @@ def _square(found: Sequence[Any], exact: Sequence[Any] | None = None) -> float:
     with torch.no_grad(), unset_fake_temporarily():
         for one, other in zip(found, exact or [None] * len(found), strict=True):
             if isinstance(one, Tensor) and one.is_floating_point():
-                total += float((one if other is None else one - other).double().square().sum())
+                off = one if other is None else one - other
+                total += float(torch.linalg.vector_norm(off, dtype=torch.float64)) ** 2
     return total
