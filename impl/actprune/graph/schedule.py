@@ -23,11 +23,13 @@ class Moment:
 
     Args:
         live: Values that are there, decoded or computed again or still kept.
+        idle: Those of them that the operator at the peak does not read.
         pending: Values that are there later.
         others: Bytes alive beside `live` and what is held of `pending`.
     """
 
     live: frozenset[str] = frozenset()
+    idle: frozenset[str] = frozenset()
     pending: frozenset[str] = frozenset()
     others: int = 0
 
@@ -153,7 +155,10 @@ class Run:
         place, alive = self.peak
         live: set[str] = set()
         pending: set[str] = set()
+        busy: set[str] = set()
         counted: set[Storage] = set()
+        reads = (self.nodes[place], *self.nodes[place].all_input_nodes) if self.nodes else ()
+        at_work = {storage for node in reads for storage in self.storages.get(node, ())}
         for node, storages in self.storages.items():
             value, store = node.meta.get(VALUE), node.meta.get(STORE)
             there = alive.intersection(storages)
@@ -164,7 +169,9 @@ class Run:
                 counted |= there
                 used = node.op != "placeholder" or any(self.order[u] <= place for u in node.users)
                 (live if used else pending).add(value)
+                if at_work.intersection(storages):
+                    busy.add(value)
             elif value is not None and self.order[node] > place:
                 pending.add(value)
         others = sum(self.sizes[storage] for storage in alive - counted)
-        return Moment(frozenset(live), frozenset(pending - live), others)
+        return Moment(frozenset(live), frozenset(live - busy), frozenset(pending - live), others)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from actprune.graph.plan import RECOMPUTE, GraphPlan
+from actprune.graph.plan import KEEP, RECOMPUTE, GraphPlan
 from actprune.graph.schedule import Moment
 from actprune.solver.items import AGAIN, Choice, Cut, Item
 from actprune.solver.search import solve
@@ -13,8 +13,10 @@ from actprune_common.errors import InputError, expected
 
 _CALIBRATIONS, _MARGIN = 6, 0.95
 """Plans whose error is measured until one is within the bound; a share of it that is aimed at."""
-_CUTS, _STEP = 8, 0.9
-"""Plans that are tried for a lower peak; a peak that is aimed at, as a share of the last."""
+_CUTS = 16
+"""Plans that are tried for a lower peak."""
+_STEP = 0.9
+"""The peak that is aimed at, as a share of the last."""
 _SHARES = (0.8, 0.6, 0.4, 0.2)
 """What is held by plans that are tried then, of what the fastest one holds."""
 _SLOWER = 1.02
@@ -136,7 +138,9 @@ class Search:
         for place, item in enumerate(self.items):
             size = plan.entries[place].nbytes
             for option, each in enumerate(item.options):
-                if item.name in moment.live:
+                if item.name in moment.idle and each.name != KEEP:
+                    weights[place, option] = each.nbytes  # decoded anew when it is read next
+                elif item.name in moment.live:
                     weights[place, option] = max(size, each.nbytes)
                 elif item.name in moment.pending:
                     weights[place, option] = each.nbytes
