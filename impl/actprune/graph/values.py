@@ -141,10 +141,11 @@ class Joint:
         self.backward = self._backward()
         self.values: dict[fx.Node, Value] = {}
         """By every node of it, views too; what is given to the graph has none."""
-        changed = self._changed()
+        self.changed = self._changed()
+        """Inputs that the forward pass writes to, and their views."""
         for node in graph.nodes:
             if node.op == "call_function" and node not in self.backward:
-                self._add(node, changed)
+                self._add(node, self.changed)
         self._normalize()
         self._read()
 

@@ -1,0 +1,303 @@
+"""What `profile` measures is what errors do, and a model is left as it was."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import actprune
+from actprune import InputError
+from actprune.graph.compiling import Backend, backend
+from actprune.graph.options import Errors, GraphErrors
+from actprune.graph.plan import ABSENT, KEEP, RECOMPUTE
+from actprune.graph.profiling import profile
+from tests.twins import Net
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def aot(fn: Callable[..., Any], *args: Any, **options: Any) -> Errors:
+    return profile(fn, *args, compiler="aot_eager", **options)
+
+
+def only(errors: Errors) -> GraphErrors:
+    (found,) = errors.graphs.values()
+    return found
+
+
+def mlp(width: int = 64) -> nn.Module:
+    parts = nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.SiLU()
+    return nn.Sequential(*parts)
+
+
+def normed() -> nn.Module:
+    parts = nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)
+    return nn.Sequential(*parts)
+
+
+def dropping() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5), nn.SiLU(), nn.Linear(64, 8))
+
+
+# What is measured
+
+
+class Coded(torch.autograd.Function):
+    """Elementwise: the backward pass reads what it took with an error added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, off: Tensor) -> Tensor:
+        """The sine."""
+        ctx.save_for_backward(x + off)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        """The cosine of what was held."""
+        (x,) = ctx.saved_tensors
+        return grad * x.cos(), None
+
+
+def test_weights_are_what_a_perturbation_by_hand_does() -> None:
+    first, second = nn.Linear(32, 64), nn.Linear(64, 8)
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return second(first(x).sin())
+
+    x = torch.randn(64, 32)
+    found = only(aot(Net(forward, first=first, second=second), x))
+    with torch.no_grad():
+        h = first(x)
+        coding = actprune.saved.stores.store(h, 4)
+    del coding
+    (name,) = [name for name in found.weights if "addmm" in name]
+    error = found.relative[name, "codes:bits=4"]
+    assert error == pytest.approx(0.1, rel=0.3)
+    _ = h
+
+
+def test_without_a_gradient_an_error_says_so() -> None:
+    frozen = nn.Linear(4, 4).requires_grad_(False)
+    with pytest.raises(InputError, match=r"^fn: nothing that it returns has a gradient$"):
+        aot(frozen, torch.randn(3, 4))
+    with pytest.raises(InputError, match=r"^fn: nothing that it returns has a gradient$"):
+        aot(lambda x: None, torch.randn(3, 4))
+
+
+def test_candidates_are_codes() -> None:
+    with pytest.raises(InputError, match=r"^candidates: expected codes, such as codes:bits=4, got"):
+        aot(mlp(), torch.randn(3, 64), candidates=["bsr:sparsity=0.5"])
+
+
+# The model afterwards
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: part.clone() for name, part in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_model_is_left_as_it_was(given: bool) -> None:
+    model, x = normed(), torch.randn(4, 2, 12, 12, requires_grad=True)
+    if given:
+        for leaf in (x, *model.parameters()):
+            leaf.grad = torch.full_like(leaf, 3.0)
+    before, grads = snapshot(model), [p.grad for p in (x, *model.parameters())]
+    aot(model, x)
+    for name, part in model.state_dict().items():
+        assert torch.equal(part, before[name]), name
+    for leaf, grad in zip((x, *model.parameters()), grads, strict=True):
+        assert leaf.grad is grad
+        assert grad is None or torch.equal(grad, torch.full_like(grad, 3.0))
+
+
+def test_what_is_shared_is_put_back_to_what_it_was_first() -> None:
+    """The same compiled code runs for two layers and updates the statistics of one twice."""
+    norm, other = nn.BatchNorm1d(64), nn.BatchNorm1d(64)
+
+    class Part(nn.Module):
+        def __init__(self, norm: nn.Module) -> None:
+            super().__init__()
+            self.norm, self.fc = norm, nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return self.fc(self.norm(x)).relu()
+
+    model = nn.Sequential(Part(norm), Part(norm), Part(other), Part(norm))
+    before = snapshot(model)
+    aot(model, torch.randn(32, 64))
+    for name, part in model.state_dict().items():
+        assert torch.equal(part, before[name]), name
+
+
+def test_buffers_are_put_back_where_nothing_is_returned() -> None:
+    model = nn.BatchNorm1d(8)
+
+    def fn(x: Tensor) -> Tensor:
+        return model(x).detach()
+
+    before = snapshot(model)
+    with pytest.raises(InputError, match="has a gradient"):
+        aot(fn, torch.randn(32, 8))
+    del before
+
+
+def test_random_numbers_go_on_as_if_nothing_was() -> None:
+    state = torch.get_rng_state()
+    aot(dropping(), torch.randn(32, 64))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("make", [normed, dropping])
+def test_measuring_a_plan_leaves_everything_as_it_was(make: Callable[[], nn.Module]) -> None:
+    """As the search does it, while a model is compiled."""
+    model = make()
+    x = torch.randn(4, 2, 20, 20) if make is normed else torch.randn(64, 64)
+    found = only(aot(model, x))
+    assert found.measured is not None
+    before, state = snapshot(model), torch.get_rng_state()
+    coarse = {name: "codes:bits=2" for name, _ in found.relative}
+    assert found.measured({}) < 1e-6
+    error = found.measured(coarse)
+    assert 0.01 < error < 2
+    assert found.measured(coarse) == error
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, part in model.state_dict().items():
+        assert torch.equal(part, before[name]), name
+
+
+def test_errors_are_of_the_parameters_as_they_are() -> None:
+    model, x = mlp(), torch.randn(64, 64)
+    found = only(aot(model, x))
+    assert found.measured is not None
+    with torch.no_grad():
+        for part in model.parameters():
+            part.mul_(1.5)
+    assert found.measured({}) < 1e-6
+    again = only(aot(model, x))
+    assert again.measured is not None
+    coarse = {name: "codes:bits=2" for name, _ in found.relative}
+    assert found.measured(coarse) == pytest.approx(again.measured(coarse), rel=1e-5)
+
+
+def test_code_that_runs_several_times_is_measured_as_one_of_them() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return self.fc(x).sin()
+
+    errors = aot(nn.Sequential(*(Part() for _ in range(3))), torch.randn(64, 64))
+    for found in errors.graphs.values():
+        assert found.measured is not None
+        assert found.measured({}) < 1e-6
+
+
+# Keys
+
+
+def gradients(model: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def by_itself(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Backend], Any]]:
+    return model, lambda planned: torch.compile(model, backend=planned)
+
+
+def by_method(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Backend], Any]]:
+    def compiled(planned: Backend) -> Any:
+        model.compile(backend=planned)
+        return model
+
+    return model, compiled
+
+
+def by_closure(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Backend], Any]]:
+    def loss(x: Tensor) -> Tensor:
+        return F.mse_loss(model(x), torch.zeros_like(x))
+
+    return loss, lambda planned: torch.compile(loss, backend=planned)
+
+
+MODEL: nn.Module
+
+
+def global_loss(x: Tensor) -> Tensor:
+    """As a script has it."""
+    return F.mse_loss(MODEL(x), torch.zeros_like(x))
+
+
+def by_global(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Backend], Any]]:
+    globals()["MODEL"] = model
+    return global_loss, lambda planned: torch.compile(global_loss, backend=planned)
+
+
+WAYS = by_itself, by_method, by_closure, by_global
+
+
+@pytest.mark.parametrize(
+    "compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_keys_are_those_of_the_backend(way: Callable[..., Any], compiler: str) -> None:
+    """Whatever is compiled and however; of a larger batch, too."""
+    model = mlp()
+    fn, compiled = way(model)
+    errors = profile(fn, torch.randn(32, 64), compiler=compiler)
+    planned = backend(0.4, error=0.1, errors=errors, compiler=compiler)
+    step = compiled(planned)
+    x = torch.randn(96, 64)
+    out = step(x)
+    (out.square().mean() if out.dim() else out).backward()
+    (graph,) = planned.plan.graphs
+    assert {graph.key} == set(errors.graphs)
+    measured = only(errors)
+    assert set(measured.weights) <= {entry.name for entry in graph.entries}
+    assert graph.held <= 0.4 * graph.dense
+    assert {entry.choice for entry in graph.entries} - {KEEP, RECOMPUTE, ABSENT}
+
+
+def test_a_smaller_batch_bounds_a_larger_one() -> None:
+    model = mlp()
+    errors = aot(model, torch.randn(64, 64))
+    x = torch.randn(512, 64)
+    planned = backend(0.3, error=0.08, errors=errors, compiler="aot_eager")
+    torch.compile(model, backend=planned)(x).square().mean().backward()
+    found = gradients(model)
+    model.zero_grad()
+    model(x).square().mean().backward()
+    exact = gradients(model)
+    assert float((found - exact).norm() / exact.norm()) <= 0.08 * 1.1
+
+
+def test_each_of_several_graphs_is_measured() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = mlp(), nn.Linear(64, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            torch._dynamo.graph_break()
+            return self.second(x).sigmoid()
+
+    model, x = Broken(), torch.randn(64, 64)
+    errors = aot(model, x)
+    planned = backend(0.5, error=0.1, errors=errors, compiler="aot_eager")
+    torch.compile(copy.deepcopy(model), backend=planned)(x).sum().backward()
+    assert len(errors.graphs) == 2
+    assert {graph.key for graph in planned.plan.graphs} == set(errors.graphs)
+    assert all(found.weights for found in errors.graphs.values())
