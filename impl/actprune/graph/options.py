@@ -20,7 +20,7 @@ from actprune_kernels import codes
 from actprune_kernels.sizes import blocks_along
 
 CANDIDATES = ("codes:bits=8", "codes:bits=4")
-_DEFAULT = tuple(map(parse, CANDIDATES))
+DEFAULT = tuple(map(parse, CANDIDATES))
 SMALL, STATISTIC = 1024, 16
 """Elements below which a tensor is kept as it is, and how many times fewer than an operator takes
 a statistic has."""
@@ -125,7 +125,7 @@ def items(
     for value in values:
         name = value.node.name
         weight = errors.weights.get(name, share) if value.readers else 0.0
-        allowed = errors.formats or _DEFAULT if formats is None else formats(value)
+        allowed = DEFAULT if formats is None else formats(value)
         stores = options(value, allowed, weight, errors)
         if offload and stores and value.tensor is not None:
             time = 2 * value.nbytes / rates(value.tensor.device).offloaded

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch._functorch.config as functorch
@@ -12,10 +13,11 @@ from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 
+from actprune.formats import Format
 from actprune.graph.costs import seconds
 from actprune.graph.deciding import by_names, unknown
 from actprune.graph.naming import module_of, number
-from actprune.graph.options import Errors, Formats, items, kinds_of
+from actprune.graph.options import Errors, Formats, GraphErrors, items, kinds_of
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.relieving import relieve
 from actprune.graph.rewriting import Rewriting, split
@@ -85,13 +87,10 @@ class Partition:
         if isinstance(settings.budget, int):
             budget = settings.budget - others
         limit = self._bytes(settings.peak, self.dense_timeline.peak)
-        found = items(
-            self.joint,
-            self.values,
-            settings.formats,
-            settings.errors.of(self.key),
-            offload=settings.offload,
-        )
+        errors, formats = settings.errors.of(self.key), settings.formats
+        if formats is None and settings.error is not None and errors.formats:
+            formats = partial(_measured, errors)
+        found = items(self.joint, self.values, formats, errors, offload=settings.offload)
         given = settings.given.get(self.key)
         limits = Limits(budget, limit, settings.error)
         if settings.given and given is None:
@@ -108,7 +107,6 @@ class Partition:
         if budget is None and limit is None:
             plan = self._plan(found, self._of_torch(found, 0), None, self.dense_timeline)
             return Made(self.dense, plan, Moment())
-        errors = settings.errors.of(self.key)
         search = Search(found, limits, self.dense_timeline.held, errors.measured)
         whole = sum(seconds(node) for node in self.module.graph.nodes)
         allowed = (_FOR_A_LIMIT if limit else _FOR_FREE) * whole
@@ -184,6 +182,10 @@ class Partition:
             forward=len(planned.forward),
             dense_forward=len(dense.forward),
         )
+
+
+def _measured(errors: GraphErrors, _: Value) -> Sequence[Format]:
+    return errors.formats
 
 
 def _copy(module: fx.GraphModule) -> fx.GraphModule:

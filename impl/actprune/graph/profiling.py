@@ -37,7 +37,7 @@ def profile(
         fn: what will be compiled: a model, or a function of one that returns its loss. It stays as
             it is: gradients, random state, and the buffers that a graph with gradients updates.
         args: of one call, of a batch that may be smaller than those to come.
-        candidates: the codes whose errors are measured, and which a plan may then use.
+        candidates: the codes that are measured, which a plan may use where its error is bounded.
         compiler: that of the backend, which decides into what operators a model is taken apart.
         kwargs: of the call.
 
@@ -147,7 +147,7 @@ class _Trial:
     def partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
         """Return passes between which everything is kept."""
         self.part = Partition(joint, inputs, **options)
-        self.items = items(self.part.joint, self.part.values, None, GraphErrors())
+        self.items = items(self.part.joint, self.part.values, lambda _: self.formats, GraphErrors())
         self.kept = {item.name: KEEP for item in self.items if item.options}
         return self._passes(self.kept)
 
