@@ -80,7 +80,9 @@ def _backward(out: Any) -> None:
         raise InputError("fn: nothing that it returns has a gradient")
     whole = [part.float().square().mean() if part.dim() else part.float() for part in parts]
     loss = torch.stack([part.to(whole[0].device) for part in whole]).sum()
-    leaves, stack, seen = [], [loss.grad_fn], set[Any]()
+    leaves: list[Tensor] = []
+    stack: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
     while stack:
         node = stack.pop()
         if node is not None and node not in seen:
@@ -92,7 +94,7 @@ def _backward(out: Any) -> None:
 
 def _devices() -> list[int]:
     """Those with a random state of their own."""
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
 
 
 class _Recorder:

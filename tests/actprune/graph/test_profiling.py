@@ -134,7 +134,7 @@ def test_what_is_shared_is_put_back_to_what_it_was_first() -> None:
             super().__init__()
             self.norm, self.fc = norm, nn.Linear(64, 64)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             torch._dynamo.graph_break()
             return self.fc(self.norm(x)).relu()
 
@@ -173,7 +173,7 @@ def test_measuring_a_plan_leaves_everything_as_it_was(make: Callable[[], nn.Modu
 def test_errors_are_of_the_parameters_as_they_are() -> None:
     model, x = mlp(), torch.randn(64, 64)
 
-    def total(x: Tensor) -> Tensor:
+    def total(x: Tensor) -> Any:
         return model(x).sum()
 
     found = only(aot(total, x))
@@ -195,7 +195,7 @@ def test_code_that_runs_several_times_is_measured_as_one_of_them() -> None:
             super().__init__()
             self.fc = nn.Linear(64, 64)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             torch._dynamo.graph_break()
             return self.fc(x).sin()
 
@@ -239,7 +239,7 @@ def by_method(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Back
 
 
 def by_closure(model: nn.Module) -> tuple[Callable[[Tensor], Any], Callable[[Backend], Any]]:
-    def loss(x: Tensor) -> Tensor:
+    def loss(x: Tensor) -> Any:
         return F.mse_loss(model(x), torch.zeros_like(x))
 
     return loss, lambda planned: torch.compile(loss, backend=planned)
@@ -303,7 +303,7 @@ def test_each_of_several_graphs_is_measured() -> None:
             super().__init__()
             self.first, self.second = mlp(), nn.Linear(64, 32)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             x = self.first(x)
             torch._dynamo.graph_break()
             return self.second(x).sigmoid()

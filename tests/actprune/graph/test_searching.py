@@ -67,7 +67,7 @@ def part_of(case: Case) -> Partition:
 
 def gradients(model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     model.zero_grad()
-    run(x).square().mean().backward()
+    torch.autograd.backward(run(x).square().mean())
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     return found.double()
@@ -94,7 +94,7 @@ def test_on_its_batch_a_plan_errs_no_more_than_it_may(make: Callable[[], Case]) 
 
 
 def noisy() -> Case:
-    def forward(m: Net, x: Tensor) -> Tensor:
+    def forward(m: Net, x: Tensor) -> Any:
         h = m.fc(x)
         return h * torch.rand_like(h)
 
@@ -160,7 +160,7 @@ def flat(peak: Callable[[Choice], int]) -> Callable[[Choice], Made]:
 
 def test_a_bound_is_tightened_until_the_batch_agrees() -> None:
     """Errors add up to three times what is predicted."""
-    asked = []
+    asked: list[float] = []
 
     def measured(choices: Any) -> float:
         sums = [i.options[1].error for i in ITEMS if choices[i.name] == "fine"]

@@ -338,17 +338,19 @@ def test_a_budget_below_nothing_is_never_met() -> None:
 
 
 def cuts_of(items: list[Item], count: int, seed: int) -> list[Cut]:
-    """Limits with random weights for some of the ways in which items are there."""
+    """Limits with random weights: what is held counts so much, or as if it were whole, or not."""
     draw = random.Random(seed)
-    ways = [
-        (place, option)
-        for place, item in enumerate(items)
-        for option in (*range(len(item.options)), *([AGAIN] if item.again is not None else []))
-    ]
-    return [
-        Cut({way: draw.randint(0, 5) for way in ways if draw.random() < 0.7}, draw.randint(0, 12))
-        for _ in range(count)
-    ]
+    found = []
+    for _ in range(count):
+        weights: dict[tuple[int, int], float] = {}
+        for place, item in enumerate(items):
+            whole, counts = draw.choice((0, 0, 5)), draw.random() < 0.8
+            for option, each in enumerate(item.options):
+                weights[place, option] = counts * max(each.nbytes, whole)
+            if draw.random() < 0.7:
+                weights[place, AGAIN] = draw.randint(0, 5)
+        found.append(Cut(weights, draw.randint(0, 12)))
+    return found
 
 
 def alive(cut: Cut, choice: Choice) -> float:
