@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from actprune.graph import partition
+from actprune.graph import rewriting
 from actprune.graph.costs import seconds
 from actprune.graph.options import SMALL
 from actprune.graph.plan import RECOMPUTE
@@ -60,7 +60,7 @@ def cost_of(node: fx.Node) -> float:
 def relieving(limit: int, allowed: float) -> Iterator[list[Told]]:
     """Let every backward pass that a plan makes be relieved."""
     found: list[Told] = []
-    split = partition.split
+    split = rewriting.split
 
     def relieved(module: Any, inputs: Any, **options: Any) -> Any:
         forward, backward = split(module, inputs, **options)
@@ -132,7 +132,7 @@ def chain(steps: list[Step], rows: int = 4) -> Case:
 )
 @example(steps=[sines] * 6, share=0.0, allowed=1.0, wish=(RECOMPUTE,))
 @example(steps=[wide, sines, wide, several], share=0.0, allowed=1.0, wish=(RECOMPUTE,))
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_gradients_stay_and_the_peak_never_rises(
     steps: list[Step], share: float, allowed: float, wish: tuple[str, ...]
 ) -> None:
@@ -219,14 +219,15 @@ def test_other_results_that_come_along_are_no_new_peak() -> None:
 
     def made(x: Tensor) -> Any:
         least = torch.ops.aten.sort.default(x)[0]
-        first = torch.cat((least.sin(), x[:1])).sum()
-        later = torch.cat((x, x))[:-2] + first
-        return least.sum() + later.sum()
+        first = torch.cat((least.sin(), x, x, x)).sum()  # the peak
+        later = torch.cat((x, x, x, x))
+        return least.sum() + later.sum() + first
 
     with FakeTensorMode():
         graph = make_fx(made)(torch.empty(128)).graph
     (output,) = graph.find_nodes(op="output")
     output.args = ((output.args[0],),)
+    graph.eliminate_dead_code()
     (node,) = graph.find_nodes(op="call_function", target=operator.getitem)
     node.meta[VALUE] = "least"
     forward = fx.Graph()
