@@ -1,6 +1,5 @@
 """The backend for torch.compile that carries plans out."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from actprune.graph.partition import Partition, Settings
 from actprune.graph.plan import GraphPlan, Plan
 from actprune.graph.reading import load
 from actprune.graph.values import Value
-from actprune.saved.rules import AT, Rule, read_rules, rule_of
+from actprune.saved.rules import AT, THEN, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
 
 COMPILERS = ("inductor", "aot_eager")
@@ -41,8 +40,8 @@ class Backend:
         self.settings, self.compiler = settings, compiler
         self.plans: dict[str, GraphPlan] = {}
         """By the key of a graph, in the order of compilation."""
-        self._compiled: dict[str, Any] = {}
-        """By the key of a graph, torch's number of its last compilation."""
+        self._held: dict[Any, int] = {}
+        """By torch's number of a compilation: bytes that its graphs hold."""
 
     @property
     def plan(self) -> Plan:
@@ -68,26 +67,24 @@ class Backend:
         part = Partition(joint, inputs, **options)
         try:
             known = self.plans.get(part.key)
-            made = part.planned(self.settings, known, self._others(part.key))
+            made = part.planned(self.settings, known, self._others())
         except InputError as problem:
             raise RefusedError(str(problem)) from None
         self.plans[part.key] = made.plan
-        self._compiled[part.key] = CompileContext.current_compile_id()
+        now = CompileContext.current_compile_id()
+        self._held[now] = self._held.get(now, 0) + made.plan.held
         return made.passes
 
-    def _others(self, key: str) -> int:
+    def _others(self) -> int:
         """Return what other graphs hold beside this one.
 
         What a frame of Python code was compiled to before, for other sizes, this one replaces.
         """
-        now, held = CompileContext.current_compile_id(), Counter[Any]()
-        for other, plan in self.plans.items():
-            compiled = self._compiled[other]
-            if other != key and (compiled == now or _frame(compiled) != _frame(now)):
-                held[compiled] += plan.held
-        most: dict[Any, int] = {}
-        for compiled, size in held.items():
-            most[_frame(compiled)] = max(size, most.get(_frame(compiled), 0))
+        now, most = CompileContext.current_compile_id(), dict[Any, int]()
+        for compiled, size in self._held.items():
+            frame = _frame(compiled)
+            if compiled == now or frame != _frame(now):
+                most[frame] = max(size, most.get(frame, 0))
         return sum(most.values())
 
 
@@ -196,7 +193,7 @@ def plan_of(model: nn.Module) -> Plan:
 
 
 def _is_size(text: str) -> bool:
-    return text[:1].isdigit() or text[:1] in ".-+"
+    return THEN not in text and AT not in text and (text[:1].isdigit() or text[:1] in ".-+")
 
 
 def _rules(spec: str) -> list[Rule]:

@@ -127,9 +127,9 @@ def items(
         weight = errors.weights.get(name, share) if value.readers else 0.0
         allowed = DEFAULT if formats is None else formats(value)
         stores = options(value, allowed, weight, errors)
-        if offload and stores and value.tensor is not None:
+        if offload and stores and value.tensor is not None and value.tensor.device.type == "cuda":
             time = 2 * value.nbytes / rates(value.tensor.device).offloaded
-            stores.append(Option(OFFLOAD, 0, time))
+            stores.insert(1, Option(OFFLOAD, 0, time))
         again = None
         if value.again:
             made = value.node.args[0] if statistics(value.node) else value.node
@@ -146,8 +146,10 @@ def items(
 
 
 def is_codable(value: Value) -> bool:
-    """Whether few bits may stand for a value: floating, large, and no statistic of others."""
+    """Whether few bits may stand for a value: floating, finite, large, no statistic of others."""
     tensor = value.tensor
+    if not value.finite:
+        return False
     if tensor is None or tensor.dtype not in FLOATS or value.nbytes < SMALL * tensor.element_size():
         return False
     node = value.node
@@ -218,4 +220,6 @@ def narrow_of(value: Value) -> torch.dtype | None:
     if "max_pool2d_with_indices" not in str(getattr(pool, "target", "")):
         return None
     given = next(tensors(pool.args[0]))  # type: ignore[union-attr,arg-type]
-    return torch.int16 if hint(given.shape[-1]) * hint(given.shape[-2]) <= 2**15 else None
+    sizes = given.shape[-2:]
+    fixed = all(isinstance(size, int) for size in sizes)
+    return torch.int16 if fixed and sizes[0] * sizes[1] <= 2**15 else None

@@ -26,8 +26,11 @@ from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import simplify
 from actprune.graph.values import Joint, Value, tensors
 from actprune.solver.items import AGAIN, Choice, Item
+from actprune.solver.search import least
 from actprune_common.errors import InputError, expected
 
+_SMALL = 2**16
+"""Bytes up to which a graph may hold the least that it can, where that is more than its share."""
 _FOR_FREE, _FOR_A_LIMIT = 0.01, 0.2
 """What may be added to a step for a lower peak that nobody asked for, and to be within a limit."""
 
@@ -90,20 +93,24 @@ class Partition:
         errors, formats = settings.errors.of(self.key), settings.formats
         if formats is None and settings.error is not None and errors.formats:
             formats = partial(_measured, errors)
-        found = items(self.joint, self.values, formats, errors, offload=settings.offload)
+        offload = settings.offload and not settings.ruled
+        found = items(self.joint, self.values, formats, errors, offload=offload)
+        if isinstance(settings.budget, float) and budget is not None:
+            fewest = least(found)
+            budget = fewest if budget < fewest <= _SMALL else budget
         given = settings.given.get(self.key)
         limits = Limits(budget, limit, settings.error)
         if settings.given and given is None:
             raise expected("plan", f"a graph of {', '.join(settings.given)}", self.key)
         if given is not None:
-            return self.made(found, self._followed(found, given), budget)
+            return limits.checked(self.made(found, self._followed(found, given), budget), "plan")
         if known is not None:
             with suppress(InputError):  # at other sizes, some choices are none
                 made = self.made(found, self._followed(found, known), budget)
                 if limits.allow(made.plan):
                     return made
         if settings.ruled:
-            return self.made(found, self._of_torch(found, -1), budget)
+            return limits.checked(self.made(found, self._of_torch(found, -1), budget), "rules")
         if budget is None and limit is None:
             plan = self._plan(found, self._of_torch(found, 0), None, self.dense_timeline)
             return Made(self.dense, plan, Moment())

@@ -25,6 +25,19 @@ def is_weight_gradient(node: fx.Node, view: fx.Node, value: Value) -> bool:
     factor, seen, tensor = node.args[0], view.meta["val"], value.tensor
     if not isinstance(factor, fx.Node) or factor is view or tensor is None:
         return False
-    turned = factor.target in (_aten.t.default, _aten.transpose.int, _aten.permute.default)
+    turned = is_transposed(factor)
     whole = tensor.is_contiguous() and seen.is_contiguous() and seen.numel() == tensor.numel()
     return bool(turned and whole and seen.shape[1] == tensor.shape[-1])
+
+
+def is_transposed(node: fx.Node) -> bool:
+    """Whether a node turns a matrix; one that is turned twice may be permuted as it is."""
+    if node.target is _aten.t.default:
+        return True
+    dims: Any = node.args[1:]
+    if node.target is _aten.permute.default:
+        dims = dims[0]
+    elif node.target is not _aten.transpose.int:
+        return False
+    places = [dim % 2 for dim in dims]
+    return places == [1, 0] or (node.target is _aten.transpose.int and places == [0, 1])

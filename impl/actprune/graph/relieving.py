@@ -10,16 +10,17 @@ from torch import fx
 
 from actprune.graph.costs import seconds
 from actprune.graph.schedule import VALUE, Run, Storage
-from actprune.graph.values import is_view
+from actprune.graph.values import is_view, nbytes, tensors
 
 _ROUNDS = 200
 
 
 @dataclass(frozen=True)
 class _Idle:
-    """A tensor that nobody uses from before the peak until `until`."""
+    """A tensor that nobody uses between two places, with the peak between them."""
 
     root: fx.Node
+    since: int
     until: int
     nbytes: int
     seconds: float
@@ -42,12 +43,14 @@ def relieve(
     low, spent = max(limit, max(first.alive(first.kept()), default=0)), 0.0
     for _ in range(_ROUNDS):
         run = first.then(backward, outputs)
-        if max(run.alive(run.kept()), default=0) <= low:
+        timeline = run.alive(run.kept())
+        if max(timeline, default=0) <= low:
             break
         found = [each for each in _idle(run) if spent + each.seconds <= allowed]
-        if not found:
+        found.sort(key=lambda each: each.nbytes / (each.seconds + 1e-6), reverse=True)
+        best = next((each for each in found if not _rises(run, each, timeline)), None)
+        if best is None:
             break
-        best = max(found, key=lambda each: each.nbytes / (each.seconds + 1e-6))
         _again(run, best)
         spent += best.seconds
     return spent
@@ -72,8 +75,24 @@ def _idle(run: Run) -> list[_Idle]:
             continue
         if all(_is_there(run, part, later) for part in _made_by(root)[0].all_input_nodes):
             cost = seconds(_made_by(root)[0])
-            found.append(_Idle(root, later, run.sizes[storage], cost))
+            since = max((place for place in users if place < peak), default=run.order[root])
+            found.append(_Idle(root, since, later, run.sizes[storage], cost))
     return found
+
+
+def _rises(run: Run, idle: _Idle, timeline: list[int]) -> bool:
+    """Whether anything is above the peak then: inputs are held longer, other results come along."""
+    made, most = _made_by(idle.root)[0], max(timeline)
+    given = {storage for node in made.all_input_nodes for storage in run.storages.get(node, ())}
+    longer = [(run.last.get(storage, idle.until), run.sizes[storage]) for storage in given]
+    others = sum(nbytes(part) for part in tensors(made)) - idle.nbytes
+    places = (place for place, node in enumerate(run.nodes) if node.op == "call_function")
+    for place, alive in zip(places, timeline, strict=True):
+        alive -= idle.nbytes * (idle.since < place < idle.until)
+        alive += sum(size for last, size in longer if last < place <= idle.until)
+        if alive + others * (place == idle.until) > most:
+            return True
+    return False
 
 
 def _made_by(root: fx.Node) -> list[fx.Node]:

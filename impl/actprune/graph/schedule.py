@@ -4,9 +4,9 @@ import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from torch import fx
+from torch import Tensor, fx
 
-from actprune.graph.values import is_view, nbytes, tensors
+from actprune.graph.values import is_view, nbytes
 
 Storage = tuple[str, int]
 """The name of the operator that made it, and the place among its results."""
@@ -104,7 +104,10 @@ class Run:
         if base is not None and node.target is operator.getitem:
             return tuple(s for s in self.storages[base] if s[1] == node.args[1])
         found = []
-        for place, part in enumerate(tensors(node)):
+        made = node.meta.get("val")
+        for place, part in enumerate(made if isinstance(made, list | tuple) else (made,)):
+            if not isinstance(part, Tensor):
+                continue  # a gradient that nobody asked for
             storage = node.name, place
             self.sizes[storage] = nbytes(part)
             found.append(storage)

@@ -34,29 +34,34 @@ def without_copies(joint: Joint) -> None:
         if given not in joint.values or value in returned or joint.values[given] in returned:
             continue
         made, whole = node.meta["val"], given.meta["val"]
-        if isinstance(made, Tensor) and made.stride() == whole.stride():
+        same = isinstance(made, Tensor) and made.stride() == whole.stride()
+        if same and made.storage_offset() == whole.storage_offset():  # as_strided reads offsets
             node.replace_all_uses_with(given)
             joint.graph.erase_node(node)
 
 
 def with_masks(joint: Joint) -> None:
-    """Let the backward pass of ReLU and hardtanh read where they let through alone."""
+    """Let the backward pass of ReLU and hardtanh read where they let through alone.
+
+    As in eager mode, threshold lets a gradient through where its input is NaN; hardtanh does not.
+    """
     for node in list(joint.backward):
         if node.target is _aten.threshold_backward.default:
             grad, result, least = node.args
-            ends = [(_aten.gt.Scalar, least)]
+            if result not in joint.values:
+                continue
+            mask = _before(node, _aten.le.Scalar, (result, least))
+            made = _before(node, _aten.where.ScalarSelf, (mask, 0, grad))
         elif node.target is _aten.hardtanh_backward.default:
             grad, result, least, most = node.args
-            ends = [(_aten.gt.Scalar, least), (_aten.lt.Scalar, most)]
+            if result not in joint.values:
+                continue
+            above = _before(node, _aten.gt.Scalar, (result, least))
+            below = _before(node, _aten.lt.Scalar, (result, most))
+            mask = _before(node, _aten.logical_and.default, (above, below))
+            made = _before(node, _aten.where.ScalarOther, (mask, grad, 0))
         else:
             continue
-        if result not in joint.values:
-            continue
-        masks = [_before(node, function, (result, end)) for function, end in ends]
-        mask = (
-            masks[0] if len(masks) == 1 else _before(node, _aten.logical_and.default, tuple(masks))
-        )
-        made = _before(node, _aten.where.ScalarOther, (mask, grad, 0))
         made.meta.update({k: v for k, v in node.meta.items() if k != "val"})
         node.replace_all_uses_with(made)
         joint.graph.erase_node(node)
@@ -71,8 +76,7 @@ def without_contents(joint: Joint) -> None:
         tensor = x.meta["val"]
         fixed = all(isinstance(size, int) for size in tensor.shape)
         if x in joint.values and fixed and tensor.is_contiguous():
-            options = {"dtype": tensor.dtype, "device": tensor.device}
-            scalar = _before(node, _aten.full.default, ([], 0), options)
+            scalar = _before(node, _aten.new_zeros.default, (node.args[0], []))
             shape = _before(node, _aten.expand.default, (scalar, list(tensor.shape)))
             node.args = (node.args[0], shape, *node.args[2:])
 

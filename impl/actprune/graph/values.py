@@ -1,20 +1,29 @@
 """The tensors of a joint graph of both passes: which storages hold them, and who reads them."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext
+from torch.utils._pytree import tree_leaves
 
 _aten: Any = torch.ops.aten
 _ALIASES = (_aten._unsafe_view.default, _aten.lift_fresh.default)
 """Operators that return their argument's storage though their schema does not say so."""
 _STATEFUL = ("_native_batch_norm_legit_functional", "_batch_norm_with_update_functional")
 """Operators that also return what they update."""
-_COLLECTIVES = ("_c10d_functional", "c10d", "fsdp", "c10d_functional")
+_REPEATING = ("aten", "prims", "actprune")
+"""Namespaces whose random operators have a tag; another's may draw, or do more than they return."""
+_HUGE = 1e30
+"""Masks add as much to what a softmax shall pass over."""
+_FINITE = (
+    *("_softmax", "_safe_softmax", "exp", "exp2", "sigmoid", "tanh", "erf"),
+    *("mm", "bmm", "addmm", "baddbmm", "convolution"),
+)
+"""What is finite even of infinities, or otherwise is not."""
 UNKNOWN = 4096
 """A size that nobody knows while it is traced counts so."""
 
@@ -35,6 +44,8 @@ class Value:
     """The backward pass's operators that read it, and the view that they read."""
     again: bool = True
     """Whether it gives the same when it is computed once more."""
+    finite: bool = True
+    """Whether nothing says that it holds infinities, as a mask does: they spoil a group's codes."""
 
     @property
     def tensor(self) -> Tensor | None:
@@ -94,7 +105,7 @@ def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
         return True
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    if target.namespace in _COLLECTIVES or target._schema.is_mutable:
+    if target.namespace not in _REPEATING or target._schema.is_mutable:
         return False
     if target._schema.name.partition("::")[2] in (*_STATEFUL, "inductor_seeds"):
         return False
@@ -111,6 +122,16 @@ def _draws(node: fx.Node) -> bool:
             given = node.args[place] if place < len(node.args) else argument.default_value
             return bool(node.kwargs.get("dropout_p", given))
     return True
+
+
+def is_finite(node: fx.Node, inputs: Sequence[Value]) -> bool:
+    """Whether nothing says that an operator gives infinities, or what stands for them in masks."""
+    schema = getattr(node.target, "_schema", None)
+    name = "" if schema is None else schema.name.partition("::")[2]
+    given = (part for part in tree_leaves((node.args, node.kwargs)) if isinstance(part, float))
+    if any(abs(part) >= _HUGE for part in given):
+        return False
+    return name in _FINITE or all(part.finite for part in inputs)
 
 
 def statistics(node: fx.Node) -> list[fx.Node]:
@@ -141,10 +162,11 @@ class Joint:
         self.backward = self._backward()
         self.values: dict[fx.Node, Value] = {}
         """By every node of it, views too; what is given to the graph has none."""
-        changed = self._changed()
+        self.changed = self._changed()
+        """Inputs that the forward pass writes to, and their views."""
         for node in graph.nodes:
             if node.op == "call_function" and node not in self.backward:
-                self._add(node, changed)
+                self._add(node, self.changed)
         self._normalize()
         self._read()
 
@@ -191,6 +213,7 @@ class Joint:
         value.inputs = list(dict.fromkeys(part for part in found if part is not None))
         there = all(part.again or part.tensor is not None for part in value.inputs)
         value.again = there and repeats(node, changed)
+        value.finite = is_finite(node, value.inputs)
         self.values[node] = value
 
     def _normalize(self) -> None:

@@ -70,7 +70,8 @@ class Cut:
     """A limit on what is alive at one moment of the backward pass.
 
     Args:
-        weights: By the place of an item and that of an option, or AGAIN: the bytes that count.
+        weights: By the place of an item and that of an option, or AGAIN: the bytes that count. Of
+            an item, an option that holds more counts no less: what another surpasses is not tried.
         most: What they sum up to at most, but for a rounding of a millionth.
     """
 

@@ -143,7 +143,7 @@ class _Search:
         self.allowed, self.costs = allowed, {k: v * allowed for k, v in columns.costs.items()}
         self.rows, self.most, self.equal = _rows(columns, self.limits, self.costs)
         for cut in cuts:
-            self.row(_cut(columns, cut), _LIMIT)
+            self.row(_cut(columns, cut), _LIMIT if cut.most else 0.0)
         self.scale, self.bound = 1.0, 0.0
 
     def best(self, exact: bool | None) -> Choice | None:

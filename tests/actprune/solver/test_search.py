@@ -16,7 +16,17 @@ from actprune import InputError
 from actprune.solver import items as choices
 from actprune.solver import search as solver
 from actprune.solver.columns import columns_of
-from actprune.solver.items import AGAIN, LEVELS, Again, Choice, Item, Option, alternatives, check
+from actprune.solver.items import (
+    AGAIN,
+    LEVELS,
+    Again,
+    Choice,
+    Cut,
+    Item,
+    Option,
+    alternatives,
+    check,
+)
 from actprune.solver.search import GAP, Quantity, least, solve
 
 QUANTITIES: tuple[Quantity, ...] = ("seconds", "nbytes", "error")
@@ -322,3 +332,88 @@ def test_a_budget_below_nothing_is_never_met() -> None:
         assert solve(items, budget=0).nbytes == 0
         with pytest.raises(InputError, match=r"^budget: expected at least 0 bytes.*got -1$"):
             solve(items, budget=-1)
+
+
+# Cuts
+
+
+def cuts_of(items: list[Item], count: int, seed: int) -> list[Cut]:
+    """Limits with random weights: what is held counts so much, or as if it were whole, or not."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(count):
+        weights: dict[tuple[int, int], float] = {}
+        for place, item in enumerate(items):
+            whole, counts = draw.choice((0, 0, 5)), draw.random() < 0.8
+            for option, each in enumerate(item.options):
+                weights[place, option] = counts * max(each.nbytes, whole)
+            if draw.random() < 0.7:
+                weights[place, AGAIN] = draw.randint(0, 5)
+        found.append(Cut(weights, draw.randint(0, 12)))
+    return found
+
+
+def alive(cut: Cut, choice: Choice) -> float:
+    """What a choice has alive at the moment of a cut."""
+    taken = enumerate(choice.options)
+    return sum(cut.weights.get((p, o), 0) for p, o in taken if o is not None)
+
+
+@given(
+    count=st.integers(1, 5),
+    seed=st.integers(0, 2**31),
+    minimise=st.sampled_from(QUANTITIES),
+    budget=st.none() | st.integers(0, 20),
+    error=st.none() | st.floats(0, 2),
+    cuts=st.integers(1, 3),
+)
+def test_within_cuts_as_good_as_trying_them_all(
+    count: int,
+    seed: int,
+    minimise: Quantity,
+    budget: int | None,
+    error: float | None,
+    cuts: int,
+) -> None:
+    items = graph(count, seed)
+    limits = cuts_of(items, cuts, seed)
+    within = [
+        choice
+        for choice in limited(every_choice(items), budget, error)
+        if all(alive(cut, choice) <= cut.most for cut in limits)
+    ]
+    if not within:
+        text = "^cuts: expected limits that a choice can be within, got none such$"
+        with pytest.raises(InputError, match=text):
+            solve(items, budget=budget, error=error, minimise=minimise, cuts=limits)
+        return
+    found = solve(items, budget=budget, error=error, minimise=minimise, cuts=limits)
+    check(items, found)
+    assert limited([found], budget, error)
+    assert all(alive(cut, found) <= cut.most for cut in limits)
+    best = min(getattr(choice, minimise) for choice in within)
+    assert getattr(found, minimise) == pytest.approx(best, rel=1e-9)
+    assert found.gap == 0
+
+
+def test_a_cut_forbids_what_is_alive_at_its_moment() -> None:
+    """Bytes of a real size; what is held in few bits may be whole there, and others not."""
+    size = 10**10
+    options = Option("keep", size), Option("codes", size // 8, 1.0, 2)
+    items = [Item(str(place), True, options) for place in range(4)]
+    assert solve(items).options == (0, 0, 0, 0)
+    most = size + 3 * size // 8
+    weights = {(p, o): items[p].options[o].nbytes for p in range(4) for o in range(2)}
+    found = solve(items, cuts=[Cut(weights, most)])
+    assert sorted(o for o in found.options if o is not None) == [0, 1, 1, 1]
+    decoded = weights | {(0, 1): size}
+    assert solve(items, cuts=[Cut(decoded, most)]).options == (0, 1, 1, 1)
+    with pytest.raises(InputError, match=r"^cuts: expected limits"):
+        solve(items, cuts=[Cut(decoded, size)])
+    assert solve(items, cuts=[Cut({}, 0)]).options == (0, 0, 0, 0)
+
+
+def test_cuts_of_nothing_forbid_what_counts() -> None:
+    items = [Item("x", True, (Option("keep", 8), Option("codes", 2, 1.0, 2)), Again((), 3.0))]
+    assert solve(items, cuts=[Cut({(0, 0): 8, (0, 1): 2}, 0)]).options == (AGAIN,)
+    assert solve(items, cuts=[Cut({(0, 0): 8, (0, AGAIN): 8}, 0)]).options == (1,)

@@ -1,0 +1,239 @@
+"""Simplified joint graphs: gradients stay eager mode's, and what nobody needs is not kept."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from actprune.graph.compiling import backend
+from actprune.graph.options import SMALL
+from actprune.graph.plan import BITS, KEEP, NARROW
+from actprune.graph.simplifying import simplify
+from tests.planned import assert_same, chosen, first_of, graphs, parts, train
+from tests.twins import Net
+
+Case = tuple[nn.Module, tuple[Any, ...]]
+aten: Any = torch.ops.aten
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+def wide(*size: int, grad: bool = False) -> Tensor:
+    return torch.randn(size, dtype=torch.float64, requires_grad=grad)
+
+
+def assert_eager(model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Under a plan that rewrites the graph and loses nothing, two steps are eager mode's."""
+    model.double()
+    for wish in ((KEEP,), (BITS, NARROW, KEEP)):
+        planned = chosen(graphs(model, inputs), first_of(*wish))
+        assert_same(train(model, inputs, planned), train(model, inputs))
+
+
+class Act(nn.Module):
+    """An activation after a linear layer, 4 times as wide as what it takes."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.function = nn.Linear(32, 128), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums, which need nothing of what they add."""
+        return self.function(self.fc(x)).sum(0)
+
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu_": lambda h: F.relu_(h + 0),
+    "relu6": F.relu6,
+    "hardtanh": lambda h: F.hardtanh(h, -0.3, 0.4),
+    "threshold": lambda h: F.threshold(h, 0.25, -7.0),
+    "below": lambda h: F.threshold(h, -0.5, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_are_held_as_masks_in_bits(name: str) -> None:
+    model, x = Act(GATES[name]), wide(24, 32)
+    assert_eager(model, (x,))
+    planned = chosen(graphs(model, (x,)), first_of(BITS, KEEP))
+    train(model, (x,), planned, steps=1)
+    (graph,) = planned.plan.graphs
+    held = {entry.name: entry for entry in graph.entries if entry.held}
+    (mask,) = held.values()
+    assert (mask.choice, mask.nbytes, mask.held) == (BITS, 24 * 128, 24 * 128 // 8)
+    assert graph.held == mask.held
+    assert graph.dense >= 8 * 24 * 128
+
+
+@pytest.mark.parametrize("name", ["relu", "threshold", "below"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gates_let_through_what_eager_mode_does(name: str, dtype: torch.dtype) -> None:
+    """Every pair of an input and a gradient, NaN and infinities too, bit by bit."""
+    rare = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.25, -0.5, 1.0, -1.0, 1e-30]
+    xs, gs = torch.tensor(list(product(rare, rare)), dtype=dtype).T.repeat(1, 13).contiguous()
+    assert xs.numel() > SMALL
+
+    def forward(m: Net, x: Tensor, g: Tensor) -> Tensor:
+        return GATES[name](x * 1) * g
+
+    x = xs.clone().requires_grad_()
+    model = Net(forward)
+    planned = chosen(graphs(model, (x, gs)), first_of(BITS, KEEP))
+    found = []
+    for run in (model, torch.compile(model, backend=planned)):
+        x.grad = None
+        run(x, gs).backward(torch.ones_like(x))
+        assert x.grad is not None
+        found.append(x.grad.clone())
+    assert BITS in {entry.choice for entry in planned.plan.graphs[0].entries}
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(found[1].signbit(), found[0].signbit())
+
+
+def test_hardtanh_lets_rare_gradients_through() -> None:
+    """Of a NaN input eager mode on a CPU gives one gradient or another, by its place: left out."""
+    rare = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, -1.0, 1.0, 0.5, 3.0]
+    xs, gs = torch.tensor(list(product(rare[1:], rare)), dtype=torch.float64).T.repeat(1, 15)
+    x = xs.contiguous().requires_grad_()
+
+    def forward(m: Net, x: Tensor, g: Tensor) -> Tensor:
+        return F.hardtanh(x * 1) * g
+
+    model, found = Net(forward), []
+    planned = chosen(graphs(model, (x, gs)), first_of(BITS, KEEP))
+    for run in (model, torch.compile(model, backend=planned)):
+        x.grad = None
+        run(x, gs).backward(torch.ones_like(x))
+        assert x.grad is not None
+        found.append(x.grad.clone())
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0, equal_nan=True)
+
+
+POOLS: dict[str, dict[str, Any]] = {
+    "plain": {"kernel_size": 2},
+    "dilated": {"kernel_size": 2, "stride": 1, "dilation": 2},
+    "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "ceil": {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    "uneven": {"kernel_size": (3, 2), "stride": (1, 2)},
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", POOLS)
+def test_pooling_reads_a_shape_alone(name: str, layout: torch.memory_format) -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        out: Tensor = m.pool((m.conv(x) + 1).contiguous(memory_format=layout))
+        return out
+
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    model, x = Net(forward, conv=conv, pool=nn.MaxPool2d(**POOLS[name])), wide(2, 2, 9, 10)
+    assert_eager(model, (x,))
+    (part,) = parts(model, (x,), backend(compiler="aot_eager"))
+    whole = 2 * 3 * 9 * 10 * 8
+    kept = [value.nbytes for value in part.values if value.readers]
+    assert (whole in kept) == (layout == torch.channels_last)
+
+
+def test_pooling_of_an_image_without_a_batch_and_of_one_channel() -> None:
+    for size in ((3, 6, 6), (2, 1, 6, 6)):
+        conv = nn.Conv2d(size[-3], 1, 3, padding=1)
+        assert_eager(nn.Sequential(conv, nn.MaxPool2d(2, return_indices=True)), (wide(*size),))
+
+
+# Copies
+
+
+def returned(m: Net, x: Tensor) -> Any:
+    y = m.fc(x).sin()
+    return y.clone(), y.exp()
+
+
+def copy_of_what_is_returned(m: Net, x: Tensor) -> Any:
+    y = m.fc(x).sin()
+    return y, y.clone().exp()
+
+
+def of_an_input(m: Net, x: Tensor) -> Any:
+    return m.fc(x.clone().sin()) * x.clone()
+
+
+def of_a_changed_copy(m: Net, x: Tensor) -> Any:
+    y = m.fc(x).sin()
+    z = y.clone()
+    z.mul_(2).exp_()
+    return (z * y).cos()
+
+
+def of_a_changed_input(m: Net, x: Tensor) -> Any:
+    with torch.no_grad():
+        before = m.seen.clone()
+        m.seen.add_(x.mean(0))
+    return m.fc(x * before).exp() * before
+
+
+def in_another_layout(m: Net, x: Tensor) -> Any:
+    y = m.fc(x).view(2, 3, 2, 4).sin()
+    return y.clone(memory_format=torch.channels_last).exp() * y.clone().cos()
+
+
+def of_a_part(m: Net, x: Tensor) -> Any:
+    y = m.fc(x).sin()
+    z = y[2:].clone()
+    return (z.exp() * z).as_strided((2, 3), (8, 2), 0).cos() + z.as_strided((2, 3), (8, 2), 0)
+
+
+def dropped_nothing(m: Net, x: Tensor) -> Any:
+    return F.dropout(m.fc(x).sin(), 0.0).exp() * F.dropout(x, 0.0)
+
+
+COPIES = (
+    *(returned, copy_of_what_is_returned, of_an_input, of_a_changed_copy),
+    *(of_a_changed_input, in_another_layout, of_a_part, dropped_nothing),
+)
+
+
+@pytest.mark.parametrize("function", COPIES)
+def test_copies(function: Callable[[Net, Tensor], Any]) -> None:
+    model = Net(function, fc=nn.Linear(8, 8))
+    model.register_buffer("seen", torch.ones(8))
+    assert_eager(model, (wide(6, 8),))
+
+
+def test_results_are_tensors_of_their_own() -> None:
+    for function in (returned, copy_of_what_is_returned):
+        model, x = Net(function, fc=nn.Linear(8, 8)).double(), wide(6, 8)
+        step = torch.compile(model, backend=backend("@*=>codes:bits=8", compiler="aot_eager"))
+        one, other = step(x)
+        before = other.clone()
+        one.detach().zero_()
+        assert torch.equal(other, before)
+
+
+def clones(function: Callable[[Tensor], Any]) -> int:
+    """How many copies of a traced function are left."""
+    with FakeTensorMode():
+        x = torch.empty(6, 8)
+        graph = fx.experimental.proxy_tensor.make_fx(function)(x).graph
+    (output,) = graph.find_nodes(op="output")
+    output.args = ((output.args[0],),)
+    simplify(graph, 1)
+    return len(graph.find_nodes(op="call_function", target=aten.clone.default))
+
+
+def test_copies_that_nobody_needs_go() -> None:
+    assert clones(lambda x: x.sin().clone().exp()) == 0
+    assert clones(lambda x: x.sin().clone().clone().exp().clone().cos()) == 0
+    assert clones(lambda x: x.sin().clone()) == 1
+    assert clones(lambda x: x.clone().sin()) == 1
+    assert clones(lambda x: x.sin()[:, ::2].clone().exp()) == 1
+    assert clones(lambda x: x.sin()[2:].clone().exp()) == 1
