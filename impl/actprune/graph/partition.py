@@ -23,7 +23,7 @@ from actprune.graph.relieving import relieve
 from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Moment, Timeline, timeline
 from actprune.graph.searching import Limits, Made, Search
-from actprune.graph.simplifying import simplify
+from actprune.graph.simplifying import ADDED, simplify
 from actprune.graph.values import Joint, Value, tensors
 from actprune.solver.items import AGAIN, Choice, Item
 from actprune.solver.search import least
@@ -230,7 +230,7 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    made = (node for node in joint.backward if node.op == "call_function")
+    made = (n for n in joint.backward if n.op == "call_function" and ADDED not in n.meta)
     lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]

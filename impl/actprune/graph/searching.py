@@ -39,7 +39,7 @@ class Limits:
         )
 
     def checked(self, made: "Made", what: str) -> "Made":
-        """Return what was made by a plan that is given. Raises InputError where it is not within."""
+        """Return what was made by a plan that is given. Raises InputError: it is not within."""
         plan = made.plan
         for name, size, limit in (("budget", plan.held, self.held), ("peak", plan.peak, self.peak)):
             if limit is not None and size > limit:

@@ -8,6 +8,8 @@ from torch import Tensor, fx
 from actprune.graph.values import Joint
 
 _aten: Any = torch.ops.aten
+ADDED = "actprune_added"
+"""In the meta of a node that stands here for others, and may not where sizes are not fixed."""
 
 
 def simplify(graph: fx.Graph, outputs: int) -> Joint:
@@ -86,6 +88,7 @@ def _before(node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: Any = N
         made: fx.Node = node.graph.call_function(function, args, kwargs or {})
     real = torch.fx.map_arg(args, lambda part: part.meta["val"])
     mode = node.meta["val"].fake_mode
+    made.meta[ADDED] = True
     with mode:
         made.meta["val"] = function(*real, **(kwargs or {}))
     return made
