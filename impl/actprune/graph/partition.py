@@ -29,7 +29,7 @@ from actprune.solver.items import AGAIN, Choice, Item
 from actprune.solver.search import least
 from actprune_common.errors import InputError, expected
 
-_SMALL = 2**16
+_SMALL = 2**14
 """Bytes up to which a graph may hold the least that it can, where that is more than its share."""
 _FOR_FREE, _FOR_A_LIMIT = 0.01, 0.2
 """What may be added to a step for a lower peak that nobody asked for, and to be within a limit."""
@@ -110,7 +110,7 @@ class Partition:
                 if limits.allow(made.plan):
                     return made
         if settings.ruled:
-            return limits.checked(self.made(found, self._of_torch(found, -1), budget), "rules")
+            return limits.checked(self.made(found, self._of_torch(found, -1), budget), "spec")
         if budget is None and limit is None:
             plan = self._plan(found, self._of_torch(found, 0), None, self.dense_timeline)
             return Made(self.dense, plan, Moment())

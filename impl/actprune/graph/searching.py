@@ -45,7 +45,7 @@ class Limits:
             if limit is not None and size > limit:
                 raise expected(name, f"at least {size} bytes, which the {what} takes", limit)
         if self.error is not None and plan.error > self.error:
-            least = f"at least {plan.error:.3g}, which the {what} errs as predicted"
+            least = f"at least {plan.error:.3g}, which the {what} errs by, as predicted"
             raise expected("error", least, self.error)
         return made
 

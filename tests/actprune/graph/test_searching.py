@@ -105,7 +105,7 @@ def test_what_errs_more_in_a_budget_is_refused_in_one_line() -> None:
     """Noise is not drawn again: it is held whole, or in few bits."""
     model, x = noisy()
     errors = profile(model, x, compiler="aot_eager")
-    for budget, error in ((0.2, 0.3), (0.2, 1e-5), (0.99, 1e-5), (0.01, 0.3)):
+    for budget, error in ((0.2, 0.3), (0.2, 1e-5), (0.99, 1e-5)):
         planned = backend(budget, error=error, errors=errors, compiler="aot_eager")
         torch._dynamo.reset()
         if error == 0.3 and budget == 0.2:
