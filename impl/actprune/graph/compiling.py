@@ -43,6 +43,10 @@ class Backend:
         self._held: dict[Any, int] = {}
         """By torch's number of a compilation: bytes that its graphs hold."""
 
+    def __deepcopy__(self, _: Any) -> "Backend":
+        """Return itself: Lightning copies what torch.compile is given, and plans are told here."""
+        return self
+
     @property
     def plan(self) -> Plan:
         """What is kept of each tensor, in the graphs that were compiled so far."""

@@ -106,6 +106,10 @@ class _Recorder:
         self.written: list[tuple[Tensor, Tensor]] = []
         """What forward passes write to, and its content before."""
 
+    def __deepcopy__(self, _: Any) -> "_Recorder":
+        """Return itself: Lightning copies what torch.compile is given."""
+        return self
+
     def put_back(self) -> None:
         """Give what the forward passes wrote to its former content."""
         with torch.no_grad():

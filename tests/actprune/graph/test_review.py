@@ -1,5 +1,7 @@
 """What once gave wrong gradients or held too much, found by a reader with fresh eyes."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +85,12 @@ def test_a_given_plan_is_held_to_the_limits() -> None:
         step(model, x, budget=1000, plan=whole.plan)
     with pytest.raises(InputError, match=r"^error: expected at least .*, which the spec errs by"):
         step(model, x, keep="@*=>codes:bits=2", error=1e-6)
+
+
+def test_a_copy_of_a_backend_is_itself() -> None:
+    """Lightning, once it is imported, copies what torch.compile is given."""
+    whole = backend(0.5, compiler="aot_eager")
+    assert copy.deepcopy({"backend": whole})["backend"] is whole
 
 
 def test_a_spec_may_start_with_a_digit() -> None:
