@@ -37,12 +37,12 @@ def swept(most: int, fewest: int, count: int) -> list[int]:
 
     Example:
         >>> swept(800, 100, 4), swept(1000, 0, 4)
-        ([800, 400, 200, 100], [1000, 100, 10, 1])
+        ([800, 400, 200, 100], [1000, 100, 10, 2])
     """
     low = max(fewest, most // 100)
     steps = count - 1 if low == fewest else count - 2
     levels = [round(most * (low / most) ** (place / steps)) for place in range(steps + 1)]
-    return levels if low == fewest else [*levels, max(fewest, 1)]
+    return levels if low == fewest else [*levels, max(fewest, 2)]  # 1 would be a share
 
 
 def timing(samples: Sequence[float], dense: Sequence[float]) -> Row:
