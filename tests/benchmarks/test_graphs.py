@@ -55,7 +55,7 @@ def test_a_budget_that_is_none_is_refused(budget: str) -> None:
 
 def test_a_sweep_goes_to_the_least() -> None:
     assert swept(800, 100, 4) == [800, 400, 200, 100]
-    assert swept(1000, 0, 4) == [1000, 100, 10, 1]
+    assert swept(1000, 0, 4) == [1000, 100, 10, 2]
     assert len(swept(12345678, 4321, 10)) == 10
     assert swept(12345678, 4321, 10)[0] == 12345678
     assert swept(12345678, 4321, 10)[-1] == 4321
