@@ -1,7 +1,7 @@
 """The backend: what it works with, and that its plans stay within their budgets."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ CLOSE = ERRORS[4]
 """What gradients err by at most where all is held in 4 bits or more."""
 BREAKS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 """torch looks at what it compiles after a graph break."""
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def aot(*args: Any, **kwargs: Any) -> Backend:

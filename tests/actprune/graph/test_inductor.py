@@ -1,6 +1,5 @@
 """Under inductor, which lays tensors out as it likes, stores hold the elements that they should."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,6 @@ from actprune.graph.options import ERRORS
 from tests.twins import Net
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def transposed(m: Net, x: Tensor) -> Any:

@@ -1,9 +1,7 @@
 """Partitions: keys that outlive sizes, names that sizes do not number, timelines of plans."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +9,6 @@ from actprune.graph.compiling import backend
 from actprune.graph.partition import Partition, Settings
 from tests.planned import parts
 from tests.twins import Net
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def part_of(model: nn.Module, *inputs: Any) -> Partition:

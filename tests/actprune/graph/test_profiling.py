@@ -1,7 +1,7 @@
 """What `profile` measures is what errors do, and a model is left as it was."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,13 +20,6 @@ from actprune_kernels import codes
 from tests.twins import Net
 
 BREAKS = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def aot(fn: Callable[..., Any], *args: Any, **options: Any) -> Errors:

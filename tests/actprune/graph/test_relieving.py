@@ -33,13 +33,6 @@ Case = tuple[nn.Module, tuple[Any, ...]]
 Step = Callable[[Net, Tensor], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 @dataclass
 class Told:
     """What relieving one graph did."""

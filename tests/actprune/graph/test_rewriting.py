@@ -1,6 +1,6 @@
 """Rewritten graphs: whatever is kept or computed again, the gradients are eager mode's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -16,12 +16,6 @@ from tests.planned import Graphs, Result, assert_same, chosen, first_of, graphs,
 from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def wide(*size: int, grad: bool = False) -> Tensor:

@@ -1,6 +1,6 @@
 """Predicted bytes against those that are alive while the graphs run, operator by operator."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,12 +16,6 @@ from tests.planned import chosen, first_of, graphs, passes
 from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 class Meter:

@@ -1,7 +1,7 @@
 """The search for a plan: errors as measured, peaks as predicted, and what it says without one."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +23,6 @@ from tests.planned import parts
 from tests.twins import Net
 
 Case = tuple[nn.Module, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def mlp() -> Case:

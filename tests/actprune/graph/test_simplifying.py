@@ -1,6 +1,6 @@
 """Simplified joint graphs: gradients stay eager mode's, and what nobody needs is not kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -19,12 +19,6 @@ from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
 aten: Any = torch.ops.aten
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def wide(*size: int, grad: bool = False) -> Tensor:

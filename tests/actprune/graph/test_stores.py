@@ -1,6 +1,6 @@
 """What stands for values in rewritten graphs: codes, bits, narrow integers, pruned formats."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,12 +21,6 @@ from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
 PRUNED = "@linear=>bsr:block=1x8,sparsity=0.75,select=priority;@*=>codes:bits=8"
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def mlp() -> Case:

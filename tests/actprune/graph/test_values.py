@@ -1,6 +1,6 @@
 """What the values of a joint graph are: storages, readers, and whether they repeat."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,12 +14,6 @@ from tests.planned import parts
 from tests.twins import Net
 
 aten: Any = torch.ops.aten
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def joint(forward: Callable[..., Any], *inputs: Any, **modules: Any) -> Joint:
