@@ -47,6 +47,7 @@ class Settings:
         ruled: Whether each value takes the first of its formats, and no solver is asked.
         errors: What is known of errors.
         given: Plans to follow, by the key of a graph.
+        offload: Whether values on a GPU may go to the host's memory.
     """
 
     budget: int | float | None = None
@@ -95,7 +96,7 @@ class Partition:
             formats = partial(_measured, errors)
         offload = settings.offload and not settings.ruled
         found = items(self.joint, self.values, formats, errors, offload=offload)
-        if isinstance(settings.budget, float) and budget is not None:
+        if isinstance(settings.budget, float) and budget is not None and budget < _SMALL:
             fewest = least(found)
             budget = fewest if budget < fewest <= _SMALL else budget
         given = settings.given.get(self.key)
@@ -112,7 +113,8 @@ class Partition:
         if settings.ruled:
             return limits.checked(self.made(found, self._of_torch(found, -1), budget), "spec")
         if budget is None and limit is None:
-            plan = self._plan(found, self._of_torch(found, 0), None, self.dense_timeline)
+            choice = self._of_torch(found, 0)
+            plan = self._plan(self._entries(found, choice), choice, None, self.dense_timeline)
             return Made(self.dense, plan, Moment())
         search = Search(found, limits, self.dense_timeline.held, errors.measured)
         whole = sum(seconds(node) for node in self.module.graph.nodes)
@@ -165,19 +167,19 @@ class Partition:
             relieve(passes[0].graph, passes[1].graph, self.count, limit, allowed)
             passes[1].recompile()
         planned = timeline(passes[0].graph, passes[1].graph, self.count)
-        return Made(passes, self._plan(found, choice, budget, planned), planned.moment)
+        return Made(passes, self._plan(entries, choice, budget, planned), planned.moment)
 
     def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
         parts = zip(self.values, found, choice.options, choice.levels, strict=True)
         return tuple(_entry(*each) for each in parts)
 
     def _plan(
-        self, found: list[Item], choice: Choice, budget: int | None, planned: Timeline
+        self, entries: tuple[Entry, ...], choice: Choice, budget: int | None, planned: Timeline
     ) -> GraphPlan:
         dense = self.dense_timeline
         return GraphPlan(
             key=self.key,
-            entries=self._entries(found, choice),
+            entries=entries,
             budget=budget,
             dense=dense.held,
             held=planned.held,

@@ -13,6 +13,8 @@ KEEP, RECOMPUTE, ABSENT, OFFLOAD = "keep", "recompute", "-", "offload"
 """Choices beside the specs of stores: ABSENT is a tensor that the backward pass does without."""
 BITS, NARROW = "bits", "narrow"
 """Stores that lose nothing: of booleans, and of the indices of max-pooling."""
+WAYS = (KEEP, RECOMPUTE, OFFLOAD, BITS, NARROW, ABSENT)
+"""Choices that are no format."""
 VERSION = "1"
 TITLE = ("actprune", "graph", "plan")
 """Words of a saved plan's first line, before the version."""

@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 from actprune.formats import FORMATS, Dense, Derivative, parse_saved
 from actprune.graph.cells import EMPTY, GRAPH, cells, value
 from actprune.graph.plan import (
-    ABSENT,
-    BITS,
     COLUMNS,
     FIELDS,
     KEEP,
-    NARROW,
-    OFFLOAD,
-    RECOMPUTE,
     TITLE,
     VERSION,
+    WAYS,
     Entry,
     GraphPlan,
     Plan,
@@ -25,8 +21,6 @@ from actprune.graph.plan import (
 from actprune_common.errors import InputError, check_one_of, expected
 from actprune_common.files import contents
 
-WAYS = (KEEP, RECOMPUTE, OFFLOAD, BITS, NARROW, ABSENT)
-"""Choices that are no format."""
 _NOTHING: dict[type, Any] = {str: "", tuple: (), int: 0, float: 0.0}
 _BINDING = "tensor", "choice"
 

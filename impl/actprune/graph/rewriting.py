@@ -10,22 +10,19 @@ import torch
 import torch._functorch.config as config
 from torch import fx
 from torch._functorch import partitioners
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from actprune.formats import Codes, parse
 from actprune.graph import operators
 from actprune.graph.options import narrow_of
-from actprune.graph.plan import ABSENT, BITS, KEEP, NARROW, OFFLOAD, RECOMPUTE
+from actprune.graph.plan import ABSENT, BITS, KEEP, NARROW, OFFLOAD, RECOMPUTE, WAYS
 from actprune.graph.products import group_for, is_weight_gradient
 from actprune.graph.schedule import STORE, VALUE
-from actprune.graph.values import Joint, Value, statistics
+from actprune.graph.values import Joint, Value, result_of, statistics
 from actprune.layers import ops
 from actprune_common.errors import InputError
 
 _aten: Any = torch.ops.aten
-NO_FORMAT = (KEEP, RECOMPUTE, ABSENT, OFFLOAD, BITS, NARROW)
-"""Choices that are no format."""
 _BEFORE = "actprune_before"
 """In a node's meta: it belongs to the forward pass."""
 
@@ -97,7 +94,7 @@ class Rewriting:
         """Let a weight gradient be computed from the store of its factor, where it can be."""
         value = self.joint.values.get(node.args[1]) if node.target is _aten.mm.default else None  # type: ignore[arg-type]
         choice = self.choices.get(value.node.name, ABSENT) if value is not None else ABSENT
-        if value is None or value in self.decoded or choice in NO_FORMAT:
+        if value is None or value in self.decoded or choice in WAYS:
             return False
         factor, view = node.args[0], node.args[1]
         assert isinstance(factor, fx.Node)
@@ -174,7 +171,7 @@ class Rewriting:
         def call(function: Any, *args: Any) -> fx.Node:
             with self.graph.inserting_before(before):
                 made = self.graph.call_function(function, args)
-            made.meta["val"] = _result(function, args, {})
+            made.meta["val"] = result_of(function, args, {})
             return _placed(made, "is_backward")
 
         variance = call(_aten.sub.Tensor, call(_aten.pow.Tensor_Scalar, invstd, -2), eps)
@@ -244,7 +241,7 @@ class Rewriting:
     def _after(self, place: fx.Node, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
         with self.graph.inserting_after(place):
             made = self.graph.call_function(function, args, kwargs or {})
-        made.meta["val"] = _result(function, args, kwargs or {})
+        made.meta["val"] = result_of(function, args, kwargs or {})
         return _placed(_as_traced(made), "is_forward")
 
     def _restored(
@@ -286,13 +283,6 @@ def _as_traced(node: fx.Node) -> fx.Node:
 def _placed(node: fx.Node, tag: str) -> fx.Node:
     node.meta["partitioner_tag"] = tag
     return node
-
-
-def _result(function: Any, args: Any, kwargs: Any) -> Any:
-    real = torch.fx.map_arg(args, lambda part: part.meta["val"])
-    modes = (part.fake_mode for part in tree_leaves(real) if isinstance(part, FakeTensor))
-    with next(modes):
-        return function(*real, **kwargs)
 
 
 def split(

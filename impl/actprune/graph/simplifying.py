@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from actprune.graph.values import Joint
+from actprune.graph.values import Joint, result_of
 
 _aten: Any = torch.ops.aten
 ADDED = "actprune_added"
@@ -86,9 +86,6 @@ def without_contents(joint: Joint) -> None:
 def _before(node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
     with node.graph.inserting_before(node):
         made: fx.Node = node.graph.call_function(function, args, kwargs or {})
-    real = torch.fx.map_arg(args, lambda part: part.meta["val"])
-    mode = node.meta["val"].fake_mode
     made.meta[ADDED] = True
-    with mode:
-        made.meta["val"] = function(*real, **(kwargs or {}))
+    made.meta["val"] = result_of(function, args, kwargs or {})
     return made

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 _aten: Any = torch.ops.aten
@@ -78,6 +79,14 @@ def tensors(node: fx.Node) -> Iterator[Tensor]:
     for part in found if isinstance(found, list | tuple) else (found,):
         if isinstance(part, Tensor):
             yield part
+
+
+def result_of(function: Any, args: Any, kwargs: Any) -> Any:
+    """Return what an operator gives for nodes and other arguments: fake tensors."""
+    real = fx.map_arg(args, lambda part: part.meta["val"])
+    modes = (part.fake_mode for part in tree_leaves(real) if isinstance(part, FakeTensor))
+    with next(modes):
+        return function(*real, **kwargs)
 
 
 def is_view(node: fx.Node) -> bool:
