@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from actprune.formats import FORMATS
 from actprune.graph import cells, plan, reading
-from actprune.graph.plan import Entry, GraphPlan, Plan
-from actprune.graph.reading import WAYS, load, parse_plan
+from actprune.graph.plan import WAYS, Entry, GraphPlan, Plan
+from actprune.graph.reading import load, parse_plan
 from actprune.saved.operators import KINDS
 from actprune_common.errors import InputError
 
