@@ -68,7 +68,7 @@ class Backend:
         self, joint: fx.GraphModule, inputs: Any, **options: Any
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         """Return the two passes of a joint graph."""
-        part = Partition(joint, inputs, **options)
+        part = Partition(joint, inputs, compiled=self.compiler == "inductor", **options)
         try:
             known = self.plans.get(part.key)
             made = part.planned(self.settings, known, self._others())

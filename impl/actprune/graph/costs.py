@@ -1,5 +1,6 @@
 """What operators and stores take, in seconds, by the sizes of their tensors."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from actprune.graph.values import hint, nbytes, tensors
+from actprune.graph.values import hint, is_view, nbytes, tensors
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def products(node: fx.Node) -> int:
 
 
 def seconds(node: fx.Node) -> float:
-    """Return what an operator takes."""
+    """Return what an operator takes; what only says where a tensor lies takes nothing."""
     made = list(tensors(node))
-    if not made:
+    if not made or is_view(node) or node.target is operator.getitem:
         return 0.0
     if "actprune.unpack" in str(node.target):
         found = rates(made[0].device)

@@ -12,16 +12,19 @@ import torch._functorch.config as functorch
 from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
+from torch._ops import OpOverload
 
 from actprune.formats import Format
 from actprune.graph.costs import seconds
 from actprune.graph.deciding import by_names, unknown
 from actprune.graph.naming import module_of, number
 from actprune.graph.options import Errors, Formats, GraphErrors, items, kinds_of
+from actprune.graph.ordering import early
 from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.relieving import relieve
+from actprune.graph.reusing import reuse
 from actprune.graph.rewriting import Rewriting, split
-from actprune.graph.schedule import Moment, Timeline, timeline
+from actprune.graph.schedule import Timeline, runs, timeline
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import ADDED, simplify
 from actprune.graph.values import Joint, Value, tensors
@@ -61,10 +64,18 @@ class Settings:
 
 
 class Partition:
-    """The two passes of one joint graph, and the plan by which they were made."""
+    """The two passes of one joint graph, and the plan by which they were made.
 
-    def __init__(self, joint_module: fx.GraphModule, inputs: Any, **options: Any) -> None:
-        self.inputs, self.options = inputs, options
+    Args:
+        joint_module, inputs, options: as AOTAutograd gives them to a partition function.
+        compiled: whether code is made of the passes, which then writes over what it reads last by
+            itself; else they run operator by operator.
+    """
+
+    def __init__(
+        self, joint_module: fx.GraphModule, inputs: Any, *, compiled: bool, **options: Any
+    ) -> None:
+        self.inputs, self.options, self.compiled = inputs, options, compiled
         self.count: int = options["num_fwd_outputs"]
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
@@ -73,7 +84,8 @@ class Partition:
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options
             )
-        self.dense_timeline = timeline(self.dense[0].graph, self.dense[1].graph, self.count)
+        graphs = self.dense[0].graph, self.dense[1].graph
+        self.dense_timeline = timeline(*graphs, self.count, reuse=compiled)
         self.module = joint_module
         self.joint = simplify(joint_module.graph, self.count)
         self.values = self.joint.needed()
@@ -115,7 +127,7 @@ class Partition:
         if budget is None and limit is None:
             choice = self._of_torch(found, 0)
             plan = self._plan(self._entries(found, choice), choice, None, self.dense_timeline)
-            return Made(self.dense, plan, Moment())
+            return Made(self.dense, plan, ())
         search = Search(found, limits, self.dense_timeline.held, errors.measured)
         whole = sum(seconds(node) for node in self.module.graph.nodes)
         allowed = (_FOR_A_LIMIT if limit else _FOR_FREE) * whole
@@ -163,11 +175,18 @@ class Partition:
         joint = Joint(module.graph, self.count)
         Rewriting(joint, {each.name: each.choice for each in entries}).run()
         passes = split(module, self.inputs, **self.options)
+        graphs = passes[0].graph, passes[1].graph
+        early(graphs[1])
         if allowed:
-            relieve(passes[0].graph, passes[1].graph, self.count, limit, allowed)
-            passes[1].recompile()
-        planned = timeline(passes[0].graph, passes[1].graph, self.count)
-        return Made(passes, self._plan(entries, choice, budget, planned), planned.moment)
+            first, _ = runs(*graphs, self.count, reuse=True)
+            relieve(first, graphs[1], self.count, limit, allowed)
+        planned = timeline(*graphs, self.count, reuse=True)
+        if not self.compiled:
+            for run in runs(*graphs, self.count, reuse=True):
+                reuse(run)
+        for module in passes:
+            module.recompile()
+        return Made(passes, self._plan(entries, choice, budget, planned), planned.moments)
 
     def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
         parts = zip(self.values, found, choice.options, choice.levels, strict=True)
@@ -232,7 +251,7 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    made = (n for n in joint.backward if n.op == "call_function" and ADDED not in n.meta)
+    made = (n for n in joint.backward if isinstance(n.target, OpOverload) and ADDED not in n.meta)
     lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]

@@ -152,7 +152,9 @@ class _Trial:
 
     def partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
         """Return passes between which everything is kept."""
-        self.part = Partition(joint, inputs, **options)
+        self.part = Partition(
+            joint, inputs, compiled=True, **options
+        )  # as it is, nothing is reused
         self.items = items(self.part.joint, self.part.values, lambda _: self.formats, GraphErrors())
         self.kept = {item.name: KEEP for item in self.items if item.options}
         return self._passes(self.kept)

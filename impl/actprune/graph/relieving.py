@@ -4,6 +4,7 @@ As Checkmate and DTR do it (arXiv 1910.02653, 2006.09616), here greedily on a sc
 """
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -12,7 +13,9 @@ from actprune.graph.costs import seconds
 from actprune.graph.schedule import VALUE, Run, Storage
 from actprune.graph.values import is_view, nbytes, tensors
 
-_ROUNDS = 200
+_ROUNDS = 400
+_LONGEST = 64
+"""Operators by which a tensor is made once more, at most."""
 
 
 @dataclass(frozen=True)
@@ -23,42 +26,41 @@ class _Idle:
     since: int
     until: int
     nbytes: int
+    recipe: Sequence[fx.Node]
+    """What makes it of tensors that are there at `until`, in order."""
     seconds: float
 
 
-def relieve(
-    forward: fx.Graph, backward: fx.Graph, outputs: int, limit: int, allowed: float
-) -> float:
+def relieve(first: Run, backward: fx.Graph, outputs: int, limit: int, allowed: float) -> float:
     """Lower the peak of a backward pass, in place, until it is at a limit or nothing is idle.
 
     Args:
-        forward, backward, outputs: as `schedule.timeline` takes them.
+        first: the forward pass.
+        backward, outputs: as `schedule.timeline` takes them.
         limit: bytes alive that are low enough.
         allowed: seconds that it may take at most.
 
     Returns:
         The seconds that what is made once more takes.
     """
-    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
-    low, spent = max(limit, max(first.alive(first.kept()), default=0)), 0.0
+    low, spent = max(limit, max(first.alive, default=0)), 0.0
     for _ in range(_ROUNDS):
         run = first.then(backward, outputs)
-        timeline = run.alive(run.kept())
-        if max(timeline, default=0) <= low:
+        if max(run.alive, default=0) <= low:
             break
         found = [each for each in _idle(run) if spent + each.seconds <= allowed]
         found.sort(key=lambda each: each.nbytes / (each.seconds + 1e-6), reverse=True)
-        best = next((each for each in found if not _rises(run, each, timeline)), None)
+        best = next((each for each in found if not _rises(run, each)), None)
         if best is None:
             break
-        _again(run, best)
-        spent += best.seconds
+        spent += best.seconds - _again(run, best)
     return spent
 
 
 def _idle(run: Run) -> list[_Idle]:
     """What is alive at the peak, unused there, and can be made once more when it is used next."""
-    peak, alive = run.peak
+    peak = run.peak
+    alive = run.there(peak)
     groups: dict[Storage, list[fx.Node]] = {}
     for node in run.nodes:
         storages = run.storages.get(node, ())
@@ -73,26 +75,66 @@ def _idle(run: Run) -> list[_Idle]:
         later = min((place for place in users if place > peak), default=None)
         if peak in users or later is None:
             continue
-        if all(_is_there(run, part, later) for part in _made_by(root)[0].all_input_nodes):
-            cost = seconds(_made_by(root)[0])
+        recipe = _recipe(run, root, later)
+        if recipe is not None:
+            cost = sum(map(seconds, recipe))
             since = max((place for place in users if place < peak), default=run.order[root])
-            found.append(_Idle(root, since, later, run.sizes[storage], cost))
+            found.append(_Idle(root, since, later, run.sizes[storage], recipe, cost))
     return found
 
 
-def _rises(run: Run, idle: _Idle, timeline: list[int]) -> bool:
-    """Whether anything is above the peak then: inputs are held longer, other results come along."""
-    made, most = _made_by(idle.root)[0], max(timeline)
-    given = {storage for node in made.all_input_nodes for storage in run.storages.get(node, ())}
+def _recipe(run: Run, root: fx.Node, place: int) -> list[fx.Node] | None:
+    """Return what makes a node of what is there at a place; None where that is too long."""
+    wanted, stack = set[fx.Node](), _made_by(root)
+    while stack:
+        node = stack.pop()
+        if node in wanted:
+            continue
+        if node.op == "placeholder" or len(wanted) == _LONGEST:
+            return None  # what was kept, and is gone
+        wanted.add(node)
+        stack += [part for part in node.all_input_nodes if not _is_there(run, part, place)]
+    return sorted(wanted, key=run.order.__getitem__)
+
+
+def _rises(run: Run, idle: _Idle) -> bool:
+    """Whether anything is above the peak then: what it is made of is held, and lies beside it."""
+    most, made = max(run.alive), set(idle.recipe)
+    given = {
+        storage
+        for node in idle.recipe
+        for part in node.all_input_nodes
+        if part not in made
+        for storage in run.storages.get(part, ())
+    }
     longer = [(run.last.get(storage, idle.until), run.sizes[storage]) for storage in given]
-    others = sum(nbytes(part) for part in tensors(made)) - idle.nbytes
-    places = (place for place, node in enumerate(run.nodes) if node.op == "call_function")
-    for place, alive in zip(places, timeline, strict=True):
+    beside = _most(idle.recipe) - idle.nbytes
+    for place, alive in enumerate(run.alive):
         alive -= idle.nbytes * (idle.since < place < idle.until)
         alive += sum(size for last, size in longer if last < place <= idle.until)
-        if alive + others * (place == idle.until) > most:
+        if alive + beside * (place == idle.until) > most:
             return True
     return False
+
+
+def _most(recipe: Sequence[fx.Node]) -> int:
+    """The bytes alive at most of what a recipe makes; views count as what they are views of."""
+    bases: dict[fx.Node, fx.Node] = {}
+    last: dict[fx.Node, int] = {}
+    for place, node in enumerate(recipe):
+        taken = node.target is operator.getitem or is_view(node)
+        base = bases.get(node.args[0]) if taken else None  # type: ignore[arg-type]
+        bases[node] = base or node
+        for part in (node, *node.all_input_nodes):
+            if part in bases:
+                last[bases[part]] = place
+    now, most, result = 0, 0, bases[recipe[-1]]
+    for place, node in enumerate(recipe):
+        now += sum(map(nbytes, tensors(node))) * (bases[node] is node)
+        most = max(most, now)
+        gone = (base for base, end in last.items() if end == place and base is not result)
+        now -= sum(nbytes(part) for base in gone for part in tensors(base))
+    return most
 
 
 def _made_by(root: fx.Node) -> list[fx.Node]:
@@ -105,21 +147,31 @@ def _is_there(run: Run, node: fx.Node, place: int) -> bool:
     """Whether a node can be read at a place without being held for longer, or is small."""
     if node.op == "placeholder" and VALUE not in node.meta:
         return True  # a parameter, or a store, which is
-    return all(run.last.get(storage, -1) >= place for storage in run.storages.get(node, ()))
+    storages = run.storages.get(node, ())
+    return bool(storages) and all(run.last.get(storage, -1) >= place for storage in storages)
 
 
-def _again(run: Run, idle: _Idle) -> None:
-    """Let those who use a tensor after the peak use another that is made then."""
+def _again(run: Run, idle: _Idle) -> float:
+    """Let those who use a tensor after the peak use another that is made then.
+
+    Returns the seconds of what nobody needs any more before it.
+    """
     before = run.nodes[idle.until]
     copies: dict[fx.Node, fx.Node] = {}
+    views = {idle.root: None}
     for node in run.nodes[: idle.until]:
-        if node in _made_by(idle.root) or (is_view(node) and node.args[0] in copies):
-            with before.graph.inserting_before(before):
-                copies[node] = before.graph.node_copy(node, lambda part: copies.get(part, part))
-    for node, copy in copies.items():
+        if is_view(node) and node.args[0] in views:
+            views[node] = None
+    with before.graph.inserting_before(before):
+        for node in dict.fromkeys((*idle.recipe, *views)):
+            copies[node] = before.graph.node_copy(node, lambda part: copies.get(part, part))
+    for node in views:
         for user in list(node.users):
             if user not in copies and run.order.get(user, -1) >= idle.until:
-                user.replace_input_with(node, copy)
-    for node in (*reversed(copies), *reversed(copies.values())):
+                user.replace_input_with(node, copies[node])
+    saved = 0.0
+    for node in reversed(dict.fromkeys((*idle.recipe, *views, *copies.values()))):
         if not node.users:
+            saved += seconds(node) * (node in idle.recipe)
             node.graph.erase_node(node)
+    return saved

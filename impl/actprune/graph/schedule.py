@@ -3,15 +3,19 @@
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import Tensor, fx
 
+from actprune.graph.reusing import overwritten
 from actprune.graph.values import is_view, nbytes
 
 Storage = tuple[str, int]
 """The name of the operator that made it, and the place among its results."""
 
 
+_NEARLY, _MOMENTS = 0.85, 24
+"""The share of a peak from which on a moment is nearly one, and how many of them count."""
 VALUE, STORE = "actprune_value", "actprune_store"
 """In the meta of a node of a planned graph: the name of the value that it gives, or is a store of.
 """
@@ -44,8 +48,8 @@ class Timeline:
     backward: tuple[int, ...]
     held: int
     """Between the two: what the forward pass keeps for the backward pass."""
-    moment: Moment = Moment()
-    """At the peak of the backward pass."""
+    moments: tuple[Moment, ...] = ()
+    """At the peak of the backward pass, and near it."""
 
     @property
     def peak(self) -> int:
@@ -53,25 +57,41 @@ class Timeline:
         return max(self.forward + self.backward, default=0)
 
 
-def timeline(forward: fx.Graph, backward: fx.Graph, outputs: int) -> Timeline:
+def timeline(
+    forward: fx.Graph, backward: fx.Graph, outputs: int, *, reuse: bool = False
+) -> Timeline:
     """Return what is alive while the graphs run node by node, each tensor freed after its last use.
 
-    outputs: how many of the forward graph's are the model's; the others are for `backward`, whose
-    inputs have their names.
+    Args:
+        forward, backward: the two passes.
+        outputs: how many results of the forward graph are the model's; the others are for
+            `backward`, whose inputs have their names.
+        reuse: whether operators write into what they read last, where they can.
     """
-    first = Run(forward, {node.name: () for node in forward.find_nodes(op="placeholder")})
-    second = first.then(backward, outputs)
+    first, second = runs(forward, backward, outputs, reuse=reuse)
     kept = {storage for part in first.results[outputs:] for storage in first.storages[part]}
     held = sum(first.sizes[storage] for storage in kept)
-    before, after = first.alive(first.kept()), second.alive(second.kept())
-    return Timeline(tuple(before), tuple(after), held, second.moment())
+    return Timeline(first.steps(), second.steps(), held, second.moments())
+
+
+def runs(
+    forward: fx.Graph, backward: fx.Graph, outputs: int, *, reuse: bool = False
+) -> tuple["Run", "Run"]:
+    """Return the two passes as they run; the arguments are those of `timeline`."""
+    given = {node.name: () for node in forward.find_nodes(op="placeholder")}
+    first = Run(forward, given, reuse=reuse)
+    return first, first.then(backward, outputs)
 
 
 class Run:
     """The storages of a graph that runs.
 
-    given: of each input that is known, its storages; another is new, as what the backward pass
-    starts from is.
+    Args:
+        graph: of one pass.
+        given: of each input that is known, its storages; another is new, as what the backward pass
+            starts from is.
+        sizes: of the storages that are given.
+        reuse: whether operators write into what they read last, where they can.
     """
 
     def __init__(
@@ -79,13 +99,12 @@ class Run:
         graph: fx.Graph,
         given: Mapping[str, Collection[Storage]],
         sizes: Mapping[Storage, int] = {},
+        *,
+        reuse: bool = False,
     ) -> None:
         self.nodes = list(graph.nodes)
         self.order = {node: place for place, node in enumerate(self.nodes)}
-        self.peak: tuple[int, frozenset[Storage]] = (0, frozenset())
-        """The place of the operator at the peak, and what is alive there."""
-        self.last: dict[Storage, int] = {}
-        """The place of the operator that uses a storage last."""
+        self.reuse = reuse
         self.sizes = dict(sizes)
         self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
         for node in self.nodes:
@@ -96,6 +115,55 @@ class Run:
         (output,) = graph.find_nodes(op="output")
         parts = output.args[0]
         self.results = [part for part in parts if isinstance(part, fx.Node)]
+        self.kept = {storage for part in self.results for storage in self.storages[part]}
+        """What the results hold."""
+        inputs = (node for node in self.nodes if node.op == "placeholder")
+        self.given = {storage for node in inputs for storage in self.storages[node]}
+        self.last: dict[Storage, int] = {}
+        """The place of the operator that uses a storage last."""
+        self.until: dict[Storage, int] = {}
+        """The last place at which it is in memory."""
+        self.since: dict[Storage, int] = dict.fromkeys(self.given, 0)
+        self._uses()
+        self.alive = self._alive()
+        """The bytes alive at each node, before what it used last is freed."""
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the bytes alive after each operator."""
+        pairs = zip(self.nodes, self.alive, strict=True)
+        return tuple(alive for node, alive in pairs if node.op == "call_function")
+
+    def _uses(self) -> None:
+        for place, node in enumerate(self.nodes):
+            for used in (node, *node.all_input_nodes):
+                for storage in self.storages.get(used, ()):
+                    self.last[storage] = place
+                    self.since.setdefault(storage, place)
+        self.until = self.last | dict.fromkeys(self.kept, len(self.nodes))
+        for storage in self.sizes:  # what the other pass makes and this one never reads
+            self.until.setdefault(storage, len(self.nodes))
+            self.since.setdefault(storage, 0)
+        if self.reuse:
+            for place, node in enumerate(self.nodes):
+                part = overwritten(self, node)
+                if part is not None:
+                    self.until[self.storages[part][0]] = place - 1
+
+    def _alive(self) -> list[int]:
+        steps = [0] * (len(self.nodes) + 2)
+        for storage, size in self.sizes.items():
+            steps[self.since[storage]] += size
+            steps[self.until[storage] + 1] -= size
+        return list(accumulate(steps))[: len(self.nodes)]
+
+    def there(self, place: int) -> set[Storage]:
+        """Return what is in memory when the operator at a place has run."""
+        return {s for s in self.sizes if self.since[s] <= place <= self.until[s]}
+
+    @property
+    def peak(self) -> int:
+        """The place of the operator after which the most is alive."""
+        return max(range(len(self.nodes)), key=self.alive.__getitem__, default=0)
 
     def _of(self, node: fx.Node) -> tuple[Storage, ...]:
         base = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
@@ -117,51 +185,36 @@ class Run:
         """Return the backward pass, which runs with what this one keeps beside its outputs."""
         saved = {part.name: self.storages[part] for part in self.results[outputs:]}
         kept = {storage for storages in saved.values() for storage in storages}
-        return Run(backward, saved, {storage: self.sizes[storage] for storage in kept})
+        sizes = {storage: self.sizes[storage] for storage in kept}
+        return Run(backward, saved, sizes, reuse=self.reuse)
 
-    def kept(self) -> set[Storage]:
-        """Return what the results hold."""
-        return {storage for part in self.results for storage in self.storages[part]}
+    def moments(self) -> tuple[Moment, ...]:
+        """Return what is alive at the peak, and where else there is nearly as much, highest first.
 
-    def alive(self, keep: Collection[Storage]) -> list[int]:
-        """Return the bytes alive after each operator, before what it used last is freed."""
-        last = self.last = {}
-        for place, node in enumerate(self.nodes):
-            for used in (node, *node.all_input_nodes):
-                last.update(dict.fromkeys(self.storages.get(used, ()), place))
-        gone: dict[int, list[Storage]] = {}
-        for storage, place in last.items():
-            if storage not in keep:
-                gone.setdefault(place, []).append(storage)
-        inputs = (node for node in self.nodes if node.op == "placeholder")
-        given = {storage for node in inputs for storage in self.storages[node]}
-        made = {storage for storage in self.sizes if storage not in last or storage in given}
-        now, found, most = sum(self.sizes[s] for s in made), [], -1
-        alive = {storage for storage in made if self.sizes[storage]}
-        for place, node in enumerate(self.nodes):
-            for storage in self.storages.get(node, ()):
-                if storage not in made:
-                    made.add(storage)
-                    alive.add(storage)
-                    now += self.sizes[storage]
-            if node.op == "call_function":
-                found.append(now)
-                if now > most:
-                    most, self.peak = now, (place, frozenset(alive))
-            for storage in gone.get(place, ()):
-                now -= self.sizes[storage]
-                alive.discard(storage)
-        return found
+        A place counts where its neighbours have less.
+        """
+        alive = [0, *self.alive, 0]
+        least = _NEARLY * max(alive)
+        tops = [
+            place
+            for place, now in enumerate(self.alive)
+            if now >= least and alive[place] <= now >= alive[place + 2]
+        ]
+        found: dict[Moment, None] = {}
+        for place in sorted(tops, key=self.alive.__getitem__, reverse=True):
+            if len(found) == _MOMENTS:
+                break
+            found[self.moment(place)] = None
+        return tuple(found)
 
-    def moment(self) -> Moment:
-        """Return what is alive at the peak that `alive` found."""
-        place, alive = self.peak
+    def moment(self, place: int) -> Moment:
+        """Return what is alive after the operator at a place."""
+        alive, node = self.there(place), self.nodes[place]
         live: set[str] = set()
         pending: set[str] = set()
         busy: set[str] = set()
         counted: set[Storage] = set()
-        reads = (self.nodes[place], *self.nodes[place].all_input_nodes) if self.nodes else ()
-        at_work = {storage for node in reads for storage in self.storages.get(node, ())}
+        at_work = {s for each in (node, *node.all_input_nodes) for s in self.storages.get(each, ())}
         for node, storages in self.storages.items():
             value, store = node.meta.get(VALUE), node.meta.get(STORE)
             there = alive.intersection(storages)

@@ -56,7 +56,8 @@ class Made:
 
     passes: tuple[fx.GraphModule, fx.GraphModule]
     plan: GraphPlan
-    moment: Moment
+    moments: Sequence[Moment]
+    """Where the most is alive."""
 
 
 class Search:
@@ -92,7 +93,7 @@ class Search:
             if limit is not None and best.plan.peak <= limit:
                 return best
             goal = best.plan.peak if limit is None else max(limit, made.plan.peak)
-            cuts.append(self._cut(made, int(goal * _STEP)))
+            cuts += [self._cut(made.plan, each, int(goal * _STEP)) for each in made.moments]
             found = self._within(cuts)
             if found is None or (limit is None and found.seconds > _SLOWER * choice.seconds):
                 break
@@ -156,9 +157,8 @@ class Search:
             return True
         return self.measured(names(self.items, choice)) <= self.limits.error
 
-    def _cut(self, made: Made, aim: int) -> Cut:
-        """What is alive at the peak of a plan is no more than `aim`."""
-        plan, moment = made.plan, made.moment
+    def _cut(self, plan: GraphPlan, moment: Moment, aim: int) -> Cut:
+        """What is alive at a moment of a plan is no more than `aim`."""
         weights: dict[tuple[int, int], float] = {}
         for place, item in enumerate(self.items):
             size = plan.entries[place].nbytes

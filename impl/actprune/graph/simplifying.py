@@ -8,6 +8,7 @@ from torch import Tensor, fx
 from actprune.graph.values import Joint, result_of
 
 _aten: Any = torch.ops.aten
+_CONVOLVED = _aten.convolution_backward.default
 ADDED = "actprune_added"
 """In the meta of a node that stands here for others, and may not where sizes are not fixed."""
 
@@ -18,6 +19,7 @@ def simplify(graph: fx.Graph, outputs: int) -> Joint:
     without_copies(joint)
     with_masks(Joint(graph, outputs))
     without_contents(Joint(graph, outputs))
+    weights_apart(graph)
     return Joint(graph, outputs)
 
 
@@ -53,15 +55,15 @@ def with_masks(joint: Joint) -> None:
             if result not in joint.values:
                 continue
             mask = _before(node, _aten.le.Scalar, (result, least))
-            made = _before(node, _aten.where.ScalarSelf, (mask, 0, grad))
+            made = _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
         elif node.target is _aten.hardtanh_backward.default:
             grad, result, least, most = node.args
             if result not in joint.values:
                 continue
-            above = _before(node, _aten.gt.Scalar, (result, least))
-            below = _before(node, _aten.lt.Scalar, (result, most))
-            mask = _before(node, _aten.logical_and.default, (above, below))
-            made = _before(node, _aten.where.ScalarOther, (mask, grad, 0))
+            below = _before(node, _aten.le.Scalar, (result, least))
+            above = _before(node, _aten.ge.Scalar, (result, most))
+            mask = _before(node, _aten.logical_or.default, (below, above))
+            made = _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
         else:
             continue
         made.meta.update({k: v for k, v in node.meta.items() if k != "val"})
@@ -81,6 +83,39 @@ def without_contents(joint: Joint) -> None:
             scalar = _before(node, _aten.new_zeros.default, (node.args[0], []))
             shape = _before(node, _aten.expand.default, (scalar, list(tensor.shape)))
             node.args = (node.args[0], shape, *node.args[2:])
+
+
+def weights_apart(graph: fx.Graph) -> None:
+    """Let a convolution's two gradients be computed one after the other, as its code does anyway.
+
+    That of its input is the transposed convolution, which does not read the input.
+    """
+    for node in list(graph.find_nodes(op="call_function", target=_CONVOLVED)):
+        grad, x, weight, _, stride, padding, dilation, transposed, _, groups, wanted = node.args
+        sizes = [_fixed(part) for part in (grad, x, weight)]
+        if transposed or not (wanted[0] and wanted[1]) or not all(sizes):
+            continue
+        lengths = zip(*(each[2:] for each in sizes), stride, padding, dilation, strict=True)
+        rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for m, n, k, s, p, d in lengths]
+        given = weight, None, stride, padding, dilation, True, rest, groups
+        made = _before(node, _aten.convolution.default, (grad, *given))
+        of_weight = _before(node, _CONVOLVED, (*node.args[:-1], [False, *wanted[1:]]))
+        for each in (made, of_weight):
+            each.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+        del of_weight.meta[ADDED]
+        for user in list(node.users):
+            if user.args[1] == 0:
+                user.replace_all_uses_with(made)
+                graph.erase_node(user)
+            else:
+                user.args = (of_weight, user.args[1])
+        graph.erase_node(node)
+
+
+def _fixed(node: fx.Node) -> list[int]:
+    """The sizes of a tensor, none where they are not fixed."""
+    sizes = list(node.meta["val"].shape)
+    return sizes if all(isinstance(size, int) for size in sizes) else []
 
 
 def _before(node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:

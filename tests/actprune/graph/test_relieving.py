@@ -23,8 +23,7 @@ from actprune.graph.costs import seconds
 from actprune.graph.options import SMALL
 from actprune.graph.plan import RECOMPUTE
 from actprune.graph.relieving import relieve
-from actprune.graph.schedule import VALUE, Timeline, timeline
-from actprune.graph.values import is_view
+from actprune.graph.schedule import VALUE, Timeline, runs, timeline
 from tests.actprune.graph.test_schedule import Meter
 from tests.planned import assert_same, chosen, first_of, graphs, passes, train
 from tests.twins import Net
@@ -44,11 +43,6 @@ class Told:
     """Seconds of the operators that were added."""
 
 
-def cost_of(node: fx.Node) -> float:
-    """Of an operator that does something."""
-    return 0.0 if node.target is operator.getitem or is_view(node) else seconds(node)
-
-
 @contextmanager
 def relieving(limit: int, allowed: float) -> Iterator[list[Told]]:
     """Let every backward pass that a plan makes be relieved."""
@@ -58,12 +52,12 @@ def relieving(limit: int, allowed: float) -> Iterator[list[Told]]:
     def relieved(module: Any, inputs: Any, **options: Any) -> Any:
         forward, backward = split(module, inputs, **options)
         both = forward.graph, backward.graph, options["num_fwd_outputs"]
-        before, cost = timeline(*both), sum(map(cost_of, backward.graph.nodes))
-        spent = relieve(*both, limit, allowed)
+        before, cost = timeline(*both, reuse=True), sum(map(seconds, backward.graph.nodes))
+        spent = relieve(runs(*both, reuse=True)[0], backward.graph, both[2], limit, allowed)
         backward.graph.lint()
         backward.recompile()
-        made = sum(map(cost_of, backward.graph.nodes)) - cost
-        found.append(Told(before, timeline(*both), spent, made))
+        made = sum(map(seconds, backward.graph.nodes)) - cost
+        found.append(Told(before, timeline(*both, reuse=True), spent, made))
         return forward, backward
 
     with mock.patch("actprune.graph.partition.split", relieved):
@@ -232,8 +226,8 @@ def test_other_results_that_come_along_are_no_new_peak() -> None:
     before = peak()
     with mock.patch("actprune.graph.relieving._rises", return_value=False):
         risen = copy.deepcopy(graph)
-        spent = relieve(forward, risen, 0, 0, 1.0)
+        spent = relieve(runs(forward, risen, 0)[0], risen, 0, 0, 1.0)
     assert spent > 0
     assert timeline(forward, risen, 0).peak > before
-    relieve(forward, graph, 0, 0, 1.0)
+    relieve(runs(forward, graph, 0)[0], graph, 0, 0, 1.0)
     assert peak() == before
