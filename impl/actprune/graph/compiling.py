@@ -1,6 +1,7 @@
 """The backend for torch.compile that carries plans out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from actprune.graph.options import Errors, Formats, kind_of
 from actprune.graph.partition import Partition, Settings
 from actprune.graph.plan import GraphPlan, Plan
 from actprune.graph.reading import load
-from actprune.graph.values import Value
+from actprune.graph.values import Value, made_before
 from actprune.saved.rules import AT, THEN, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
 
@@ -54,30 +55,35 @@ class Backend:
 
     def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
         """Compile a graph. Raises InputError where no plan is within the limits."""
+        partition = partial(self.partition, made=made_before(inputs))
         if self.compiler == "aot_eager":
             run: Any = aot_autograd(
                 fw_compiler=boxed_nop,
                 bw_compiler=boxed_nop,
-                partition_fn=self.partition,
+                partition_fn=partition,
                 keep_inference_input_mutations=True,
             )
             return run(module, inputs)
-        return compile_by_inductor(module, inputs, self.partition)
+        return compile_by_inductor(module, inputs, partition)
 
     def partition(
-        self, joint: fx.GraphModule, inputs: Any, **options: Any
+        self, joint: fx.GraphModule, inputs: Any, *, made: Collection[int], **options: Any
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
-        """Return the two passes of a joint graph."""
-        part = Partition(joint, inputs, compiled=self.compiler == "inductor", **options)
+        """Return the two passes of a joint graph.
+
+        made: as `Partition` takes them.
+        """
+        compiled = self.compiler == "inductor"
+        part = Partition(joint, inputs, compiled=compiled, made=made, **options)
         try:
             known = self.plans.get(part.key)
-            made = part.planned(self.settings, known, self._others())
+            planned = part.planned(self.settings, known, self._others())
         except InputError as problem:
             raise RefusedError(str(problem)) from None
-        self.plans[part.key] = made.plan
+        self.plans[part.key] = planned.plan
         now = CompileContext.current_compile_id()
-        self._held[now] = self._held.get(now, 0) + made.plan.held
-        return made.passes
+        self._held[now] = self._held.get(now, 0) + planned.plan.held
+        return planned.passes
 
     def _others(self) -> int:
         """Return what other graphs hold beside this one.

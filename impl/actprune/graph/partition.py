@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ from actprune.graph.rewriting import Rewriting, split
 from actprune.graph.schedule import Timeline, runs, timeline
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import ADDED, simplify
-from actprune.graph.values import Joint, Value, tensors
+from actprune.graph.values import Joint, Value, mark, tensors
 from actprune.solver.items import AGAIN, Choice, Item
 from actprune.solver.search import least
 from actprune_common.errors import InputError, expected
@@ -70,16 +70,25 @@ class Partition:
         joint_module, inputs, options: as AOTAutograd gives them to a partition function.
         compiled: whether code is made of the passes, which then writes over what it reads last by
             itself; else they run operator by operator.
+        made: the places among the inputs of what other graphs made: it can be freed between the
+            passes, unless this one keeps it.
     """
 
     def __init__(
-        self, joint_module: fx.GraphModule, inputs: Any, *, compiled: bool, **options: Any
+        self,
+        joint_module: fx.GraphModule,
+        inputs: Any,
+        *,
+        compiled: bool,
+        made: Collection[int] = (),
+        **options: Any,
     ) -> None:
         self.inputs, self.options, self.compiled = inputs, options, compiled
         self.count: int = options["num_fwd_outputs"]
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
         number(joint_module.graph)
+        mark(joint_module.graph, made)
         with functorch.patch(cse=False):
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options
@@ -234,7 +243,7 @@ def _entry(value: Value, item: Item, option: int | None, level: int) -> Entry:
     return Entry(
         name=value.node.name,
         module=module_of(value.node),
-        producer=str(value.node.target),
+        producer="input" if value.node.op == "placeholder" else str(value.node.target),
         kinds=kinds_of(value),
         nbytes=value.nbytes,
         choice=name,

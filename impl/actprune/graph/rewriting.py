@@ -225,7 +225,8 @@ class Rewriting:
     def _size(self, value: Value, function: Any, dim: int, size: Any) -> Any:
         if isinstance(size, int):
             return size
-        with self.graph.inserting_after(value.node):
+        last = self.joint.placeholders[-1] if value.node.op == "placeholder" else value.node
+        with self.graph.inserting_after(last):
             made = self.graph.call_function(function, (value.node, dim))
         made.meta["val"] = size
         made.meta[_BEFORE] = True
@@ -239,6 +240,8 @@ class Rewriting:
         return made
 
     def _after(self, place: fx.Node, function: Any, args: Any, kwargs: Any = None) -> fx.Node:
+        if place.op == "placeholder":
+            place = self.joint.placeholders[-1]
         with self.graph.inserting_after(place):
             made = self.graph.call_function(function, args, kwargs or {})
         made.meta["val"] = result_of(function, args, kwargs or {})

@@ -8,7 +8,7 @@ from itertools import accumulate
 from torch import Tensor, fx
 
 from actprune.graph.reusing import overwritten
-from actprune.graph.values import is_view, nbytes
+from actprune.graph.values import MADE, is_view, nbytes
 
 Storage = tuple[str, int]
 """The name of the operator that made it, and the place among its results."""
@@ -78,7 +78,8 @@ def runs(
     forward: fx.Graph, backward: fx.Graph, outputs: int, *, reuse: bool = False
 ) -> tuple["Run", "Run"]:
     """Return the two passes as they run; the arguments are those of `timeline`."""
-    given = {node.name: () for node in forward.find_nodes(op="placeholder")}
+    inputs = forward.find_nodes(op="placeholder")
+    given = {node.name: () for node in inputs if MADE not in node.meta}
     first = Run(forward, given, reuse=reuse)
     return first, first.then(backward, outputs)
 
@@ -107,11 +108,14 @@ class Run:
         self.reuse = reuse
         self.sizes = dict(sizes)
         self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
+        lent: set[Storage] = set()
         for node in self.nodes:
             if node.op == "placeholder" and node.name in given:
                 self.storages[node] = tuple(given[node.name])
             elif node.op != "output":
                 self.storages[node] = self._of(node)
+            if MADE in node.meta and node.name not in given:
+                lent.update(self.storages[node])
         (output,) = graph.find_nodes(op="output")
         parts = output.args[0]
         self.results = [part for part in parts if isinstance(part, fx.Node)]
@@ -124,7 +128,7 @@ class Run:
         self.until: dict[Storage, int] = {}
         """The last place at which it is in memory."""
         self.since: dict[Storage, int] = dict.fromkeys(self.given, 0)
-        self._uses()
+        self._uses(lent)
         self.alive = self._alive()
         """The bytes alive at each node, before what it used last is freed."""
 
@@ -133,13 +137,14 @@ class Run:
         pairs = zip(self.nodes, self.alive, strict=True)
         return tuple(alive for node, alive in pairs if node.op == "call_function")
 
-    def _uses(self) -> None:
+    def _uses(self, lent: Collection[Storage]) -> None:
+        """Fill in when a storage is there; the caller has what it lends to the end."""
         for place, node in enumerate(self.nodes):
             for used in (node, *node.all_input_nodes):
                 for storage in self.storages.get(used, ()):
                     self.last[storage] = place
                     self.since.setdefault(storage, place)
-        self.until = self.last | dict.fromkeys(self.kept, len(self.nodes))
+        self.until = self.last | dict.fromkeys((*self.kept, *lent), len(self.nodes))
         for storage in self.sizes:  # what the other pass makes and this one never reads
             self.until.setdefault(storage, len(self.nodes))
             self.since.setdefault(storage, 0)

@@ -1,7 +1,7 @@
 """The tensors of a joint graph of both passes: which storages hold them, and who reads them."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ _FINITE = (
     *("mm", "bmm", "addmm", "baddbmm", "convolution"),
 )
 """What is finite even of infinities, or otherwise is not."""
+MADE = "actprune_made"
+"""In the meta of an input that another graph made."""
 UNKNOWN = 4096
 """A size that nobody knows while it is traced counts so."""
 
@@ -156,6 +158,23 @@ def statistics(node: fx.Node) -> list[fx.Node]:
     return [user for place in (1, 2) for user in made.users if user.args[1] == place]
 
 
+def made_before(inputs: Sequence[Any]) -> list[int]:
+    """Return the places of inputs that other graphs or eager operators made of parameters."""
+    return [
+        place
+        for place, each in enumerate(inputs)
+        if isinstance(each, Tensor) and each.requires_grad and not each.is_leaf
+    ]
+
+
+def mark(graph: fx.Graph, made: Collection[int]) -> None:
+    """Mark the inputs of a joint graph that other graphs made, by their places among all."""
+    for node in graph.find_nodes(op="placeholder"):
+        place = getattr(node.meta.get("desc"), "idx", None)
+        if place in made and "tangents" not in str(node.target):
+            node.meta[MADE] = True
+
+
 class Joint:
     """The joint graph that AOTAutograd traces, its nodes told apart."""
 
@@ -170,11 +189,12 @@ class Joint:
         self.placeholders = graph.find_nodes(op="placeholder")
         self.backward = self._backward()
         self.values: dict[fx.Node, Value] = {}
-        """By every node of it, views too; what is given to the graph has none."""
+        """By every node of it, views too; parameters, and the inputs of the model, have none."""
         self.changed = self._changed()
         """Inputs that the forward pass writes to, and their views."""
         for node in graph.nodes:
-            if node.op == "call_function" and node not in self.backward:
+            made = node.op == "placeholder" and MADE in node.meta and node not in self.changed
+            if made or (node.op == "call_function" and node not in self.backward):
                 self._add(node, self.changed)
         self._normalize()
         self._read()
