@@ -24,7 +24,7 @@ from actprune.graph.plan import ABSENT, RECOMPUTE, Entry, GraphPlan
 from actprune.graph.relieving import relieve
 from actprune.graph.reusing import reuse
 from actprune.graph.rewriting import Rewriting, split
-from actprune.graph.schedule import Timeline, runs, timeline
+from actprune.graph.schedule import Timeline, runs, timeline, timeline_of
 from actprune.graph.searching import Limits, Made, Search
 from actprune.graph.simplifying import ADDED, simplify
 from actprune.graph.values import Joint, Value, mark, tensors
@@ -136,7 +136,7 @@ class Partition:
         if budget is None and limit is None:
             choice = self._of_torch(found, 0)
             plan = self._plan(self._entries(found, choice), choice, None, self.dense_timeline)
-            return Made(self.dense, plan, ())
+            return Made(self.dense, plan, tuple)
         search = Search(found, limits, self.dense_timeline.held, errors.measured)
         whole = sum(seconds(node) for node in self.module.graph.nodes)
         allowed = (_FOR_A_LIMIT if limit else _FOR_FREE) * whole
@@ -189,13 +189,14 @@ class Partition:
         if allowed:
             first, _ = runs(*graphs, self.count, reuse=True)
             relieve(first, graphs[1], self.count, limit, allowed)
-        planned = timeline(*graphs, self.count, reuse=True)
+        planned = runs(*graphs, self.count, reuse=True)
+        plan = self._plan(entries, choice, budget, timeline_of(*planned, self.count))
         if not self.compiled:
-            for run in runs(*graphs, self.count, reuse=True):
+            for run in planned:
                 reuse(run)
         for module in passes:
             module.recompile()
-        return Made(passes, self._plan(entries, choice, budget, planned), planned.moments)
+        return Made(passes, plan, planned[1].moments)
 
     def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
         parts = zip(self.values, found, choice.options, choice.levels, strict=True)
@@ -260,8 +261,9 @@ def key_of(joint: Joint, parameters: Sequence[int]) -> str:
     """
     values = dict.fromkeys(joint.values.values())
     lines = [f"{value.node.name} {value.node.target} {module_of(value.node)}" for value in values]
-    made = (n for n in joint.backward if isinstance(n.target, OpOverload) and ADDED not in n.meta)
-    lines += [str(node.target) for node in made if any(True for _ in tensors(node))]
+    made = (n for n in joint.backward if isinstance(n.target, OpOverload))
+    names = (n.meta.get(ADDED, str(n.target)) for n in made if any(True for _ in tensors(n)))
+    lines += [name for name in names if name]
     given = [next(tensors(joint.placeholders[place]), None) for place in parameters]
     lines += [f"{place} {tuple(t.shape)}" for place, t in enumerate(given) if t is not None]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

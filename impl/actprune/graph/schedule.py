@@ -8,6 +8,7 @@ from itertools import accumulate
 from torch import Tensor, fx
 
 from actprune.graph.reusing import overwritten
+from actprune.graph.scratch import scratch
 from actprune.graph.values import MADE, is_view, nbytes
 
 Storage = tuple[str, int]
@@ -48,8 +49,6 @@ class Timeline:
     backward: tuple[int, ...]
     held: int
     """Between the two: what the forward pass keeps for the backward pass."""
-    moments: tuple[Moment, ...] = ()
-    """At the peak of the backward pass, and near it."""
 
     @property
     def peak(self) -> int:
@@ -68,10 +67,14 @@ def timeline(
             `backward`, whose inputs have their names.
         reuse: whether operators write into what they read last, where they can.
     """
-    first, second = runs(forward, backward, outputs, reuse=reuse)
+    return timeline_of(*runs(forward, backward, outputs, reuse=reuse), outputs)
+
+
+def timeline_of(first: "Run", second: "Run", outputs: int) -> Timeline:
+    """Return what is alive while two passes run; `outputs` as `timeline` takes it."""
     kept = {storage for part in first.results[outputs:] for storage in first.storages[part]}
     held = sum(first.sizes[storage] for storage in kept)
-    return Timeline(first.steps(), second.steps(), held, second.moments())
+    return Timeline(first.steps(), second.steps(), held)
 
 
 def runs(
@@ -106,6 +109,8 @@ class Run:
         self.nodes = list(graph.nodes)
         self.order = {node: place for place, node in enumerate(self.nodes)}
         self.reuse = reuse
+        self.scratch = [scratch(node) if node.op == "call_function" else 0 for node in self.nodes]
+        """What each operator has in memory for itself."""
         self.sizes = dict(sizes)
         self.storages: dict[fx.Node, tuple[Storage, ...]] = {}
         lent: set[Storage] = set()
@@ -159,7 +164,7 @@ class Run:
         for storage, size in self.sizes.items():
             steps[self.since[storage]] += size
             steps[self.until[storage] + 1] -= size
-        return list(accumulate(steps))[: len(self.nodes)]
+        return [now + beside for now, beside in zip(accumulate(steps), self.scratch, strict=False)]
 
     def there(self, place: int) -> set[Storage]:
         """Return what is in memory when the operator at a place has run."""
@@ -234,5 +239,5 @@ class Run:
                     busy.add(value)
             elif value is not None and self.order[node] > place:
                 pending.add(value)
-        others = sum(self.sizes[storage] for storage in alive - counted)
+        others = self.scratch[place] + sum(self.sizes[each] for each in alive - counted)
         return Moment(frozenset(live), frozenset(live - busy), frozenset(pending - live), others)

@@ -56,7 +56,7 @@ class Made:
 
     passes: tuple[fx.GraphModule, fx.GraphModule]
     plan: GraphPlan
-    moments: Sequence[Moment]
+    moments: Callable[[], Sequence[Moment]]
     """Where the most is alive."""
 
 
@@ -93,7 +93,7 @@ class Search:
             if limit is not None and best.plan.peak <= limit:
                 return best
             goal = best.plan.peak if limit is None else max(limit, made.plan.peak)
-            cuts += [self._cut(made.plan, each, int(goal * _STEP)) for each in made.moments]
+            cuts += [self._cut(made.plan, each, int(goal * _STEP)) for each in made.moments()]
             found = self._within(cuts)
             if found is None or (limit is None and found.seconds > _SLOWER * choice.seconds):
                 break

@@ -1,5 +1,7 @@
 """A joint graph with less to keep: copies nobody needs, masks for ReLU's results, bare shapes."""
 
+import math
+import operator
 from typing import Any
 
 import torch
@@ -9,8 +11,10 @@ from actprune.graph.values import Joint, result_of
 
 _aten: Any = torch.ops.aten
 _CONVOLVED = _aten.convolution_backward.default
+_NORMED = _aten.native_batch_norm_backward.default
 ADDED = "actprune_added"
-"""In the meta of a node that stands here for others, and may not where sizes are not fixed."""
+"""In the meta of a node that stands here for others, and may not where sizes are not fixed: the
+operator that it replaces, which one of them names."""
 
 
 def simplify(graph: fx.Graph, outputs: int) -> Joint:
@@ -20,6 +24,7 @@ def simplify(graph: fx.Graph, outputs: int) -> Joint:
     with_masks(Joint(graph, outputs))
     without_contents(Joint(graph, outputs))
     weights_apart(graph)
+    norms_apart(graph)
     return Joint(graph, outputs)
 
 
@@ -66,7 +71,6 @@ def with_masks(joint: Joint) -> None:
             made = _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
         else:
             continue
-        made.meta.update({k: v for k, v in node.meta.items() if k != "val"})
         node.replace_all_uses_with(made)
         joint.graph.erase_node(node)
 
@@ -86,33 +90,122 @@ def without_contents(joint: Joint) -> None:
 
 
 def weights_apart(graph: fx.Graph) -> None:
-    """Let a convolution's two gradients be computed one after the other, as its code does anyway.
+    """Let a convolution's gradients be computed one after the other, as its code does anyway.
 
-    That of its input is the transposed convolution, which does not read the input.
+    That of its input does not read the input.
     """
     for node in list(graph.find_nodes(op="call_function", target=_CONVOLVED)):
-        grad, x, weight, _, stride, padding, dilation, transposed, _, groups, wanted = node.args
-        sizes = [_fixed(part) for part in (grad, x, weight)]
-        if transposed or not (wanted[0] and wanted[1]) or not all(sizes):
+        args: Any = node.args
+        fixed = all(_fixed(part) for part in args[:3])
+        users = {user.args[1]: user for user in node.users}
+        if not (fixed and args[-1][0] and args[-1][1]) or args[7]:
             continue
-        lengths = zip(*(each[2:] for each in sizes), stride, padding, dilation, strict=True)
-        rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for m, n, k, s, p, d in lengths]
-        given = weight, None, stride, padding, dilation, True, rest, groups
-        made = _before(node, _aten.convolution.default, (grad, *given))
-        of_weight = _before(node, _CONVOLVED, (*node.args[:-1], [False, *wanted[1:]]))
-        for each in (made, of_weight):
-            each.meta.update({k: v for k, v in node.meta.items() if k != "val"})
-        del of_weight.meta[ADDED]
-        for user in list(node.users):
-            if user.args[1] == 0:
-                user.replace_all_uses_with(made)
-                graph.erase_node(user)
-            else:
-                user.args = (of_weight, user.args[1])
+        product = _is_product(node)
+        made = [_of_input(node, product=product)]
+        made += _of_weight(node) if product else _of_weight_by_itself(node)
+        for place, user in users.items():
+            user.replace_all_uses_with(made[place])
+            graph.erase_node(user)
         graph.erase_node(node)
 
 
-def _fixed(node: fx.Node) -> list[int]:
+def _is_product(node: fx.Node) -> bool:
+    """Whether a convolution is one product for each image, whose places are more than channels."""
+    args: Any = node.args
+    grad, x, weight, _, stride, padding, _, _, _, groups, _ = args
+    kernel, places = _fixed(weight), math.prod(_fixed(grad)[2:])
+    pointwise = groups == 1 and max(*stride, *kernel[2:]) == 1 and not any(padding)
+    plain = all(part.meta["val"].is_contiguous() for part in (grad, x))
+    return pointwise and plain and places >= max(kernel[:2])
+
+
+def _of_input(node: fx.Node, *, product: bool) -> fx.Node:
+    """The product, or the transposed convolution."""
+    args: Any = node.args
+    grad, x, weight, _, stride, padding, dilation, _, _, groups, _ = args
+    sizes, outer, kernel = _fixed(x), _fixed(grad)[2:], _fixed(weight)
+    if product:
+        matrix = _before(node, _aten.view.default, (weight, kernel[:2]))
+        turned = _before(node, _aten.permute.default, (matrix, [1, 0]))
+        each = _before(node, _aten.expand.default, (turned, [sizes[0], *kernel[1::-1]]))
+        made = _before(node, _aten.bmm.default, (each, _places(node, grad)))
+        return _before(node, _aten.view.default, (made, sizes))
+    lengths = zip(sizes[2:], outer, kernel[2:], stride, padding, dilation, strict=True)
+    rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in lengths]
+    given = grad, weight, None, stride, padding, dilation, True, rest, groups
+    return _before(node, _aten.convolution.default, given)
+
+
+def _of_weight(node: fx.Node) -> list[fx.Node]:
+    """The sum of a product of each image, and that of the bias."""
+    args: Any = node.args
+    grad, x, weight = args[:3]
+    turned = _before(node, _aten.permute.default, (_places(node, x), [0, 2, 1]))
+    each = _before(node, _aten.bmm.default, (_places(node, grad), turned))
+    each.meta[ADDED] = str(node.target)
+    made = _before(node, _aten.sum.dim_IntList, (each, [0]))
+    dims = [0, *range(2, len(_fixed(grad)))]
+    return [
+        _before(node, _aten.view.default, (made, _fixed(weight))),
+        _before(node, _aten.sum.dim_IntList, (grad, dims)),
+    ]
+
+
+def _of_weight_by_itself(node: fx.Node) -> list[fx.Node]:
+    args: Any = node.args
+    made = _before(node, _CONVOLVED, (*args[:-1], [False, *args[-1][1:]]))
+    made.meta[ADDED] = str(node.target)
+    return [_before(node, operator.getitem, (made, place)) for place in (1, 2)]
+
+
+def _places(node: fx.Node, images: Any) -> fx.Node:
+    """Images whose places are in one dimension."""
+    return _before(node, _aten.view.default, (images, [*_fixed(images)[:2], -1]))
+
+
+def norms_apart(graph: fx.Graph) -> None:
+    """Let a batch norm's gradient be written over the one that it is given.
+
+    Of N numbers x with the mean m and the inverse deviation i it is s·(g - Σg/N - i²(x - m)·Σg(x -
+    m)/N), where s = i·weight: a factor, a multiple of x, and a constant, by channel.
+    """
+    for node in list(graph.find_nodes(op="call_function", target=_NORMED)):
+        args: Any = node.args
+        grad, x, weight, _, _, mean, invstd, train, _, wanted = args
+        sizes = _fixed(x)
+        users = {user.args[1]: user for user in node.users}
+        if not (sizes and train and all(wanted) and weight is not None and 0 in users):
+            continue
+
+        def call(function: Any, *given: Any, before: fx.Node = users[0]) -> fx.Node:
+            made = _before(before, function, given)
+            made.meta["partitioner_tag"] = "must_be_in_backward"  # of some, no tangent tells it
+            return made
+
+        shape, count = [1, -1] + [1] * (len(sizes) - 2), math.prod(sizes) // sizes[1]
+        sums = _before(node, _NORMED, (*args[:-1], [False, True, True]))
+        sums.meta[ADDED] = str(node.target)
+        sums.meta["val"] = (None, *sums.meta["val"][1:])  # not asked for
+        of_weight, of_bias = (_before(node, operator.getitem, (sums, place)) for place in (1, 2))
+        scale = call(_aten.mul.Tensor, weight, invstd)
+        slope = call(_aten.mul.Tensor, call(_aten.mul.Tensor, scale, invstd), of_weight)
+        slope = call(_aten.div.Scalar, slope, -count)
+        constant = call(_aten.div.Scalar, call(_aten.mul.Tensor, scale, of_bias), -count)
+        constant = call(_aten.sub.Tensor, constant, call(_aten.mul.Tensor, slope, mean))
+        scale, slope, constant = (
+            call(_aten.view.default, part, shape) for part in (scale, slope, constant)
+        )
+        made = call(_aten.mul.Tensor, grad, scale)
+        made = call(_aten.addcmul.default, made, x, slope)
+        made = call(_aten.add.Tensor, made, constant)
+        for place, part in ((0, made), (1, of_weight), (2, of_bias)):
+            if place in users:
+                users[place].replace_all_uses_with(part)
+                graph.erase_node(users[place])
+        graph.erase_node(node)
+
+
+def _fixed(node: Any) -> list[int]:
     """The sizes of a tensor, none where they are not fixed."""
     sizes = list(node.meta["val"].shape)
     return sizes if all(isinstance(size, int) for size in sizes) else []
@@ -121,6 +214,5 @@ def _fixed(node: fx.Node) -> list[int]:
 def _before(node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
     with node.graph.inserting_before(node):
         made: fx.Node = node.graph.call_function(function, args, kwargs or {})
-    made.meta[ADDED] = True
-    made.meta["val"] = result_of(function, args, kwargs or {})
+    made.meta.update(node.meta, **{ADDED: "", "val": result_of(function, args, kwargs or {})})
     return made

@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from actprune.graph import rewriting
 from actprune.graph.costs import seconds
 from actprune.graph.options import SMALL
+from actprune.graph.ordering import early
 from actprune.graph.plan import RECOMPUTE
 from actprune.graph.relieving import relieve
 from actprune.graph.schedule import VALUE, Timeline, runs, timeline
@@ -52,6 +53,7 @@ def relieving(limit: int, allowed: float) -> Iterator[list[Told]]:
     def relieved(module: Any, inputs: Any, **options: Any) -> Any:
         forward, backward = split(module, inputs, **options)
         both = forward.graph, backward.graph, options["num_fwd_outputs"]
+        early(backward.graph)
         before, cost = timeline(*both, reuse=True), sum(map(seconds, backward.graph.nodes))
         spent = relieve(runs(*both, reuse=True)[0], backward.graph, both[2], limit, allowed)
         backward.graph.lint()
@@ -60,7 +62,8 @@ def relieving(limit: int, allowed: float) -> Iterator[list[Told]]:
         found.append(Told(before, timeline(*both, reuse=True), spent, made))
         return forward, backward
 
-    with mock.patch("actprune.graph.partition.split", relieved):
+    patched = mock.patch("actprune.graph.partition.split", relieved)
+    with patched, mock.patch("actprune.graph.partition.early"):  # ordered before it is relieved
         yield found
 
 

@@ -146,7 +146,7 @@ def flat(peak: Callable[[Choice], int]) -> Callable[[Choice], Made]:
         plan = GraphPlan(
             "key", entries, None, 400, choice.nbytes, 400, peak(choice), 0.0, (), (), 0, 0
         )
-        return Made(passes, plan, (Moment(),))
+        return Made(passes, plan, lambda: (Moment(),))
 
     return make
 
