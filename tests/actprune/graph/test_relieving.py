@@ -171,7 +171,8 @@ def test_a_copy_is_made_of_another_copy() -> None:
 
 
 @pytest.mark.parametrize("steps", [[sines] * 6, [wide, several, sines], [several] * 3, STEPS])
-def test_prediction_is_what_is_alive(steps: list[Step]) -> None:
+def test_prediction_is_what_is_alive(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actprune.graph.schedule.scratch", mock.Mock(return_value=0))
     model, inputs = chain(steps)
     planned = chosen(graphs(model, inputs), first_of(RECOMPUTE))
     with relieving(0, 1.0) as found:
