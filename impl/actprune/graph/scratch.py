@@ -27,16 +27,18 @@ def scratch(node: fx.Node) -> int:
     if node.target is _aten.convolution.default:
         x, weight, _, stride, padding, _, transposed, _, groups = args
         parts = _fake(x), _fake(weight), _fake(node)
-        if not _reordered(*parts, stride, padding, groups):
+        if not _by_onednn(*parts[:2], stride, padding, groups):
             return 0
-        if transposed:
-            return _of_input(parts[2], parts[0], parts[1], stride)
-        return _of_result(*parts)
+        if _lasts(*parts[:2]):
+            return 2 * nbytes(parts[1])
+        return _of_input(*parts[::-2], parts[1], stride) if transposed else _of_result(*parts)
     if node.target is _aten.convolution_backward.default:
         grad, x, weight, _, stride, padding, _, transposed, _, groups, wanted = args
         parts = _fake(x), _fake(weight), _fake(grad)
-        if transposed or not _reordered(*parts, stride, padding, groups):
+        if transposed or not _by_onednn(*parts[:2], stride, padding, groups):
             return 0
+        if _lasts(*parts[:2]):
+            return 3 * nbytes(parts[1])
         of_weight = max(_blocked(parts[0]) + _blocked(parts[2]), nbytes(parts[1]))
         of_input = _of_input(*parts[::2], parts[1], stride) - nbytes(parts[1])
         return max(of_weight if wanted[1] else 0, of_input if wanted[0] else 0)
@@ -67,15 +69,17 @@ def _of_input(x: Tensor, y: Tensor, weight: Tensor, stride: Any) -> int:
     return max(found, 2 * nbytes(x)) if max(stride) > 1 else found
 
 
-def _reordered(
-    x: Tensor, weight: Tensor, y: Tensor, stride: Any, padding: Any, groups: int
-) -> bool:
-    """Whether oneDNN convolves these, and not as they lie."""
+def _by_onednn(x: Tensor, weight: Tensor, stride: Any, padding: Any, groups: int) -> bool:
+    """Whether oneDNN convolves these."""
     sizes = [hint(n) for n in weight.shape[2:]]
     pointwise = groups == 1 and max((*sizes, *stride)) == 1 and not any(padding)
     plain = pointwise and hint(x.shape[0]) < _FEW and torch.get_num_threads() == 1
-    lasts = any(_channels_last(part) for part in (x, weight))
-    return x.device.type == "cpu" and x.dtype in _ORDERED and not plain and not lasts
+    return x.device.type == "cpu" and x.dtype in _ORDERED and not plain
+
+
+def _lasts(x: Tensor, weight: Tensor) -> bool:
+    """Whether the images stay as they lie, and the weight alone is brought into blocks."""
+    return any(_channels_last(part) for part in (x, weight))
 
 
 def _channels_last(tensor: Tensor) -> bool:

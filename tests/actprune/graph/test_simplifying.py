@@ -1,5 +1,6 @@
 """Simplified joint graphs: gradients stay eager mode's, and what nobody needs is not kept."""
 
+import copy
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -231,3 +232,112 @@ def test_copies_that_nobody_needs_go() -> None:
     assert clones(lambda x: x.clone().sin()) == 1
     assert clones(lambda x: x.sin()[:, ::2].clone().exp()) == 1
     assert clones(lambda x: x.sin()[2:].clone().exp()) == 1
+
+
+# Convolutions and batch norms
+
+
+CONVOLUTIONS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "plain": (nn.Conv2d(3, 5, 3), (2, 3, 9, 8)),
+    "padded": (nn.Conv2d(3, 5, 3, padding=(2, 1)), (2, 3, 9, 8)),
+    "strided": (nn.Conv2d(3, 5, 3, stride=2, padding=1), (2, 3, 9, 8)),
+    "strided past the end": (nn.Conv2d(3, 5, 2, stride=(3, 2)), (2, 3, 10, 9)),
+    "dilated": (nn.Conv2d(3, 5, 3, dilation=2, bias=False), (2, 3, 9, 8)),
+    "in groups": (nn.Conv2d(4, 6, 3, groups=2, stride=2), (2, 4, 9, 8)),
+    "by channel": (nn.Conv2d(4, 4, 3, groups=4, padding=1), (2, 4, 9, 8)),
+    "pointwise": (nn.Conv2d(3, 5, 1), (2, 3, 9, 8)),
+    "pointwise without a bias": (nn.Conv2d(5, 3, 1, bias=False), (2, 5, 9, 8)),
+    "pointwise of few places": (nn.Conv2d(16, 8, 1), (2, 16, 2, 2)),
+    "pointwise and padded": (nn.Conv2d(3, 5, 1, padding=1), (2, 3, 9, 8)),
+    "pointwise and strided": (nn.Conv2d(3, 5, 1, stride=2), (2, 3, 9, 8)),
+    "1d": (nn.Conv1d(3, 5, 3, stride=2), (2, 3, 9)),
+    "pointwise 1d": (nn.Conv1d(3, 5, 1), (2, 3, 9)),
+    "3d": (nn.Conv3d(2, 3, 2, stride=2), (2, 2, 5, 4, 7)),
+    "transposed": (nn.ConvTranspose2d(3, 5, 3, stride=2), (2, 3, 5, 4)),
+    "one image": (nn.Conv2d(3, 5, 3), (1, 3, 9, 8)),
+    "padded like a mirror": (nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect"), (2, 3, 9, 8)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_gradients_of_a_convolution_apart(name: str) -> None:
+    conv, size = CONVOLUTIONS[name]
+    order = torch.channels_last if len(size) == 4 else torch.contiguous_format
+
+    def forward(m: Net, x: Tensor) -> Any:
+        x = x.sin()
+        return m.conv(x) * m.conv(x.contiguous(memory_format=order))
+
+    assert_eager(Net(forward, conv=conv), (wide(*size, grad=True),))
+
+
+def of_gradients(model: nn.Module, *size: int) -> list[fx.Node]:
+    """The operators of a simplified backward pass."""
+    x = torch.randn(size, requires_grad=True)
+    (part,) = parts(model, (x,), backend(compiler="aot_eager"))
+    graph = part.module.graph
+    return [node for node in graph.nodes if node in part.joint.backward]
+
+
+def test_an_input_s_gradient_needs_no_input() -> None:
+    nodes = of_gradients(nn.Conv2d(3, 5, 3), 2, 3, 9, 8)
+    (weight,) = (node for node in nodes if node.target is aten.convolution_backward.default)
+    (image,) = (node for node in nodes if node.target is aten.convolution.default)
+    assert weight.args[-1] == [False, True, True]
+    assert "primals_3" not in {part.name for part in image.all_input_nodes}
+
+
+def test_pointwise_convolutions_are_products_where_that_is_faster() -> None:
+    products = [n for n in of_gradients(nn.Conv2d(3, 5, 1), 2, 3, 9, 8) if "bmm" in n.name]
+    assert [tuple(n.meta["val"].shape) for n in products] == [(2, 3, 72), (2, 5, 3)]
+    few = of_gradients(nn.Conv2d(16, 8, 1), 2, 16, 2, 2)
+    assert not [n for n in few if "bmm" in n.name]
+    assert [n for n in few if n.target is aten.convolution_backward.default]
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.BatchNorm3d(3, eps=0.1)])
+def test_a_batch_norm_s_gradient_over_the_one_it_is_given(norm: nn.Module, mean: float) -> None:
+    def forward(m: Net, x: Tensor) -> Any:
+        return m.norm(x.sin() + mean).cos()
+
+    torch.manual_seed(0)
+    nn.init.uniform_(norm.weight, 0.5, 2)  # type: ignore[arg-type]
+    size = {"BatchNorm1d": (7,), "BatchNorm2d": (4, 5), "BatchNorm3d": (2, 3, 4)}
+    x = wide(5, 3, *size[type(norm).__name__], grad=True)
+    model = Net(forward, norm=norm.double())
+    planned = chosen(graphs(model, (x,)), first_of(KEEP))
+    assert_same(train(model, (x,), planned), train(model, (x,)), tolerance=1e-11)
+    nodes = of_gradients(copy.deepcopy(norm).float(), *x.shape)
+    (sums,) = (n for n in nodes if n.target is aten.native_batch_norm_backward.default)
+    assert sums.args[-1] == [False, True, True]
+
+
+def test_a_batch_norm_of_fp32_far_from_zero() -> None:
+    """Its gradient errs no more than eager mode's by ten times, beside float64's."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    x = (torch.randn(8, 4, 9, 9) + 50).requires_grad_()
+
+    def off(compiled: Any) -> float:
+        exact = train(
+            copy.deepcopy(norm).double(), (x.detach().double().requires_grad_(),), None, 1
+        )
+        found = train(norm, (x,), compiled, 1)
+        name = "gradient of input 0"
+        return float((found[name].double() - exact[name]).norm() / exact[name].norm())
+
+    assert off(backend(1.0, compiler="aot_eager")) <= 10 * off(None)
+
+
+@pytest.mark.parametrize("kind", ["not affine", "evaluated", "frozen"])
+def test_other_batch_norms_are_left_as_they_are(kind: str) -> None:
+    norm = nn.BatchNorm2d(3, affine=kind != "not affine")
+    norm.train(kind != "evaluated")
+    norm.requires_grad_(kind != "frozen")
+
+    def forward(m: Net, x: Tensor) -> Any:
+        return m.norm(m.conv(x)).sin()
+
+    model = Net(forward, conv=nn.Conv2d(3, 3, 1), norm=norm)
+    assert_eager(model, (wide(4, 3, 5, 6),))
