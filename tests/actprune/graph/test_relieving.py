@@ -25,10 +25,12 @@ from actprune.graph.ordering import early
 from actprune.graph.plan import RECOMPUTE
 from actprune.graph.relieving import relieve
 from actprune.graph.schedule import VALUE, Timeline, runs, timeline
+from actprune.solver.items import Item
 from tests.actprune.graph.test_schedule import Meter
 from tests.planned import assert_same, chosen, first_of, graphs, passes, train
 from tests.twins import Net
 
+CODES = "codes:bits=8"
 Case = tuple[nn.Module, tuple[Any, ...]]
 Step = Callable[[Net, Tensor], Tensor]
 
@@ -168,6 +170,31 @@ def test_a_copy_is_made_of_another_copy() -> None:
     nodes = [node for node in backward.graph.nodes if node.meta.get(VALUE) in twice]
     later = {node.meta[VALUE]: node for node in nodes}  # the last of each
     assert any(later.get(part.meta.get(VALUE)) is part for n in nodes for part in n.args)
+
+
+def test_a_chain_of_sums_is_made_again_from_what_is_held() -> None:
+    """Of a sum of branches in codes, by as many operators as it takes: each is idle at the peak."""
+
+    def forward(m: Net, x: Tensor) -> Any:
+        for place in range(24):
+            x = x + m.fc(x.sin() * (place + 1)).cos()
+        return x
+
+    model, rows = Net(forward, fc=nn.Linear(16, 16)).double(), SMALL // 16
+    inputs = (torch.randn(rows, 16, dtype=torch.float64),)
+
+    def choose(item: Item) -> str:
+        branch = item.name.startswith("cos") and not item.needed
+        return CODES if branch and item.options[1:] else RECOMPUTE
+
+    planned = chosen(graphs(model, inputs), choose)
+    with relieving(0, 0.0) as nothing:
+        wanted = train(model, inputs, planned, steps=1)
+    with relieving(0, 1.0) as found:
+        assert_same(train(model, inputs, planned, steps=1), wanted, tolerance=1e-12)
+    before, after = (max(told[0].after.backward) for told in (nothing, found))
+    assert found[0].spent > 0
+    assert after < 0.45 * before  # by one operator each, half would stay
 
 
 @pytest.mark.parametrize("steps", [[sines] * 6, [wide, several, sines], [several] * 3, STEPS])
