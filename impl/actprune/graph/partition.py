@@ -13,6 +13,7 @@ from torch import fx
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse
 from torch._ops import OpOverload
+from torch.fx._lazy_graph_module import _make_graph_module, _use_lazy_graph_module
 
 from actprune.formats import Format
 from actprune.graph.costs import seconds
@@ -74,6 +75,7 @@ class Partition:
             passes, unless this one keeps it.
     """
 
+    @_use_lazy_graph_module(True)  # code is made of what runs alone
     def __init__(
         self,
         joint_module: fx.GraphModule,
@@ -167,6 +169,7 @@ class Partition:
         }
         return by_names(found, choices)
 
+    @_use_lazy_graph_module(True)
     def made(
         self,
         found: list[Item],
@@ -227,7 +230,7 @@ def _measured(errors: GraphErrors, _: Value) -> Sequence[Format]:
 
 
 def _copy(module: fx.GraphModule) -> fx.GraphModule:
-    twin = fx.GraphModule(module, copy.deepcopy(module.graph))
+    twin = _make_graph_module(module, copy.deepcopy(module.graph))
     twin.meta.update(module.meta)
     return twin
 

@@ -293,7 +293,7 @@ def split(
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return the two passes of a joint graph that was rewritten, by torch's own partitioner.
 
-    It is told what to keep, where it would choose.
+    It is told what to keep, where it would choose; the order is ours already.
     """
 
     def crossing(graph: fx.Graph, info: Any, *_: Any, **__: Any) -> list[fx.Node]:
@@ -315,7 +315,11 @@ def split(
             if node in gradients or any(u not in before and u is not output for u in node.users)
         ]
 
-    with patch.object(partitioners, "choose_saved_values_set", crossing), config.patch(cse=False):
+    with (
+        patch.object(partitioners, "choose_saved_values_set", crossing),
+        patch.object(partitioners, "reordering_to_mimic_autograd_engine", lambda module: module),
+        config.patch(cse=False),
+    ):
         found: tuple[fx.GraphModule, fx.GraphModule] = (
             partitioners.min_cut_rematerialization_partition(joint_module, inputs, **options)
         )
