@@ -91,8 +91,8 @@ class Bench:
         """Return the rows; `first` even: dense is compiled first where compilation is timed."""
         options = self.options
         if options.profile:  # first: it resets what was compiled
-            model, x = build(self.make, options.device)  # of a batch of two, for time
-            self.errors = errors_of(loss_of(model, "profiled"), x[:2], compiler=options.compiler)
+            model, x = self.build()
+            self.errors = errors_of(loss_of(model, "profiled"), x, compiler=options.compiler)
         self.add(EAGER, EAGER)
         self.add(CHECKPOINTING, CHECKPOINTING)
         self.add(COMPILED, COMPILED)

@@ -28,7 +28,7 @@ def scratch(node: fx.Node) -> int:
         x, weight, _, stride, padding, _, transposed, _, groups = args
         parts = _fake(x), _fake(weight), _fake(node)
         if not _by_onednn(*parts[:2], stride, padding, groups):
-            return 0
+            return nbytes(parts[2]) if transposed else 0
         if _lasts(*parts[:2]):
             return 2 * nbytes(parts[1])
         return _of_input(*parts[::-2], parts[1], stride) if transposed else _of_result(*parts)

@@ -12,6 +12,7 @@ from actprune.graph.values import Joint, result_of
 _aten: Any = torch.ops.aten
 _CONVOLVED = _aten.convolution_backward.default
 _NORMED = _aten.native_batch_norm_backward.default
+_LAST = torch.channels_last
 ADDED = "actprune_added"
 """In the meta of a node that stands here for others, and may not where sizes are not fixed: the
 operator that it replaces, which one of them names."""
@@ -100,50 +101,78 @@ def weights_apart(graph: fx.Graph) -> None:
         users = {user.args[1]: user for user in node.users}
         if not (fixed and args[-1][0] and args[-1][1]) or args[7]:
             continue
-        product = _is_product(node)
-        made = [_of_input(node, product=product)]
-        made += _of_weight(node) if product else _of_weight_by_itself(node)
+        made = [_of_input(node), *_of_weight(node)]
         for place, user in users.items():
             user.replace_all_uses_with(made[place])
             graph.erase_node(user)
         graph.erase_node(node)
 
 
-def _is_product(node: fx.Node) -> bool:
-    """Whether a convolution is one product for each image, whose places are more than channels."""
+def _is_product(node: fx.Node, *images: Any) -> bool:
+    """Whether a 1x1 convolution is products of what these images hold as they lie.
+
+    Channels by channels it is one for each image, which pays where places outnumber channels.
+    """
     args: Any = node.args
-    grad, x, weight, _, stride, padding, _, _, _, groups, _ = args
+    grad, _, weight, _, stride, padding, _, _, _, groups, _ = args
     kernel, places = _fixed(weight), math.prod(_fixed(grad)[2:])
     pointwise = groups == 1 and max(*stride, *kernel[2:]) == 1 and not any(padding)
-    plain = all(part.meta["val"].is_contiguous() for part in (grad, x))
-    return pointwise and plain and places >= max(kernel[:2])
+    orders = {_order(image) for image in images}
+    many = places >= max(kernel[:2]) or _LAST in orders
+    return pointwise and many and len(orders) == 1 and None not in orders
 
 
-def _of_input(node: fx.Node, *, product: bool) -> fx.Node:
-    """The product, or the transposed convolution."""
+def _order(image: Tensor) -> torch.memory_format | None:
+    """How an image lies: channel by channel, or place by place; None where in another way."""
+    if image.is_contiguous():
+        return torch.contiguous_format
+    last = image.dim() == 4 and image.is_contiguous(memory_format=_LAST)
+    return _LAST if last else None
+
+
+def _of_input(node: fx.Node) -> fx.Node:
+    """A product, or the transposed convolution."""
     args: Any = node.args
     grad, x, weight, _, stride, padding, dilation, _, _, groups, _ = args
     sizes, outer, kernel = _fixed(x), _fixed(grad)[2:], _fixed(weight)
-    if product:
+    wanted: Tensor = node.meta["val"][0]
+    if _is_product(node, grad.meta["val"], wanted):
         matrix = _before(node, _aten.view.default, (weight, kernel[:2]))
+        if _order(wanted) is _LAST:
+            made = _before(node, _aten.mm.default, (_rows(node, grad), matrix))
+            made = _before(node, _aten.view.default, (made, [sizes[0], *sizes[2:], sizes[1]]))
+            return _before(node, _aten.permute.default, (made, [0, 3, 1, 2]))
         turned = _before(node, _aten.permute.default, (matrix, [1, 0]))
         each = _before(node, _aten.expand.default, (turned, [sizes[0], *kernel[1::-1]]))
-        made = _before(node, _aten.bmm.default, (each, _places(node, grad)))
+        made = _before(node, _aten.bmm.default, (each, _planes(node, grad)))
         return _before(node, _aten.view.default, (made, sizes))
     lengths = zip(sizes[2:], outer, kernel[2:], stride, padding, dilation, strict=True)
     rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in lengths]
     given = grad, weight, None, stride, padding, dilation, True, rest, groups
-    return _before(node, _aten.convolution.default, given)
+    made = _before(node, _aten.convolution.default, given)
+    if made.meta["val"].stride() == wanted.stride():
+        return made
+    order = {"memory_format": _order(wanted) or torch.contiguous_format}
+    return _before(node, _aten.clone.default, (made,), order)
 
 
 def _of_weight(node: fx.Node) -> list[fx.Node]:
-    """The sum of a product of each image, and that of the bias."""
+    """Products, and the bias's sum; or the operator by itself."""
     args: Any = node.args
     grad, x, weight = args[:3]
-    turned = _before(node, _aten.permute.default, (_places(node, x), [0, 2, 1]))
-    each = _before(node, _aten.bmm.default, (_places(node, grad), turned))
+    tensors = grad.meta["val"], x.meta["val"]
+    if not _is_product(node, *tensors):
+        made = _before(node, _CONVOLVED, (*args[:-1], [False, *args[-1][1:]]))
+        made.meta[ADDED] = str(node.target)
+        return [_before(node, operator.getitem, (made, place)) for place in (1, 2)]
+    if _order(tensors[0]) is _LAST:
+        turned = _before(node, _aten.permute.default, (_rows(node, grad), [1, 0]))
+        each = made = _before(node, _aten.mm.default, (turned, _rows(node, x)))
+    else:
+        turned = _before(node, _aten.permute.default, (_planes(node, x), [0, 2, 1]))
+        each = _before(node, _aten.bmm.default, (_planes(node, grad), turned))
+        made = _before(node, _aten.sum.dim_IntList, (each, [0]))
     each.meta[ADDED] = str(node.target)
-    made = _before(node, _aten.sum.dim_IntList, (each, [0]))
     dims = [0, *range(2, len(_fixed(grad)))]
     return [
         _before(node, _aten.view.default, (made, _fixed(weight))),
@@ -151,16 +180,15 @@ def _of_weight(node: fx.Node) -> list[fx.Node]:
     ]
 
 
-def _of_weight_by_itself(node: fx.Node) -> list[fx.Node]:
-    args: Any = node.args
-    made = _before(node, _CONVOLVED, (*args[:-1], [False, *args[-1][1:]]))
-    made.meta[ADDED] = str(node.target)
-    return [_before(node, operator.getitem, (made, place)) for place in (1, 2)]
-
-
-def _places(node: fx.Node, images: Any) -> fx.Node:
-    """Images whose places are in one dimension."""
+def _planes(node: fx.Node, images: Any) -> fx.Node:
+    """Images channel by channel, whose places are in one dimension."""
     return _before(node, _aten.view.default, (images, [*_fixed(images)[:2], -1]))
+
+
+def _rows(node: fx.Node, images: Any) -> fx.Node:
+    """The places of all images, each a row of channels."""
+    turned = _before(node, _aten.permute.default, (images, [0, 2, 3, 1]))
+    return _before(node, _aten.view.default, (turned, [-1, _fixed(images)[1]]))
 
 
 def norms_apart(graph: fx.Graph) -> None:
