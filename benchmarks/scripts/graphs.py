@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     add("--compiler", default="aot_eager", choices=COMPILERS)
     add("--error", type=float, help="of the gradients, at most, as predicted")
     add("--peak", type=float, help="of a plan, at most, as a share of checkpointing's measured one")
-    add("--profile", action="store_true", help="measure errors on two samples first")
+    add("--profile", action="store_true", help="measure errors on the batch first")
     add("--sweep", nargs="?", const="held", choices=("held", "peak"), help="ten budgets of what")
     add("--tries", type=int, default=4, help="torch's budgets tried for each of ours, inductor")
     add("--model", action="append")

@@ -1,5 +1,6 @@
 """What operators and stores take, in seconds, by the sizes of their tensors."""
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,6 +96,11 @@ def _matrix(shapes: Shapes, result: list[int]) -> int:
     return count
 
 
+def _grouped(shapes: Shapes, result: list[int]) -> int:
+    """Of rows, each with one of several matrices."""
+    return shapes[0][-1] * math.prod(result)
+
+
 def _convolved(shapes: Shapes, result: list[int]) -> int:
     weight, count = shapes[1], 1
     for size in (*weight[1:], *result):
@@ -112,6 +118,7 @@ def _attention(shapes: Shapes, result: list[int]) -> int:
 
 _PRODUCTS: dict[str, Callable[[Shapes, list[int]], int]] = {
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix),
+    **dict.fromkeys(("_grouped_mm", "grouped_mm_fallback"), _grouped),
     "convolution": _convolved,
     **dict.fromkeys(
         (

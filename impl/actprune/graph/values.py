@@ -18,6 +18,8 @@ _STATEFUL = ("_native_batch_norm_legit_functional", "_batch_norm_with_update_fun
 """Operators that also return what they update."""
 _REPEATING = ("aten", "prims", "actprune")
 """Namespaces whose random operators have a tag; another's may draw, or do more than they return."""
+_KNOWN = ("transformers::grouped_mm_fallback",)
+"""Others' operators that are known to give the same once more."""
 _HUGE = 1e30
 """Masks add as much to what a softmax shall pass over."""
 _FINITE = (
@@ -116,7 +118,8 @@ def repeats(node: fx.Node, changed: set[fx.Node]) -> bool:
         return True
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    if target.namespace not in _REPEATING or target._schema.is_mutable:
+    known = target.namespace in _REPEATING or target._schema.name in _KNOWN
+    if not known or target._schema.is_mutable:
         return False
     if target._schema.name.partition("::")[2] in (*_STATEFUL, "inductor_seeds"):
         return False

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from actprune.graph.compiling import backend
 from actprune.graph.values import Joint, Value, hint, is_view, nbytes, repeats, tensors
@@ -148,3 +149,17 @@ def test_views_and_repetition_of_operators() -> None:
     assert not repeats(copy, {x})
     view.meta["val"] = [torch.ones(2), 3, None]
     assert [len(part) for part in tensors(view)] == [2]
+
+
+def test_another_s_operator_runs_once_unless_it_is_known() -> None:
+    """It might draw random numbers, or count its calls."""
+
+    @torch.library.custom_op("somebody::twice", mutates_args=())
+    def twice(x: Tensor) -> Tensor:
+        return x * 2
+
+    assert twice is not None
+    node = fx.Graph().call_function(torch.ops.somebody.twice.default)
+    assert not repeats(node, set())
+    with mock.patch("actprune.graph.values._KNOWN", ("somebody::twice",)):
+        assert repeats(node, set())
