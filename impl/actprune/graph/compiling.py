@@ -18,7 +18,7 @@ from actprune.graph.options import Errors, Formats, kind_of
 from actprune.graph.partition import Partition, Settings
 from actprune.graph.plan import GraphPlan, Plan
 from actprune.graph.reading import load
-from actprune.graph.values import Value, made_before
+from actprune.graph.values import Value, passed_activations
 from actprune.saved.rules import AT, THEN, Rule, read_rules, rule_of
 from actprune_common.errors import InputError, check_one_of, expected
 
@@ -55,7 +55,7 @@ class Backend:
 
     def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
         """Compile a graph. Raises InputError where no plan is within the limits."""
-        partition = partial(self.partition, made=made_before(inputs))
+        partition = partial(self.partition, passed=passed_activations(inputs))
         if self.compiler == "aot_eager":
             run: Any = aot_autograd(
                 fw_compiler=boxed_nop,
@@ -67,14 +67,14 @@ class Backend:
         return compile_by_inductor(module, inputs, partition)
 
     def partition(
-        self, joint: fx.GraphModule, inputs: Any, *, made: Collection[int], **options: Any
+        self, joint: fx.GraphModule, inputs: Any, *, passed: Collection[int], **options: Any
     ) -> tuple[fx.GraphModule, fx.GraphModule]:
         """Return the two passes of a joint graph.
 
-        made: as `Partition` takes them.
+        passed: as `Partition` takes them.
         """
         compiled = self.compiler == "inductor"
-        part = Partition(joint, inputs, compiled=compiled, made=made, **options)
+        part = Partition(joint, inputs, compiled=compiled, passed=passed, **options)
         try:
             known = self.plans.get(part.key)
             planned = part.planned(self.settings, known, self._others())

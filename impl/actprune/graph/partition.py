@@ -71,8 +71,8 @@ class Partition:
         joint_module, inputs, options: as AOTAutograd gives them to a partition function.
         compiled: whether code is made of the passes, which then writes over what it reads last by
             itself; else they run operator by operator.
-        made: the places among the inputs of what other graphs made: it can be freed between the
-            passes, unless this one keeps it.
+        passed: the places among the inputs of activations, which other graphs made: they can be
+            freed between the passes, unless this one keeps them.
     """
 
     @_use_lazy_graph_module(True)  # code is made of what runs alone
@@ -82,7 +82,7 @@ class Partition:
         inputs: Any,
         *,
         compiled: bool,
-        made: Collection[int] = (),
+        passed: Collection[int] = (),
         **options: Any,
     ) -> None:
         self.inputs, self.options, self.compiled = inputs, options, compiled
@@ -90,7 +90,7 @@ class Partition:
         joint_module.graph.eliminate_dead_code()
         joint_module.graph = fx_graph_cse(joint_module.graph)
         number(joint_module.graph)
-        mark(joint_module.graph, made)
+        mark(joint_module.graph, passed)
         with functorch.patch(cse=False):
             self.dense = partitioners.min_cut_rematerialization_partition(
                 _copy(joint_module), inputs, **options

@@ -17,7 +17,7 @@ from actprune.graph.options import CANDIDATES, Errors, GraphErrors, is_codable, 
 from actprune.graph.partition import Partition
 from actprune.graph.plan import KEEP, RECOMPUTE
 from actprune.graph.products import group_for
-from actprune.graph.values import made_before
+from actprune.graph.values import passed_activations
 from actprune_common.errors import InputError
 from actprune_kernels import codes
 
@@ -119,7 +119,7 @@ class _Recorder:
 
     def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
         """Return what runs a graph and measures it."""
-        trial = _Trial(self.formats, self.found, self.written, made_before(inputs))
+        trial = _Trial(self.formats, self.found, self.written, passed_activations(inputs))
         if self.compiler == "inductor":
             return compile_by_inductor(module, inputs, trial.partition, trial.inner)
         compiled: Any = aot_autograd(
@@ -140,9 +140,9 @@ class _Trial:
         formats: Sequence[Codes],
         found: dict[str, GraphErrors],
         written: list[tuple[Tensor, Tensor]],
-        made: Sequence[int],
+        passed: Sequence[int],
     ) -> None:
-        self.formats, self.found, self.written, self.made = formats, found, written, made
+        self.formats, self.found, self.written, self.passed = formats, found, written, passed
         self.inputs: dict[str, Any] = {}
         """Of both passes, by the names of their inputs."""
         self.before: dict[str, Tensor] = {}
@@ -155,7 +155,7 @@ class _Trial:
     def partition(self, joint: fx.GraphModule, inputs: Any, **options: Any) -> Any:
         """Return passes between which everything is kept."""
         # as if for a compiler: what runs here is read again, and nothing may be written over
-        self.part = Partition(joint, inputs, compiled=True, made=self.made, **options)
+        self.part = Partition(joint, inputs, compiled=True, passed=self.passed, **options)
         self.items = items(self.part.joint, self.part.values, lambda _: self.formats, GraphErrors())
         self.kept = {item.name: KEEP for item in self.items if item.options}
         return self._passes(self.kept)

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from actprune.graph.reusing import overwritten
 from actprune.graph.scratch import scratch
-from actprune.graph.values import MADE, is_view, nbytes
+from actprune.graph.values import PASSED, is_view, nbytes
 
 Storage = tuple[str, int]
 """The name of the operator that made it, and the place among its results."""
@@ -82,7 +82,7 @@ def runs(
 ) -> tuple["Run", "Run"]:
     """Return the two passes as they run; the arguments are those of `timeline`."""
     inputs = forward.find_nodes(op="placeholder")
-    given = {node.name: () for node in inputs if MADE not in node.meta}
+    given = {node.name: () for node in inputs if PASSED not in node.meta}
     first = Run(forward, given, reuse=reuse)
     return first, first.then(backward, outputs)
 
@@ -119,7 +119,7 @@ class Run:
                 self.storages[node] = tuple(given[node.name])
             elif node.op != "output":
                 self.storages[node] = self._of(node)
-            if MADE in node.meta and node.name not in given:
+            if PASSED in node.meta and node.name not in given:
                 lent.update(self.storages[node])
         (output,) = graph.find_nodes(op="output")
         parts = output.args[0]

@@ -27,8 +27,8 @@ _FINITE = (
     *("mm", "bmm", "addmm", "baddbmm", "convolution"),
 )
 """What is finite even of infinities, or otherwise is not."""
-MADE = "actprune_made"
-"""In the meta of an input that another graph made."""
+PASSED = "actprune_passed"
+"""In the meta of an input that is an activation: another graph made it."""
 UNKNOWN = 4096
 """A size that nobody knows while it is traced counts so."""
 
@@ -161,7 +161,7 @@ def statistics(node: fx.Node) -> list[fx.Node]:
     return [user for place in (1, 2) for user in made.users if user.args[1] == place]
 
 
-def made_before(inputs: Sequence[Any]) -> list[int]:
+def passed_activations(inputs: Sequence[Any]) -> list[int]:
     """Return the places of inputs that other graphs or eager operators made of parameters."""
     return [
         place
@@ -170,12 +170,12 @@ def made_before(inputs: Sequence[Any]) -> list[int]:
     ]
 
 
-def mark(graph: fx.Graph, made: Collection[int]) -> None:
+def mark(graph: fx.Graph, passed: Collection[int]) -> None:
     """Mark the inputs of a joint graph that other graphs made, by their places among all."""
     for node in graph.find_nodes(op="placeholder"):
         place = getattr(node.meta.get("desc"), "idx", None)
-        if place in made and "tangents" not in str(node.target):
-            node.meta[MADE] = True
+        if place in passed and "tangents" not in str(node.target):
+            node.meta[PASSED] = True
 
 
 class Joint:
@@ -196,7 +196,7 @@ class Joint:
         self.changed = self._changed()
         """Inputs that the forward pass writes to, and their views."""
         for node in graph.nodes:
-            made = node.op == "placeholder" and MADE in node.meta and node not in self.changed
+            made = node.op == "placeholder" and PASSED in node.meta and node not in self.changed
             if made or (node.op == "call_function" and node not in self.backward):
                 self._add(node, self.changed)
         self._normalize()

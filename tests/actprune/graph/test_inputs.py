@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import actprune.graph
 from actprune.graph.compiling import backend
 from actprune.graph.plan import KEEP
-from actprune.graph.values import made_before
+from actprune.graph.values import passed_activations
 from benchmarks.scripts.graph_steps import allocated
 from tests.planned import assert_same, chosen, first_of, graphs, train
 
@@ -103,7 +103,9 @@ def test_errors_of_such_an_input_are_measured() -> None:
 
 def test_parameters_batches_and_what_has_no_gradient_are_none() -> None:
     weight, x = nn.Parameter(torch.ones(2)), torch.ones(2)
-    assert made_before([weight, x, weight * 1, 3, x.requires_grad_(), (weight * 1).detach()]) == [2]
+    assert passed_activations(
+        [weight, x, weight * 1, 3, x.requires_grad_(), (weight * 1).detach()]
+    ) == [2]
 
 
 def test_an_input_that_is_written_to_is_held_as_torch_holds_it() -> None:
