@@ -94,10 +94,13 @@ class Search:
                 return best
             goal = best.plan.peak if limit is None else max(limit, made.plan.peak)
             cuts += [self._cut(made.plan, each, int(goal * _STEP)) for each in made.moments()]
-            found = self._within(cuts)
-            if found is None or (limit is None and found.seconds > _SLOWER * choice.seconds):
+            most = _SLOWER * choice.seconds if limit is None else math.inf
+            found = self._within(cuts, most=most)
+            if found is None:
                 break
             made = make(found)
+            if limit is None and made.plan.peak >= best.plan.peak:
+                break
             best = min(best, made, key=_peak)
         return best if limit is None else self._lower(best, limit, choice, make)
 
@@ -108,7 +111,7 @@ class Search:
         for share in (*_SHARES, *(1 / share for share in _SHARES)):
             if best.plan.peak <= limit:
                 return best
-            found = self._within((), int(min(self.budget, share * choice.nbytes)))
+            found = self._within((), budget=int(min(self.budget, share * choice.nbytes)))
             if found is not None:
                 best = min(best, make(found), key=_peak)
         if best.plan.peak <= limit:
@@ -116,14 +119,19 @@ class Search:
         what = f"at least {best.plan.peak} bytes, the least that was found"
         raise expected("peak", what, limit)
 
-    def _within(self, cuts: Sequence[Cut], budget: int | None = None) -> Choice | None:
-        """The fastest choice within cuts, and within the error on the batch; None without one."""
+    def _within(
+        self, cuts: Sequence[Cut], *, budget: int | None = None, most: float = math.inf
+    ) -> Choice | None:
+        """The fastest choice within cuts, and within the error on the batch; None without one.
+
+        most: seconds that it may take.
+        """
         try:
             budget = self.budget if budget is None else budget
             found = solve(self.items, budget=budget, error=self.bound, cuts=cuts)
         except InputError:
             return None
-        return found if self._allowed(found) else None
+        return found if found.seconds <= most and self._allowed(found) else None
 
     def _calibrated(self) -> Choice:
         """The fastest choice within budget and error, as a batch measures it where there is one."""
