@@ -21,19 +21,27 @@ def early(graph: fx.Graph) -> None:
     """By such an operator, the last of its gradients."""
     for node in map(_maker, results):
         inputs = [_maker(part) for part in _product(node).all_input_nodes]
-        grads = [part for part in inputs if VALUE not in part.meta and part.op != "placeholder"]
+        grads = [part for part in inputs if VALUE not in part.meta and _is_gradient(part)]
         if node.op == "call_function" and 0 < len(grads) < len(inputs):
             found[node] = max(grads, key=order.__getitem__)
+    start = graph.find_nodes(op="placeholder")[-1:]
     for node, last in sorted(found.items(), key=lambda each: order[each[1]]):
         place = {each: place for place, each in enumerate(graph.nodes)}
         wanted, stack = set[fx.Node](), [node]
         while stack:
             part = stack.pop()
-            if place[part] > place[last] and part not in wanted:
+            late = part.op == "call_function" and place[part] > place[last]
+            if late and part not in wanted:
                 wanted.add(part)
                 stack += part.all_input_nodes
+        after = start[0] if last.op == "placeholder" else last
         for part in sorted(wanted, key=place.__getitem__, reverse=True):
-            last.append(part)
+            after.append(part)
+
+
+def _is_gradient(node: fx.Node) -> bool:
+    """Whether a node that is no value is a gradient, and not a parameter or a store."""
+    return node.op == "call_function" or "tangents" in str(node.target)
 
 
 def _maker(node: fx.Node) -> fx.Node:

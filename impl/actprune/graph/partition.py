@@ -96,6 +96,7 @@ class Partition:
                 _copy(joint_module), inputs, **options
             )
         graphs = self.dense[0].graph, self.dense[1].graph
+        # run operator by operator, torch's passes write over nothing; ours do
         self.dense_timeline = timeline(*graphs, self.count, reuse=compiled)
         self.module = joint_module
         self.joint = simplify(joint_module.graph, self.count)

@@ -129,9 +129,10 @@ class Run:
         inputs = (node for node in self.nodes if node.op == "placeholder")
         self.given = {storage for node in inputs for storage in self.storages[node]}
         self.last: dict[Storage, int] = {}
-        """The place of the operator that uses a storage last."""
+        """The place of the last operator that uses a storage."""
         self.until: dict[Storage, int] = {}
-        """The last place at which it is in memory."""
+        """The last place at which it is in memory: results stay, and what is written over is gone
+        before the operator that does so."""
         self.since: dict[Storage, int] = dict.fromkeys(self.given, 0)
         self._uses(lent)
         self.alive = self._alive()

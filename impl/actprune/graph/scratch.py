@@ -31,7 +31,8 @@ def scratch(node: fx.Node) -> int:
             return nbytes(parts[2]) if transposed else 0
         if _lasts(*parts[:2]):
             return 2 * nbytes(parts[1])
-        return _of_input(*parts[::-2], parts[1], stride) if transposed else _of_result(*parts)
+        x, weight, y = parts
+        return _of_input(y, x, weight, stride) if transposed else _of_result(*parts)
     if node.target is _aten.convolution_backward.default:
         grad, x, weight, _, stride, padding, _, transposed, _, groups, wanted = args
         parts = _fake(x), _fake(weight), _fake(grad)
@@ -39,8 +40,9 @@ def scratch(node: fx.Node) -> int:
             return 0
         if _lasts(*parts[:2]):
             return 3 * nbytes(parts[1])
-        of_weight = max(_blocked(parts[0]) + _blocked(parts[2]), nbytes(parts[1]))
-        of_input = _of_input(*parts[::2], parts[1], stride) - nbytes(parts[1])
+        x, weight, y = parts
+        of_weight = max(_blocked(x) + _blocked(y), nbytes(weight))
+        of_input = _of_input(x, y, weight, stride) - nbytes(weight)
         return max(of_weight if wanted[1] else 0, of_input if wanted[0] else 0)
     if node.target is _aten.native_batch_norm_backward.default:
         return nbytes(_fake(args[1])) if args[-1][0] else 0

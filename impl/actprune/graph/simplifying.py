@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from actprune.graph.values import Joint, result_of
+from actprune.graph.values import Joint, hint, result_of
 
 _aten: Any = torch.ops.aten
 _CONVOLVED = _aten.convolution_backward.default
 _NORMED = _aten.native_batch_norm_backward.default
 _LAST = torch.channels_last
 ADDED = "actprune_added"
-"""In the meta of a node that stands here for others, and may not where sizes are not fixed: the
-operator that it replaces, which one of them names."""
+"""In the meta of a node that replaces others, perhaps only where sizes are fixed: what `key_of`
+reads in place of its operator, so that keys are the same. One node names what it replaces, another
+has an empty text, and is passed over."""
 
 
 def simplify(graph: fx.Graph, outputs: int) -> Joint:
@@ -61,7 +62,7 @@ def with_masks(joint: Joint) -> None:
             if result not in joint.values:
                 continue
             mask = _before(node, _aten.le.Scalar, (result, least))
-            made = _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
+            made = _masked(node, grad, mask)
         elif node.target is _aten.hardtanh_backward.default:
             grad, result, least, most = node.args
             if result not in joint.values:
@@ -69,11 +70,29 @@ def with_masks(joint: Joint) -> None:
             below = _before(node, _aten.le.Scalar, (result, least))
             above = _before(node, _aten.ge.Scalar, (result, most))
             mask = _before(node, _aten.logical_or.default, (below, above))
-            made = _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
+            made = _masked(node, grad, mask)
         else:
             continue
         node.replace_all_uses_with(made)
         joint.graph.erase_node(node)
+
+
+def _masked(node: fx.Node, grad: Any, mask: fx.Node) -> fx.Node:
+    """0 where a mask says so, else a gradient, which lies as what `node` gives.
+
+    masked_fill, which can be written over the gradient, gives what lies in the order of its sizes.
+    """
+    wanted: Tensor = node.meta["val"]
+    dims = sorted(range(wanted.dim()), key=lambda dim: -hint(wanted.stride(dim)))
+    turned = wanted.permute(dims)
+    if not turned.is_contiguous():
+        return _before(node, _aten.where.ScalarSelf, (mask, 0, grad))
+    if dims == sorted(dims):
+        return _before(node, _aten.masked_fill.Scalar, (grad, mask, 0))
+    parts = (_before(node, _aten.permute.default, (part, dims)) for part in (grad, mask))
+    made = _before(node, _aten.masked_fill.Scalar, (*parts, 0))
+    back = sorted(range(len(dims)), key=dims.__getitem__)
+    return _before(node, _aten.permute.default, (made, back))
 
 
 def without_contents(joint: Joint) -> None:
@@ -146,7 +165,8 @@ def _of_input(node: fx.Node) -> fx.Node:
         each = _before(node, _aten.expand.default, (turned, [sizes[0], *kernel[1::-1]]))
         made = _before(node, _aten.bmm.default, (each, _planes(node, grad)))
         return _before(node, _aten.view.default, (made, sizes))
-    lengths = zip(sizes[2:], outer, kernel[2:], stride, padding, dilation, strict=True)
+    settings = (list(part) * (len(outer) // len(part)) for part in (stride, padding, dilation))
+    lengths = zip(sizes[2:], outer, kernel[2:], *settings, strict=True)
     rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in lengths]
     given = grad, weight, None, stride, padding, dilation, True, rest, groups
     made = _before(node, _aten.convolution.default, given)
@@ -182,13 +202,15 @@ def _of_weight(node: fx.Node) -> list[fx.Node]:
 
 def _planes(node: fx.Node, images: Any) -> fx.Node:
     """Images channel by channel, whose places are in one dimension."""
-    return _before(node, _aten.view.default, (images, [*_fixed(images)[:2], -1]))
+    sizes = _fixed(images)
+    return _before(node, _aten.view.default, (images, [*sizes[:2], math.prod(sizes[2:])]))
 
 
 def _rows(node: fx.Node, images: Any) -> fx.Node:
     """The places of all images, each a row of channels."""
     turned = _before(node, _aten.permute.default, (images, [0, 2, 3, 1]))
-    return _before(node, _aten.view.default, (turned, [-1, _fixed(images)[1]]))
+    count, channels, *rest = _fixed(images)
+    return _before(node, _aten.view.default, (turned, [count * math.prod(rest), channels]))
 
 
 def norms_apart(graph: fx.Graph) -> None:
@@ -204,10 +226,16 @@ def norms_apart(graph: fx.Graph) -> None:
         users = {user.args[1]: user for user in node.users}
         if not (sizes and train and all(wanted) and weight is not None and 0 in users):
             continue
+        given, result = grad.meta["val"], users[0].meta["val"]
+        if {given.dtype, weight.meta["val"].dtype, x.meta["val"].dtype} != {result.dtype}:
+            continue  # under autocast
+        if given.stride() != result.stride():
+            continue
 
         def call(function: Any, *given: Any, before: fx.Node = users[0]) -> fx.Node:
             made = _before(before, function, given)
-            made.meta["partitioner_tag"] = "must_be_in_backward"  # of some, no tangent tells it
+            # a factor follows from no tangent, but nobody needs it in the forward pass
+            made.meta["partitioner_tag"] = "must_be_in_backward"
             return made
 
         shape, count = [1, -1] + [1] * (len(sizes) - 2), math.prod(sizes) // sizes[1]

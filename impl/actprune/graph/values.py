@@ -1,6 +1,7 @@
 """The tensors of a joint graph of both passes: which storages hold them, and who reads them."""
 
 import operator
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 _aten: Any = torch.ops.aten
 _ALIASES = (_aten._unsafe_view.default, _aten.lift_fresh.default)
 """Operators that return their argument's storage though their schema does not say so."""
+_WAITING = ("_c10d_functional::wait_tensor",)
+"""The same, of a library that may be missing."""
 _STATEFUL = ("_native_batch_norm_legit_functional", "_batch_norm_with_update_functional")
 """Operators that also return what they update."""
 _REPEATING = ("aten", "prims", "actprune")
@@ -102,7 +106,7 @@ def is_view(node: fx.Node) -> bool:
         return isinstance(base, fx.Node) and is_view(base)
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    if node.target in _ALIASES:
+    if node.target in _ALIASES or node.target._schema.name in _WAITING:
         return True
     returns = node.target._schema.returns
     return bool(returns) and returns[0].alias_info is not None
@@ -162,12 +166,23 @@ def statistics(node: fx.Node) -> list[fx.Node]:
 
 
 def passed_activations(inputs: Sequence[Any]) -> list[int]:
-    """Return the places of inputs that other graphs or eager operators made of parameters."""
+    """Return the places of inputs that other graphs or eager operators made of parameters.
+
+    One that shares its storage with another is none of them: to hold its codes frees nothing.
+    """
+    tensors = [each for each in inputs if isinstance(each, Tensor) and _is_plain(each)]
+    counts = Counter(each.untyped_storage()._cdata for each in tensors)
     return [
         place
         for place, each in enumerate(inputs)
-        if isinstance(each, Tensor) and each.requires_grad and not each.is_leaf
+        if isinstance(each, Tensor) and _is_plain(each) and each.requires_grad and not each.is_leaf
+        if counts[each.untyped_storage()._cdata] == 1
+        if nbytes(each) == hint(each.untyped_storage().nbytes())
     ]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not is_traceable_wrapper_subclass(tensor)
 
 
 def mark(graph: fx.Graph, passed: Collection[int]) -> None:

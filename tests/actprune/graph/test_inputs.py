@@ -120,3 +120,11 @@ def test_an_input_that_is_written_to_is_held_as_torch_holds_it() -> None:
     model, inputs = Writing().double(), broken()[1]
     planned = backend("@*=>codes:bits=8", compiler="aot_eager")
     assert_same(train(model, inputs, planned), train(model, inputs), tolerance=0.1)
+
+
+def test_inputs_that_share_a_storage_are_held_as_they_are() -> None:
+    """The codes of one would free nothing while the other is held; a part holds all of it."""
+    y = nn.Parameter(torch.ones(8)) * 1
+    assert passed_activations([y, y.view(2, 4)]) == []
+    assert passed_activations([y[:4]]) == []
+    assert passed_activations([y, y * 1]) == [0, 1]

@@ -15,7 +15,7 @@ from actprune.graph.compiling import backend
 from actprune.graph.options import SMALL
 from actprune.graph.plan import BITS, KEEP, NARROW
 from actprune.graph.simplifying import simplify
-from tests.planned import assert_same, chosen, first_of, graphs, parts, train
+from tests.planned import assert_same, chosen, first_of, graphs, parts, passes, train
 from tests.twins import Net
 
 Case = tuple[nn.Module, tuple[Any, ...]]
@@ -341,3 +341,63 @@ def test_other_batch_norms_are_left_as_they_are(kind: str) -> None:
 
     model = Net(forward, conv=nn.Conv2d(3, 3, 1), norm=norm)
     assert_eager(model, (wide(4, 3, 5, 6),))
+
+
+# What replaces an operator lies as its result did: what follows was traced so
+
+
+def turned(m: Net, x: Tensor) -> Tensor:
+    out: Tensor = m.second(F.relu(m.first(x).transpose(1, 2)).transpose(1, 2))
+    return out
+
+
+def permuted(m: Net, x: Tensor) -> Tensor:
+    out: Tensor = m.second(F.relu6(m.first(x).permute(1, 2, 0)).permute(2, 0, 1))
+    return out
+
+
+@pytest.mark.parametrize("forward", [turned, permuted])
+def test_masks_of_what_lies_otherwise(forward: Callable[[Net, Tensor], Tensor]) -> None:
+    model = Net(forward, first=nn.Linear(6, 8), second=nn.Linear(8, 6))
+    assert_eager(model, (wide(3, 5, 6, grad=True),))
+
+
+@pytest.mark.parametrize("gate", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(), nn.Tanh()])
+def test_images_whose_channels_are_last(gate: nn.Module) -> None:
+    parts = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), gate, nn.Conv2d(8, 4, 1), nn.AvgPool2d(2)
+    x = wide(4, 3, 8, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert_eager(nn.Sequential(*parts), (x,))
+
+
+def test_a_mask_is_written_over_a_gradient_that_lies_otherwise() -> None:
+    model = Net(turned, first=nn.Linear(6, 8), second=nn.Linear(8, 6))
+    x = torch.randn(3, 5, 6)
+    _, backward, _ = passes(model, (x,), backend(0.9, compiler="aot_eager"))
+    assert backward.graph.find_nodes(op="call_function", target=aten.masked_fill_.Scalar)
+
+
+def test_a_batch_norm_of_half_the_precision_is_left_alone() -> None:
+    """Under autocast it is given bf16, and has weights of fp32."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = m.norm(m.first(x)).relu()
+            scored: Tensor = m.second(out).float()
+        return scored
+
+    parts = {"first": nn.Conv2d(3, 8, 3), "norm": nn.BatchNorm2d(8), "second": nn.Conv2d(8, 4, 1)}
+    model, x = Net(forward, **parts), torch.randn(4, 3, 9, 9)
+    planned = chosen(graphs(model, (x,)), first_of(KEEP))
+    assert_same(train(model, (x,), planned), train(model, (x,), "aot_eager"), tolerance=1e-2)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_batch_without_images(kernel: int) -> None:
+    assert_eager(nn.Conv2d(3, 4, kernel), (wide(0, 3, 6, 6, grad=True),))
+
+
+def test_one_number_for_all_dimensions() -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return F.conv2d(x.sin(), m.conv.weight, None, [2], [1], [1])
+
+    assert_eager(Net(forward, conv=nn.Conv2d(3, 4, 3)), (wide(2, 3, 7, 8, grad=True),))
