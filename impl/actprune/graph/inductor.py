@@ -43,9 +43,11 @@ def compile_by_inductor(
     config = import_module("torch._inductor.config")
     compile_fx = import_module("torch._inductor.compile_fx").compile_fx
     options = {} if inner is None else {"inner_compile": inner}
-    # that cache would hold the passes of a joint graph, whatever the budget
+    # it would lay out what convolutions take otherwise, and hold the copies: eight times the budget
+    laid_out = {"layout_optimization": False}
+    # and that cache would hold the passes of a joint graph, whatever the budget
     with (
-        config.patch(custom_partitioner_fn=_partitioner(partition)),
+        config.patch(custom_partitioner_fn=_partitioner(partition), **laid_out),
         functorch.patch(enable_autograd_cache=False),
         _compiler_errors(),
     ):
