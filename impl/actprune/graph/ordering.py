@@ -16,13 +16,13 @@ def early(graph: fx.Graph) -> None:
     """
     order = {node: place for place, node in enumerate(graph.nodes)}
     (output,) = graph.find_nodes(op="output")
-    results = {part for part in output.args[0] if isinstance(part, fx.Node)}
+    results = [part for part in output.args[0] if isinstance(part, fx.Node)]
     found: dict[fx.Node, fx.Node] = {}
     """By such an operator, the last of its gradients."""
     for node in map(_maker, results):
         inputs = [_maker(part) for part in _product(node).all_input_nodes]
         grads = [part for part in inputs if VALUE not in part.meta and _is_gradient(part)]
-        if node.op == "call_function" and 0 < len(grads) < len(inputs):
+        if node.op == "call_function" and grads and any(VALUE in part.meta for part in inputs):
             found[node] = max(grads, key=order.__getitem__)
     start = graph.find_nodes(op="placeholder")[-1:]
     for node, last in sorted(found.items(), key=lambda each: order[each[1]]):
