@@ -190,17 +190,17 @@ class Partition:
         passes = split(module, self.inputs, **self.options)
         graphs = passes[0].graph, passes[1].graph
         early(graphs[1])
+        first, second = runs(*graphs, self.count, reuse=True)
         if allowed:
-            first, _ = runs(*graphs, self.count, reuse=True)
             relieve(first, graphs[1], self.count, limit, allowed)
-        planned = runs(*graphs, self.count, reuse=True)
-        plan = self._plan(entries, choice, budget, timeline_of(*planned, self.count))
+            second = first.then(graphs[1], self.count)
+        plan = self._plan(entries, choice, budget, timeline_of(first, second, self.count))
         if not self.compiled:
-            for run in planned:
-                reuse(run)
+            reuse(first)
+            reuse(second)
         for module in passes:
             module.recompile()
-        return Made(passes, plan, planned[1].moments)
+        return Made(passes, plan, second.moments)
 
     def _entries(self, found: list[Item], choice: Choice) -> tuple[Entry, ...]:
         parts = zip(self.values, found, choice.options, choice.levels, strict=True)
